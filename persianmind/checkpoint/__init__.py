@@ -1,0 +1,1 @@
+"""Checkpoints: commit, verify, reshard. Knows files and state dicts only."""

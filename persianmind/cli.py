@@ -1,0 +1,36 @@
+"""The `persianmind` command: verbs only. Each room keeps its verbs in its own `verbs.py`, which imports
+nothing heavy at the top, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from persianmind.checkpoint.verbs import app as checkpoint_app
+from persianmind.console import run_guarded
+from persianmind.data.verbs import app as data_app
+from persianmind.energy.verbs import app as energy_app
+from persianmind.plan.verbs import doctor, plan
+from persianmind.report.verbs import report
+from persianmind.vocab.verbs import app as vocab_app
+
+app = typer.Typer(
+    name="persianmind",
+    help="Bring an open LLM to your own language on the GPUs you own.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(vocab_app, name="vocab", help="Expand a tokenizer, report on it, plan its size.")
+app.add_typer(data_app, name="data", help="Build, inspect and check packed token shards.")
+app.add_typer(checkpoint_app, name="checkpoint", help="List, verify and inspect checkpoints of a run.")
+app.add_typer(energy_app, name="energy", help="The energy and CO2 account of a run.")
+app.command()(plan)
+app.command()(doctor)
+app.command()(report)
+
+
+def main() -> None:
+    """Console script: errors of ours are one line and an exit code."""
+    sys.exit(run_guarded(lambda: app(standalone_mode=True)))

@@ -1,0 +1,44 @@
+"""What verbs share: one JSON object on standard output, or a table; one line for every error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from persianmind.errors import PersianMindError
+
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")
+]
+
+
+def emit_json(value: Any) -> None:
+    """Prints one JSON object on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def emit_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints a table for people; numbers are right-aligned by rich's own rules."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for name in header:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*[str(cell) for cell in row])
+    Console().print(table)
+
+
+def run_guarded(action: Callable[[], object]) -> int:
+    """Runs an entry point; an error of ours becomes one line on standard error and its exit code."""
+    try:
+        action()
+    except PersianMindError as error:
+        print(f"persianmind: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0

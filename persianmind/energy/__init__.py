@@ -1,0 +1,1 @@
+"""Energy: meter, ledger, CO2 report. Knows nothing of training."""

@@ -1,0 +1,102 @@
+"""Named errors, one for each failure a user can act on.
+
+Every message is one line and says what to do. Entry points (cli, launcher, cluster) print the line on
+standard error and exit with `exit_code`; a traceback means a bug of ours, not a mistake of the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PersianMindError(Exception):
+    """Base of every error a user can act on. `exit_code` is what the process ends with."""
+
+    exit_code = 2
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Returns " (did you mean 'x'?)" for the closest known word, or ""."""
+    matches = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+# --- configuration -----------------------------------------------------------------------------------
+class RecipeError(PersianMindError):
+    """The recipe, an override or a DeepSpeed config is not usable as written."""
+
+
+class ConfigConflictError(RecipeError):
+    """The recipe and the DeepSpeed config say different things; the message names both places."""
+
+
+class RunFolderError(PersianMindError):
+    """The output folder belongs to another recipe, or is not a run folder."""
+
+
+# --- machine -----------------------------------------------------------------------------------------
+class MachineError(PersianMindError):
+    """The machine lacks something the run needs: a compiler, disk room, a package, a device."""
+
+
+# --- text and data -----------------------------------------------------------------------------------
+class SourceError(PersianMindError):
+    """A source of text cannot be found or read."""
+
+
+class EmptyCorpusError(SourceError):
+    """A source gave no usable row."""
+
+
+class DataError(PersianMindError):
+    """Token shards are missing, damaged, or do not fit the recipe."""
+
+
+# --- vocabulary --------------------------------------------------------------------------------------
+class VocabError(PersianMindError):
+    """The vocabulary cannot be expanded as asked."""
+
+
+class ExactnessError(VocabError):
+    """The expanded tokenizer failed its exactness gate; nothing was saved."""
+
+
+# --- model and training ------------------------------------------------------------------------------
+class BaseModelError(PersianMindError):
+    """The base model is missing, or is of a kind that cannot be adapted."""
+
+
+class SelfTestError(PersianMindError):
+    """A self-test before step 1 failed; the run would have trained something else than intended."""
+
+    exit_code = 3
+
+
+class NonFiniteError(PersianMindError):
+    """Loss or gradients stayed non-finite past the budget; the last good checkpoint is kept."""
+
+    exit_code = 4
+
+
+class Interrupted(PersianMindError):
+    """SIGTERM or SIGINT: a checkpoint was saved at the step reached; the same command resumes."""
+
+    exit_code = 75  # EX_TEMPFAIL: try again later, nothing is wrong
+
+
+# --- checkpoints -------------------------------------------------------------------------------------
+class CheckpointError(PersianMindError):
+    """A checkpoint is damaged, foreign, or does not fit this run."""
+
+    exit_code = 5
+
+
+# --- energy ------------------------------------------------------------------------------------------
+class EnergyError(PersianMindError):
+    """An energy setting is not usable (unknown country code, bad curve file)."""
+
+
+# --- cluster -----------------------------------------------------------------------------------------
+class ClusterError(PersianMindError):
+    """The Ray cluster cannot run the job as asked."""

@@ -1,0 +1,1 @@
+"""Model: load, split vocabulary tables, initialise rows, adapters, loss, export. Knows no data."""

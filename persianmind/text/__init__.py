@@ -1,0 +1,1 @@
+"""Text: normalise, stream raw shards, judge quality. Knows no tokenizer."""

@@ -1,0 +1,1 @@
+"""Vocabulary: train, merge (SentencePiece and byte-level BPE), report. Knows text."""
