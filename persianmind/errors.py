@@ -49,6 +49,10 @@ class EmptyCorpusError(SourceError):
     """A source gave no usable row."""
 
 
+class TooManyBadRowsError(SourceError):
+    """More rows of a source are bad than `data.max_bad_row_share` allows; the build stopped."""
+
+
 class DataError(PersianMindError):
     """Token shards are missing, damaged, or do not fit the recipe."""
 
@@ -90,6 +94,14 @@ class CheckpointError(PersianMindError):
     """A checkpoint is damaged, foreign, or does not fit this run."""
 
     exit_code = 5
+
+
+class CheckpointWriteError(CheckpointError):
+    """A checkpoint could not be written; its leftovers are removed and older ones are untouched."""
+
+
+class RunLockedError(RunFolderError):
+    """Another process runs in this folder."""
 
 
 # --- energy ------------------------------------------------------------------------------------------

@@ -1,0 +1,164 @@
+"""The manifest of a checkpoint: every file with size and hash, and the facts of the run at that step.
+
+The file is canonical JSON sealed with the hash of its own content. A reader demands the exact bytes that
+this module would write, so any changed byte, white space included, is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from persianmind.errors import CheckpointError, PersianMindError
+from persianmind.files import hash_text, resolve_inside, write_bytes
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+MAX_MANIFEST_BYTES = 64 << 20  # a damaged or hostile length must not fill the memory
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size and xxh3-128 of one file of a checkpoint."""
+
+    size_bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as its manifest describes it. `facts` is what the training loop recorded.
+
+    `sequence` counts the saves of a run: it, not `step`, tells which checkpoint is newer, because a run that
+    went back to an older one repeats step numbers.
+    """
+
+    path: Path
+    step: int
+    sequence: int
+    world_size: int
+    saved_at: str
+    facts: Mapping[str, Any]
+    files: Mapping[str, FileEntry]
+    seal: str
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(entry.size_bytes for entry in self.files.values())
+
+    def file(self, name: str) -> Path:
+        """The path of a listed file.
+
+        Raises:
+            CheckpointError: the manifest does not list it, or it is a symbolic link or outside the folder.
+        """
+        if name not in self.files:
+            raise CheckpointError(
+                f"{self.path} lists no file {name!r}; its manifest has: {', '.join(self.files)}"
+            )
+        try:
+            return resolve_inside(self.path, name)
+        except CheckpointError:
+            raise
+        except PersianMindError as error:
+            raise CheckpointError(str(error)) from None
+
+
+def _canonical(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, sort_keys=True, indent=1, allow_nan=False)
+
+
+def write_manifest(folder: Path, checkpoint: Checkpoint) -> None:
+    """Writes the manifest of `checkpoint` into `folder` (its `seal` is computed here).
+
+    Raises:
+        ValueError, TypeError: the facts are not plain JSON.
+        OSError: the file cannot be written.
+    """
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "step": checkpoint.step,
+        "sequence": checkpoint.sequence,
+        "world_size": checkpoint.world_size,
+        "saved_at": checkpoint.saved_at,
+        "facts": dict(checkpoint.facts),
+        "files": {
+            name: {"size_bytes": entry.size_bytes, "xxh3_128": entry.digest}
+            for name, entry in checkpoint.files.items()
+        },
+    }
+    content["seal"] = hash_text(_canonical(content))
+    write_bytes(folder / MANIFEST, (_canonical(content) + "\n").encode("utf-8"))
+
+
+def read_manifest(folder: Path) -> Checkpoint:
+    """Reads and checks the manifest of a checkpoint folder; the files it lists are not looked at yet.
+
+    Raises:
+        CheckpointError: missing, damaged, of a newer format, or with a path that leaves the folder.
+    """
+    path = folder / MANIFEST
+    if folder.is_symlink() or path.is_symlink():
+        raise CheckpointError(f"{folder.name}/{MANIFEST}: is reached through a symbolic link")
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise CheckpointError(f"{folder.name}/{MANIFEST}: is larger than any manifest of ours")
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder.name}/{MANIFEST}: is missing") from None
+    except OSError as error:
+        raise CheckpointError(f"{folder.name}/{MANIFEST}: cannot be read ({error.strerror})") from None
+    content = _unsealed(raw, f"{folder.name}/{MANIFEST}")
+    try:
+        if content["format"] != FORMAT:
+            raise CheckpointError(
+                f"{folder.name}/{MANIFEST}: has format {content['format']}, this version reads {FORMAT}"
+            )
+        files = {
+            str(name): FileEntry(int(entry["size_bytes"]), str(entry["xxh3_128"]))
+            for name, entry in content["files"].items()
+        }
+        checkpoint = Checkpoint(
+            path=folder,
+            step=int(content["step"]),
+            sequence=int(content["sequence"]),
+            world_size=int(content["world_size"]),
+            saved_at=str(content["saved_at"]),
+            facts=dict(content["facts"]),
+            files=files,
+            seal=str(content["seal"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder.name}/{MANIFEST}: is not a manifest of ours ({error!r})") from None
+    for name in files:
+        _check_name(folder, name)
+    return checkpoint
+
+
+def _unsealed(raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        content = json.loads(raw)
+        seal = content.pop("seal")
+        sound = seal == hash_text(_canonical(content))
+        content["seal"] = seal
+        sound = sound and raw == (_canonical(content) + "\n").encode("utf-8")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        sound, content = False, {}
+    if not sound:
+        raise CheckpointError(f"{where}: is damaged (its seal does not match)")
+    return dict(content)
+
+
+def _check_name(folder: Path, name: str) -> None:
+    if name == MANIFEST or os.path.normpath(name) != name or "\\" in name or "\0" in name:
+        raise CheckpointError(
+            f"{folder.name}/{MANIFEST}: lists the path {name!r}, which no save of ours writes"
+        )
+    try:
+        resolve_inside(folder, name)
+    except PersianMindError as error:
+        raise CheckpointError(f"{folder.name}/{MANIFEST}: {error}") from None
