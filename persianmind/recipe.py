@@ -40,6 +40,7 @@ class Source(Section):
     kind: Literal["text", "instruction"] = "text"
     language: Name = "fa"
     text_field: str = "text"
+    txt_unit: Literal["line", "paragraph"] = "line"
     licence: str = "unstated"
 
 
@@ -172,6 +173,7 @@ class Energy(Section):
     intensity_year: int | None = None
     intensity_curve_csv: str | None = None
     pue: Annotated[float, Field(ge=1.0)] = 1.0
+    cpu_tdp_w: Positive | None = None
     price_per_kwh: Annotated[float, Field(ge=0.0)] | None = None
     currency: str = "USD"
     embodied_g_per_hour: Annotated[float, Field(ge=0.0)] | None = None
