@@ -1,0 +1,138 @@
+"""Rows to clean documents: held-out split, normalised, judged. What the vocabulary and the packer are fed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from persianmind.recipe import Recipe
+from persianmind.text.dialogue import Message, parse_dialogue
+from persianmind.text.duplicates import FingerprintSet, text_fingerprint
+from persianmind.text.quality import judge
+from persianmind.text.quarantine import Quarantine
+from persianmind.text.rows import RawRow, is_held_out
+from persianmind.text.stream import stream_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One clean text."""
+
+    key: str
+    place: str
+    text: str
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return (self.text,)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """One clean instruction row."""
+
+    key: str
+    place: str
+    messages: tuple[Message, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(message.content for message in self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A row that a quality filter took."""
+
+    place: str
+    reason: str
+    sample: str
+
+
+class Cleaner:
+    """Normalises and judges the rows of one source. Stateless and cheap to send to a worker process."""
+
+    def __init__(self, recipe: Recipe, source_name: str) -> None:
+        self.recipe = recipe
+        self.source = recipe.sources[source_name]
+
+    def is_held_out(self, key: str) -> bool:
+        """Whether the document stays out of all training, the vocabulary included.
+
+        Keys are shared by sources (a poem and its interpretation), so the split holds for every source as
+        soon as the recipe evaluates anything held out.
+        """
+        heldout = self.recipe.heldout
+        return bool(heldout.sources) and is_held_out(key, seed=self.recipe.seed, share=heldout.share)
+
+    def clean(self, row: RawRow) -> Document | Dialogue | Taken:
+        """One row of this source, normalised; or what took it."""
+        document = self._normalised(row)
+        text = "\n".join(document.texts)
+        dialogue = isinstance(document, Dialogue)
+        reason = judge(text, self.recipe.quality, self.source.language, dialogue=dialogue)
+        if reason is None and not all(part.strip() for part in document.texts):
+            reason = "empty_when_normalised"
+        return document if reason is None else Taken(row.place, reason, text[:160])
+
+    def _normalised(self, row: RawRow) -> Document | Dialogue:
+        from persianmind.text.normalise import normalise
+
+        options = self.recipe.normalise
+        if self.source.kind == "text":
+            text = normalise(row.fields[self.source.text_field], options)
+            return Document(row.key, row.place, text)
+        messages = parse_dialogue(row.fields)
+        turns = tuple(Message(m.role, normalise(m.content, options).strip()) for m in messages)
+        return Dialogue(row.key, row.place, turns)
+
+
+def training_documents(
+    recipe: Recipe, source_name: str, quarantine: Quarantine | None = None
+) -> Iterator[Document | Dialogue]:
+    """The clean documents of one source's training split, exact duplicates left out, in reading order."""
+    cleaner = Cleaner(recipe, source_name)
+    seen = FingerprintSet()
+    for row in stream_rows(source_name, cleaner.source, quarantine):
+        if cleaner.is_held_out(row.key):
+            continue
+        document = cleaner.clean(row)
+        if isinstance(document, Taken):
+            continue
+        quality = recipe.quality
+        if quality.enabled and quality.exact_duplicates and not seen.add(text_fingerprint(*document.texts)):
+            continue
+        yield document
+
+
+def training_texts(recipe: Recipe, source_names: Sequence[str]) -> Iterator[str]:
+    """The texts of the training split of several sources: what the vocabulary is trained on.
+
+    Instruction rows give each of their turns. Held-out documents are not among them.
+    """
+    for source_name in source_names:
+        for document in training_documents(recipe, source_name):
+            yield from document.texts
+
+
+def held_out_texts(recipe: Recipe, language: str) -> Iterator[tuple[str, str]]:
+    """(key, text) of the held-out documents of one language, from `heldout.sources`, in reading order.
+
+    Ends once `heldout.max_characters` are reached; the last text is given whole.
+    """
+    characters = 0
+    for source_name in recipe.heldout.sources:
+        cleaner = Cleaner(recipe, source_name)
+        if cleaner.source.language != language:
+            continue
+        for row in stream_rows(source_name, cleaner.source):
+            if not cleaner.is_held_out(row.key):
+                continue
+            document = cleaner.clean(row)
+            if isinstance(document, Taken):
+                continue
+            text = "\n".join(document.texts)
+            yield document.key, text
+            characters += len(text)
+            if characters >= recipe.heldout.max_characters:
+                return
