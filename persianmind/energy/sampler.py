@@ -1,0 +1,361 @@
+"""The meter's own process: `python -m persianmind.energy.sampler`, started by meter.py, one a node.
+
+It reads the hardware once a tick, adds up, and appends one line an interval to energy/<node>.jsonl. It takes
+marks (stage, step) as JSON lines on standard input and tells the running total on standard output. It ends
+when standard input closes or when its parent is gone, so that no orphan outlives a training run, however the
+run ended. It imports neither torch nor anything of the training.
+
+Durations come from the monotonic clock alone: a wall clock that is set back during a run changes no joule.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from persianmind.energy.hardware import ESTIMATED, Reading
+
+STARTUP_SOURCE = "extrapolated from the first readings: the meter was starting"
+LOCK_WAIT_S = 10.0
+MIN_TICK_S = 0.05
+
+
+class Readable(Protocol):
+    """What the sampler needs of the hardware; hardware.Hardware is the real one."""
+
+    version: str
+    facts: dict[str, Any]
+
+    def start(self) -> None: ...
+    def read(self, seconds: float) -> tuple[list[Reading], dict[str, str]]: ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the parent decided, passed as one JSON argument."""
+
+    run: Path
+    node: str
+    attempt: str
+    interval_s: float
+    country_iso: str
+    cpu_tdp_w: float | None
+    parent: int
+    started_s: float
+    stage: str
+    step: int
+    resumed_step: int | None
+
+
+@dataclass
+class Interval:
+    """What is being added up for the next line; `step_from` and `step` are the first and last step in it."""
+
+    stage: str
+    step_from: int
+    step: int
+    seconds: float = 0.0
+    readings: dict[tuple[str, str, str], float] = field(default_factory=dict)
+
+    def add(self, readings: list[Reading], seconds: float) -> None:
+        self.seconds += seconds
+        for item in readings:
+            key = (item.component, item.kind, item.source)
+            self.readings[key] = self.readings.get(key, 0.0) + item.joules
+
+
+def ledger_path(run: Path, node: str) -> Path:
+    """energy/<node>.jsonl of a run folder."""
+    return run / "energy" / f"{node}.jsonl"
+
+
+def append_record(path: Path, record: dict[str, Any]) -> None:
+    """Appends one whole line in one write and makes it durable.
+
+    A line that an earlier kill cut short is closed first, so that it can spoil only itself.
+    """
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            line = b"\n" + line
+        os.write(descriptor, line)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def utc_now() -> str:
+    """Wall time for people and for the time-of-day curve; never used for durations."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def record(kind: str, attempt: str, node: str, **fields: Any) -> dict[str, Any]:
+    """A ledger line. `monotonic_s` orders the lines of one boot, whatever the wall clock does."""
+    when = {"time": utc_now(), "monotonic_s": round(time.monotonic(), 6)}
+    return {"kind": kind, **when, "attempt": attempt, "node": node, **fields}
+
+
+class Sampler:
+    """Reads `hardware` and writes lines until told to stop."""
+
+    def __init__(self, setting: Setting, hardware: Readable, say: Callable[[dict[str, Any]], None]) -> None:
+        self.setting = setting
+        self.hardware = hardware
+        self.say = say
+        self.path = ledger_path(setting.run, setting.node)
+        self.total_j = 0.0
+        self.interval = Interval(setting.stage, setting.step, setting.step)
+        self.last_s = time.monotonic()
+        self.failing: set[str] = set()
+        # What the start-up of this process left uncounted, a stage each, by the marks' own times.
+        self.uncounted: list[Interval] = []
+
+    def begin(self, marks: list[dict[str, Any]]) -> None:
+        """Writes the start line; `marks` came in while the hardware was being found."""
+        self.hardware.start()
+        now_s = time.monotonic()
+        self._write(
+            "start",
+            resumed_step=self.setting.resumed_step,
+            interval_s=self.setting.interval_s,
+            pid=self.setting.parent,
+            codecarbon=self.hardware.version,
+            host=self.hardware.facts,
+        )
+        since_s = self.setting.started_s
+        for mark in marks:
+            self._leave_uncounted(float(mark["s"]) - since_s)
+            since_s = float(mark["s"])
+            self._take(mark)
+        self._leave_uncounted(now_s - since_s)
+        self.interval = Interval(self.interval.stage, self.interval.step, self.interval.step)
+        self.last_s = now_s
+
+    def _leave_uncounted(self, seconds: float) -> None:
+        if self.uncounted and self.uncounted[-1].stage == self.interval.stage:
+            self.uncounted[-1].seconds += seconds
+            self.uncounted[-1].step = self.interval.step
+        else:
+            self.uncounted.append(
+                Interval(self.interval.stage, self.interval.step, self.interval.step, seconds)
+            )
+
+    def tick(self) -> None:
+        """Reads everything once."""
+        now_s = time.monotonic()
+        seconds = now_s - self.last_s
+        if seconds <= 0:
+            return
+        self.last_s = now_s
+        readings, failures = self.hardware.read(seconds)
+        self._note_failures(failures)
+        self.interval.add(readings, seconds)
+        self.total_j += sum(item.joules for item in readings)
+        if self.uncounted and readings:
+            self._count_startup(readings, seconds)
+        self.say({"joules": self.total_j})
+
+    def _count_startup(self, readings: list[Reading], seconds: float) -> None:
+        """The seconds before the first reading get the power of the first reading, and say so."""
+        for startup in self.uncounted:
+            share = startup.seconds / seconds
+            for item in readings:
+                startup.readings[item.component, ESTIMATED, STARTUP_SOURCE] = item.joules * share
+            self.total_j += sum(startup.readings.values())
+            self._write_interval(startup)
+        self.uncounted = []
+
+    def mark(self, mark: dict[str, Any]) -> None:
+        """What follows belongs to this stage and step; a new stage closes the interval of the old one."""
+        if mark["stage"] != self.interval.stage:
+            self.tick()
+            self.flush()
+        self._take(mark)
+
+    def _take(self, mark: dict[str, Any]) -> None:
+        stage, step = str(mark["stage"]), int(mark["step"])
+        if stage != self.interval.stage:
+            self.interval.step_from = step
+        self.interval.stage, self.interval.step = stage, step
+        if mark.get("resumed_step") is not None:
+            self._write("resumed", resumed_step=int(mark["resumed_step"]))
+
+    def flush(self) -> None:
+        """Writes the interval, if it holds anything, and begins the next."""
+        if self.interval.seconds > 0:
+            self._write_interval(self.interval)
+        self.interval = Interval(self.interval.stage, self.interval.step, self.interval.step)
+
+    def _write_interval(self, interval: Interval) -> None:
+        joules = [
+            {"component": name, "joules": round(value, 3), "kind": kind, "source": source}
+            for (name, kind, source), value in interval.readings.items()
+        ]
+        self._write(
+            "sample",
+            seconds=round(interval.seconds, 6),
+            stage=interval.stage,
+            step_from=interval.step_from,
+            step=interval.step,
+            joules=joules,
+        )
+
+    def _note_failures(self, failures: dict[str, str]) -> None:
+        for name, reason in failures.items():
+            if name not in self.failing:
+                self.problem(f"{name} cannot be read ({reason}); its energy is not counted from here on")
+        for name in self.failing - failures.keys():
+            self.problem(f"{name} can be read again", missing=False)
+        self.failing = set(failures)
+
+    def problem(self, message: str, *, missing: bool = True) -> None:
+        """One line in the ledger and one message for the parent to show."""
+        self._write("note", missing=missing, message=message)
+        self.say({"message": message})
+
+    def end(self, reason: str) -> None:
+        """The last reading, the last line."""
+        self.tick()
+        self.flush()
+        self._write("stop", reason=reason, total_j=round(self.total_j, 3))
+
+    def _write(self, kind: str, **fields: Any) -> None:
+        append_record(self.path, record(kind, self.setting.attempt, self.setting.node, **fields))
+
+    def run(self, marks: Marks) -> None:
+        """Ticks until the marks end or the parent is gone."""
+        tick_s = max(min(1.0, self.setting.interval_s), MIN_TICK_S)
+        next_s = time.monotonic() + tick_s
+        written_s = time.monotonic()
+        while marks.open and os.getppid() == self.setting.parent:
+            for mark in marks.wait(max(0.0, next_s - time.monotonic())):
+                self.mark(mark)
+            if time.monotonic() >= next_s:
+                self.tick()
+                next_s = max(next_s + tick_s, time.monotonic())
+                if time.monotonic() - written_s >= self.setting.interval_s - tick_s / 2:
+                    self.flush()
+                    written_s = time.monotonic()
+        self.end("stopped" if os.getppid() == self.setting.parent else "the training process is gone")
+
+
+class Marks:
+    """JSON lines from a pipe, without ever blocking past a timeout. `open` is False once the pipe closed."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.open = True
+        self._rest = b""
+
+    def wait(self, timeout_s: float) -> list[dict[str, Any]]:
+        """The marks that came within `timeout_s`; returns as soon as there are any."""
+        if not self.open:
+            return []
+        ready, _, _ = select.select([self.descriptor], [], [], timeout_s)
+        if not ready:
+            return []
+        block = os.read(self.descriptor, 1 << 16)
+        if not block:
+            self.open = False
+            return []
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        return [json.loads(line) for line in lines if line]
+
+
+def lock_node(run: Path, node: str, wait_s: float = LOCK_WAIT_S) -> IO[bytes] | None:
+    """The right to count this node for this run, or None if another meter holds it past `wait_s`.
+
+    The wait covers the meter of a run that was killed a moment ago and is writing its last line. The lock
+    goes with the process, so a killed meter leaves none behind.
+    """
+    path = run / "energy" / f".{node}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = path.open("wb")
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except OSError:
+            if time.monotonic() >= deadline_s:
+                handle.close()
+                return None
+            time.sleep(0.1)
+
+
+def _say_on(descriptor: int) -> Callable[[dict[str, Any]], None]:
+    """Messages to the parent: lines below PIPE_BUF, so whole; dropped when the parent does not read."""
+    os.set_blocking(descriptor, False)
+
+    def say(message: dict[str, Any]) -> None:
+        if "message" in message:
+            message = {"message": str(message["message"])[:500]}
+        with contextlib.suppress(OSError):  # full, or the parent is gone: `run` notices the latter by itself
+            os.write(descriptor, json.dumps(message).encode() + b"\n")
+
+    return say
+
+
+def main(argument: str) -> int:
+    """Runs the meter; the exit status is 0 also when it could not count, which it has said."""
+    # Ctrl-C and the launcher's SIGTERM go to the whole group; the meter must outlive the last checkpoint and
+    # ends with its parent in any case.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    fields = json.loads(argument)
+    setting = Setting(**{**fields, "run": Path(fields["run"])})
+    say = _say_on(sys.stdout.fileno())
+    lock = lock_node(setting.run, setting.node)
+    if lock is None:
+        say({"message": f"another meter already counts node {setting.node}; this one counts nothing"})
+        return 0
+    try:
+        from persianmind.energy.hardware import Hardware
+
+        sampler = Sampler(setting, Hardware(setting.country_iso, setting.cpu_tdp_w), say)
+        marks = Marks(sys.stdin.fileno())
+        early: list[dict[str, Any]] = []
+        while more := marks.wait(0.0):
+            early.extend(more)
+        sampler.begin(early)
+        sampler.run(marks)
+    except Exception as error:
+        message = f"the energy meter stopped: {type(error).__name__}: {' '.join(str(error).split())}"
+        say({"message": message})
+        _note_death(setting, message)
+        return 1
+    finally:
+        lock.close()
+    return 0
+
+
+def _note_death(setting: Setting, message: str) -> None:
+    # If the disk is what failed, the parent shows the message; more cannot be done.
+    with contextlib.suppress(OSError):
+        append_record(
+            ledger_path(setting.run, setting.node),
+            record("note", setting.attempt, setting.node, missing=True, message=message),
+        )
+
+
+def new_attempt() -> str:
+    """A short name for one process's account, unique over a run's restarts."""
+    return uuid.uuid4().hex[:12]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

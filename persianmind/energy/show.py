@@ -1,0 +1,118 @@
+"""The account for people: tables on a terminal, or CSV for a spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+from persianmind.console import emit_table
+
+
+def kwh_text(kwh: float | None) -> str:
+    """kWh with a unit that suits its size."""
+    if kwh is None:
+        return "-"
+    return f"{kwh * 1000:.3g} Wh" if abs(kwh) < 1 else f"{kwh:,.2f} kWh"
+
+
+def mass_text(grams: float | None) -> str:
+    """Grams, kilograms or tonnes of CO2eq."""
+    if grams is None:
+        return "unknown"
+    for limit, divisor, unit in ((1.0, 0.001, "mg"), (1000.0, 1.0, "g"), (1e6, 1000.0, "kg")):
+        if abs(grams) < limit:
+            return f"{grams / divisor:.3g} {unit}"
+    return f"{grams / 1e6:,.2f} t"
+
+
+def show_account(run: Path, summary: dict[str, Any], others: dict[str, dict[str, Any]]) -> None:
+    """Prints the totals, the three breakdowns, the comparison, and what is missing."""
+    runs = {str(run): summary, **others}
+    emit_table("Energy and CO2", ["", *runs], [[label, *map(show, runs.values())] for label, show in _ROWS])
+    for title, key in (("By stage", "by_stage"), ("By node", "by_node")):
+        emit_table(title, ["name", "used"], [[n, kwh_text(v)] for n, v in summary[key].items()])
+    components = [
+        [name, kwh_text(row["kwh"]), kwh_text(row["measured_kwh"]), "; ".join(row["sources"])]
+        for name, row in summary["by_component"].items()
+    ]
+    emit_table("By component", ["part", "used", "of it measured", "source"], components)
+    comparison = [
+        [
+            row["name"],
+            mass_text(row["published_co2_g"]),
+            f"{row['gpu_hours']:,.4g}",
+            kwh_text(row["gpu_kwh"]),
+            mass_text(row["recomputed_co2_g"]),
+        ]
+        for row in summary["comparison"]
+    ]
+    footing = "GPUs alone, with this run's PUE and grid"
+    emit_table("Published runs", ["run", "as published", "GPU hours", "GPU energy", footing], comparison)
+    for label in ("problems", "notes", "not_counted"):
+        for line in summary[label]:
+            print(f"{label.removesuffix('s').replace('_', ' ')}: {line}")
+
+
+def _measured(summary: dict[str, Any]) -> str:
+    share = summary["measured_share"]
+    return "-" if share is None else f"{share:.0%} (the rest is estimated)"
+
+
+def _intensity(summary: dict[str, Any]) -> str:
+    if summary["intensity"] is None:
+        return "unknown"
+    year = f", {summary['intensity']['year']}" if summary["intensity"]["year"] else ""
+    return f"{summary['intensity_g_per_kwh']:.1f} g/kWh ({summary['intensity']['source']}{year})"
+
+
+def _per_million(summary: dict[str, Any]) -> str:
+    row = summary["per_million_tokens"]
+    return "-" if row is None else f"{kwh_text(row['kwh'])}, {mass_text(row['co2_g'])}"
+
+
+def _cost(summary: dict[str, Any]) -> str:
+    cost = summary["cost"]
+    return (
+        "no price set (energy.price_per_kwh)" if cost is None else f"{cost['amount']:.2f} {cost['currency']}"
+    )
+
+
+def _range(summary: dict[str, Any]) -> str:
+    spread = summary["uncertainty"]
+    return f"{kwh_text(spread['low_kwh'])} to {kwh_text(spread['high_kwh'])} ({spread['basis']})"
+
+
+_ROWS = (
+    ("used by the machines", lambda s: kwh_text(s["kwh"])),
+    ("range", _range),
+    ("measured", _measured),
+    ("with PUE", lambda s: f"{kwh_text(s['facility_kwh'])} (PUE {s['pue']:g})"),
+    ("CO2eq", lambda s: mass_text(s["co2_g"])),
+    ("grid", _intensity),
+    ("done again after a crash", lambda s: kwh_text(s["wasted_kwh"])),
+    ("a million tokens", _per_million),
+    ("cost", _cost),
+    ("attempts, node hours", lambda s: f"{s['attempts']}, {s['node_hours']:.3f} h"),
+)
+
+
+def write_csv(runs: dict[str, dict[str, Any]]) -> None:
+    """CSV on standard output: run, group (total, stage, node, component), name, kwh, measured_kwh, co2_g."""
+    out = csv.writer(sys.stdout)
+    out.writerow(["run", "group", "name", "kwh", "measured_kwh", "co2_g"])
+    for run, summary in runs.items():
+        share = summary["measured_share"]
+        measured = "" if share is None else share * summary["kwh"]
+        out.writerow([run, "total", "", summary["kwh"], measured, _blank(summary["co2_g"])])
+        out.writerow([run, "total", "wasted", summary["wasted_kwh"], "", ""])
+        for group in ("stage", "node"):
+            for name, kwh in summary[f"by_{group}"].items():
+                out.writerow([run, group, name, kwh, "", ""])
+        for name, row in summary["by_component"].items():
+            out.writerow([run, "component", name, row["kwh"], row["measured_kwh"], ""])
+
+
+def _blank(value: float | None) -> float | str:
+    return "" if value is None else value
