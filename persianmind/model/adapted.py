@@ -1,0 +1,194 @@
+"""The trained model: a frozen decoder with LoRA adapters, split vocabulary tables and the chunked loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from persianmind.errors import BaseModelError
+from persianmind.model.init_rows import initial_rows
+from persianmind.model.loss import summed_cross_entropy
+from persianmind.model.tables import SplitEmbedding, SplitHead, SplitTable
+from persianmind.recipe import Adapter, Recipe
+
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class AdaptedModel(nn.Module):
+    """`forward` gives the summed loss of a packed batch; `causal_lm` is the ordinary HF model inside.
+
+    causal_lm: a transformers ...ForCausalLM whose embeddings and head are split tables.
+    input_table, output_table: the same object when the base ties its tables.
+    """
+
+    def __init__(self, causal_lm: nn.Module, *, loss_chunk_tokens: int) -> None:
+        super().__init__()
+        self.causal_lm = causal_lm
+        self.loss_chunk_tokens = loss_chunk_tokens
+
+    @property
+    def input_table(self) -> SplitTable:
+        """The table of the embeddings."""
+        table: SplitTable = self.causal_lm.get_input_embeddings().table  # type: ignore[operator]
+        return table
+
+    @property
+    def output_table(self) -> SplitTable:
+        """The table of the output projection."""
+        table: SplitTable = self.causal_lm.get_output_embeddings().table  # type: ignore[operator]
+        return table
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, labels: Tensor, base_rows_only: bool = False
+    ) -> Tensor:
+        """Summed negative log-likelihood in nats, an fp32 scalar.
+
+        input_ids, position_ids, labels: [B, L]. Positions restart at each packed document; that, with no
+        attention mask given, is what keeps documents apart. Labels are already shifted. `base_rows_only`
+        scores over the base vocabulary alone (the untouched base model, before any step).
+        """
+        decoder: Any = self.causal_lm.get_decoder()  # type: ignore[operator]
+        output = decoder(input_ids=input_ids, position_ids=position_ids, use_cache=False)
+        table = self.output_table
+        new_AD = None if base_rows_only else table.new_AD
+        return summed_cross_entropy(
+            output.last_hidden_state,
+            labels,
+            table.base_VD,
+            new_AD,
+            chunk_tokens=self.loss_chunk_tokens,
+        )
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The trained parameters by name, in a fixed order."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+
+def build_adapted(
+    base: Path, recipe: Recipe, pieces: Sequence[Sequence[int]], base_vocab: int
+) -> AdaptedModel:
+    """Loads the base, splits its tables at `base_vocab`, adds rows and adapters; deterministic by the seed.
+
+    pieces: for each added token the base ids that spelled it.
+
+    Raises:
+        BaseModelError: the weights cannot be loaded, or the table is smaller than the tokenizer.
+    """
+    causal_lm = _load(base, recipe)
+    generator = torch.Generator().manual_seed(recipe.seed)
+    _split_tables(causal_lm, recipe, pieces, base_vocab, generator)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        _add_adapters(causal_lm, recipe.adapter)
+    model = AdaptedModel(causal_lm, loss_chunk_tokens=recipe.train.loss_chunk_tokens)
+    _choose_trained(model, recipe)
+    _set_gradient_checkpointing(causal_lm, recipe.train.gradient_checkpointing)
+    return model
+
+
+def _load(base: Path, recipe: Recipe) -> nn.Module:
+    from transformers import AutoModelForCausalLM
+
+    options: dict[str, Any] = {"dtype": DTYPES[recipe.train.precision], "attn_implementation": "sdpa"}
+    if recipe.train.quantize == "nf4":
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=DTYPES[recipe.train.precision],
+        )
+    try:
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(
+            base, use_safetensors=True, trust_remote_code=False, **options
+        )
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"base {base}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    return model
+
+
+def _split_tables(
+    causal_lm: Any,
+    recipe: Recipe,
+    pieces: Sequence[Sequence[int]],
+    base_vocab: int,
+    generator: torch.Generator,
+) -> None:
+    """Replaces embeddings and head. Rows of the base beyond its tokenizer (padding) are dropped."""
+    tied = bool(causal_lm.config.tie_word_embeddings)
+    input_VD = causal_lm.get_input_embeddings().weight.detach()
+    if input_VD.shape[0] < base_vocab:
+        raise BaseModelError(
+            f"the base has {input_VD.shape[0]} embedding rows but its tokenizer has {base_vocab} ids; "
+            "the tokenizer does not belong to this model"
+        )
+    method = recipe.vocab.initialise
+    input_VD = input_VD[:base_vocab].clone()
+    input_table = SplitTable(input_VD, initial_rows(input_VD, pieces, method, generator) if pieces else None)
+    output_table = input_table
+    if not tied:
+        output_VD = causal_lm.get_output_embeddings().weight.detach()[:base_vocab].clone()
+        rows_AD = initial_rows(output_VD, pieces, method, generator) if pieces else None
+        output_table = SplitTable(output_VD, rows_AD)
+    causal_lm.set_input_embeddings(SplitEmbedding(input_table))
+    causal_lm.set_output_embeddings(SplitHead(output_table))
+
+
+def _choose_trained(model: AdaptedModel, recipe: Recipe) -> None:
+    """Adapters and new rows train (all rows if asked), nothing else; peft would freeze the rows."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    for table in (model.input_table, model.output_table):
+        table.base_VD.requires_grad_(recipe.vocab.train_rows == "all")
+        if table.new_AD is not None:
+            table.new_AD.requires_grad_(True)
+
+
+def _add_adapters(causal_lm: nn.Module, adapter: Adapter) -> None:
+    """LoRA on every projection of the decoder layers, or on the named ones; adapters are made in fp32
+    by peft and cast to the model's dtype: the fp32 masters are ZeRO's."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=adapter_targets(causal_lm) if adapter.targets == "all-linear" else adapter.targets,
+        use_rslora=adapter.rslora,
+        use_dora=adapter.dora,
+        bias="none",
+    )
+    dtype = next(causal_lm.parameters()).dtype
+    try:
+        inject_adapter_in_model(config, causal_lm)
+    except ValueError as error:
+        raise BaseModelError(f"adapter.targets: {' '.join(str(error).split())[:200]}") from None
+    for name, parameter in causal_lm.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(dtype)
+
+
+def adapter_targets(causal_lm: nn.Module) -> list[str]:
+    """The last name of every linear projection inside the decoder layers (q_proj, ..., down_proj)."""
+    names = {
+        name.rsplit(".", 1)[-1]
+        for name, module in causal_lm.named_modules()
+        if isinstance(module, nn.Linear) and ".layers." in f".{name}"
+    }
+    return sorted(names)
+
+
+def _set_gradient_checkpointing(causal_lm: Any, setting: str | int) -> None:
+    """`full` recomputes every layer, an integer k every k-th; non-reentrant, so frozen inputs still train."""
+    if setting == "off":
+        return
+    causal_lm.activation_checkpointing_enable(
+        activation_checkpointing_kwargs={"use_reentrant": False},
+        every_n_layers=1 if setting == "full" else int(setting),
+    )
+    causal_lm.train()

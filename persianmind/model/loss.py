@@ -1,0 +1,95 @@
+"""Cross-entropy over a split vocabulary, in chunks, so that no (tokens x vocabulary) tensor is ever made.
+
+Shape legend: N target tokens, C tokens of a chunk, D hidden size, V base vocabulary, A added rows.
+
+The gradient of the summed loss is known in closed form (softmax minus one-hot), so it is computed chunk
+by chunk during the forward pass and only scaled in the backward pass. Products run in the model's dtype,
+sums in fp32. A frozen table gets no weight gradient, and costs none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: Tensor, labels_N: Tensor, base_VD: Tensor, new_AD: Tensor | None, chunk: int
+    ) -> Tensor:
+        needs_hidden, _, needs_base, needs_new, _ = ctx.needs_input_grad
+        grad_hidden_ND = torch.empty_like(hidden_ND) if needs_hidden else None
+        grad_base_VD = torch.zeros_like(base_VD, dtype=torch.float32) if needs_base else None
+        grad_new_AD = None
+        if needs_new and new_AD is not None:
+            grad_new_AD = torch.zeros_like(new_AD, dtype=torch.float32)
+        base_vocab = base_VD.shape[0]
+        total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
+        for start in range(0, hidden_ND.shape[0], chunk):
+            hidden_CD = hidden_ND[start : start + chunk]
+            labels_C = labels_N[start : start + chunk]
+            grad_logits = _chunk_loss(hidden_CD, labels_C, base_VD, new_AD, total)
+            if not (needs_hidden or needs_base or needs_new):
+                continue
+            grad_logits_base = grad_logits[:, :base_vocab]
+            if grad_hidden_ND is not None:
+                grad_CD = grad_logits_base @ base_VD
+                if new_AD is not None:
+                    grad_CD += grad_logits[:, base_vocab:] @ new_AD
+                grad_hidden_ND[start : start + chunk] = grad_CD
+            if grad_base_VD is not None:
+                grad_base_VD += (grad_logits_base.T @ hidden_CD).float()
+            if grad_new_AD is not None:
+                grad_new_AD += (grad_logits[:, base_vocab:].T @ hidden_CD).float()
+        ctx.save_for_backward(grad_hidden_ND, grad_base_VD, grad_new_AD)
+        ctx.dtypes = (base_VD.dtype, None if new_AD is None else new_AD.dtype)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad_total: Tensor) -> Any:
+        grad_hidden_ND, grad_base_VD, grad_new_AD = ctx.saved_tensors
+        base_dtype, new_dtype = ctx.dtypes
+        # Scaled in fp32: the scale itself (1 / target tokens) rounded to bf16 would bias every gradient.
+        hidden = None
+        if grad_hidden_ND is not None:
+            hidden = (grad_hidden_ND.float() * grad_total).to(grad_hidden_ND.dtype)
+        base = None if grad_base_VD is None else (grad_base_VD * grad_total).to(base_dtype)
+        new = None if grad_new_AD is None else (grad_new_AD * grad_total).to(new_dtype)
+        return hidden, None, base, new, None
+
+
+def _chunk_loss(
+    hidden_CD: Tensor, labels_C: Tensor, base_VD: Tensor, new_AD: Tensor | None, total: Tensor
+) -> Tensor:
+    """Adds the chunk's summed loss to `total`; returns d loss / d logits, [C, V + A], in the model dtype."""
+    logits = hidden_CD @ base_VD.T
+    if new_AD is not None:
+        logits = torch.cat([logits, hidden_CD @ new_AD.T], dim=-1)
+    logits = logits.float()
+    log_norm_C = torch.logsumexp(logits, dim=-1)
+    picked_C = logits.gather(1, labels_C.unsqueeze(1)).squeeze(1)
+    total += (log_norm_C - picked_C).sum()
+    softmax = logits.sub_(log_norm_C.unsqueeze(1)).exp_()
+    softmax.scatter_add_(1, labels_C.unsqueeze(1), softmax.new_full((len(labels_C), 1), -1.0))
+    return softmax.to(hidden_CD.dtype)
+
+
+def summed_cross_entropy(
+    hidden: Tensor, labels: Tensor, base_VD: Tensor, new_AD: Tensor | None, *, chunk_tokens: int = 512
+) -> Tensor:
+    """Summed (not averaged) negative log-likelihood in nats of the labelled positions, fp32 scalar.
+
+    hidden: [..., D]; labels: [...] ids already shifted (the id that follows), -100 where nothing is asked.
+    Rows with label -100 are dropped before the product. `new_AD=None` scores with the base rows alone.
+    """
+    labels_flat = labels.reshape(-1)
+    kept_N = (labels_flat != IGNORED).nonzero().squeeze(1)
+    hidden_ND = hidden.reshape(-1, hidden.shape[-1]).index_select(0, kept_N)
+    labels_N = labels_flat.index_select(0, kept_N)
+    total: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, labels_N, base_VD, new_AD, chunk_tokens)
+    return total
