@@ -1,0 +1,186 @@
+"""Real ZeRO-2 engines of 1 and 2 gloo ranks that save, load and train: the material of test_reshard.py.
+
+    DS_ACCELERATOR=cpu python zero_worker.py OUT
+
+One process imports DeepSpeed and forks the ranks of each act, which costs seconds instead of a minute.
+Every act runs in fp32 and bf16 below OUT/<precision>/:
+
+    a2: 2 ranks train 3 steps          b1: 1 rank loads a2        c2: 2 ranks load b1      (2 -> 1 -> 2)
+    a1: 1 rank trains 3 steps          b2: 2 ranks load a1        c1: 1 rank loads b2      (1 -> 2 -> 1)
+    direct2, via1, unmoved: 2 ranks load a2, b1, and b1 with only the masters scattered, and train 2 steps
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+os.environ["DS_ACCELERATOR"] = "cpu"
+
+import deepspeed
+import torch
+import torch.distributed as dist
+
+from persianmind.checkpoint import engine_files, reshard
+from persianmind.checkpoint.store import CheckpointStore
+
+PRECISIONS = ("fp32", "bf16")
+
+
+class TorchGroup:
+    def __init__(self) -> None:
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+
+    def all_gather(self, value: Any) -> list[Any]:
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
+
+class Adapted(torch.nn.Module):
+    """A frozen layer with a low-rank adapter, some extra rows, and one lonely scalar: odd sizes, so that
+    slices are padded, parameters are cut in two, and rank 1 owns nothing but padding of the last group."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(11)
+        self.frozen = torch.nn.Linear(17, 13)
+        self.frozen.requires_grad_(False)
+        self.lora_a = torch.nn.Parameter(torch.randn(3, 17))
+        self.lora_b = torch.nn.Parameter(torch.randn(13, 3))
+        self.rows = torch.nn.Parameter(torch.randn(7, 17))
+        self.gate = torch.nn.Parameter(torch.randn(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.frozen(x) + (x @ self.lora_a.T) @ self.lora_b.T
+        return (hidden * self.gate).float().pow(2).mean() + (x @ self.rows.T).float().pow(2).mean()
+
+
+def make_engine(precision: str) -> Any:
+    model = Adapted()
+    groups = [
+        {"params": [model.lora_a, model.lora_b], "lr": 1e-2, "weight_decay": 0.1},
+        {"params": [model.rows], "lr": 3e-3},
+        {"params": [model.gate], "lr": 1e-3},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "bf16": {"enabled": precision == "bf16"},
+        "zero_optimization": {"stage": 2, "overlap_comm": False, "reduce_bucket_size": 1000},
+        "zero_allow_untested_optimizer": True,
+        "gradient_clipping": 1.0,
+    }
+    # A schedule in use: a resume that forgets a group's rate trains the next step with another one.
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 / (1 + step))
+    return deepspeed.initialize(model=model, optimizer=optimizer, lr_scheduler=schedule, config=config)[0]
+
+
+def train(engine: Any, steps: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed * 100 + dist.get_rank())
+    dtype = next(engine.module.parameters()).dtype
+    for _ in range(steps):
+        engine.backward(engine(torch.randn(4, 17, generator=generator).to(dtype)))
+        engine.step()
+
+
+def save(engine: Any, root: Path) -> None:
+    snapshot = engine_files.snapshot_engine(engine)
+    store = CheckpointStore(root, keep_last=1, keep_every_steps=None)
+    step = engine.global_steps
+    store.save(step, {"step": step}, lambda to: engine_files.write_snapshot(snapshot, to), TorchGroup())
+
+
+def load(engine: Any, root: Path) -> bool:
+    store = CheckpointStore(root, keep_last=1, keep_every_steps=None)
+    checkpoint = store.newest_good(print, TorchGroup())
+    assert checkpoint is not None
+    return engine_files.load_engine(engine, checkpoint)
+
+
+def masters_only(zero: Any, state: reshard.FullState) -> None:
+    bare = {name: {"fp32": value["fp32"]} for name, value in state.parameters.items()}
+    reshard.scatter_state(zero, reshard.FullState(bare, state.groups))
+
+
+def fresh(out: Path, name: str) -> None:
+    for precision in PRECISIONS:
+        engine = make_engine(precision)
+        train(engine, 3, seed=1)
+        save(engine, out / precision / name)
+
+
+def moved(out: Path, source: str, name: str, *, steps: int = 0, resharded: bool = True) -> None:
+    for precision in PRECISIONS:
+        engine = make_engine(precision)
+        assert load(engine, out / precision / source) is resharded
+        assert engine.global_steps == 3
+        train(engine, steps, seed=2)
+        save(engine, out / precision / name)
+
+
+def act_1(out: Path) -> None:
+    fresh(out, "a2")
+
+
+def act_2(out: Path) -> None:
+    moved(out, "a2", "b1")
+    fresh(out, "a1")
+
+
+def act_3(out: Path) -> None:
+    moved(out, "b1", "c2")
+    moved(out, "a1", "b2")
+    moved(out, "a2", "direct2", steps=2, resharded=False)
+    moved(out, "b1", "via1", steps=2)
+    with mock.patch.object(engine_files, "scatter_state", masters_only):
+        moved(out, "b1", "unmoved", steps=2)
+
+
+def act_4(out: Path) -> None:
+    moved(out, "b2", "c1")
+
+
+def run_ranks(world_size: int, act: Callable[[Path], None], out: Path) -> None:
+    """Forks `world_size` ranks, runs `act` on each, and ends this process if one fails."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(world_size):
+        child = os.fork()
+        if child == 0:
+            try:
+                place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_SIZE": world_size}
+                os.environ.update({name: str(value) for name, value in place.items()})
+                os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+                torch.set_num_threads(1)
+                deepspeed.init_distributed("gloo", verbose=False)
+                act(out)
+                dist.barrier()
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    if any(codes):
+        sys.exit(f"{act.__name__} with {world_size} ranks ended with {codes}")
+
+
+def main(out: Path) -> None:
+    run_ranks(2, act_1, out)
+    run_ranks(1, act_2, out)
+    run_ranks(2, act_3, out)
+    run_ranks(1, act_4, out)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
