@@ -7,6 +7,7 @@ Every act runs in fp32 and bf16 below OUT/<precision>/:
 
     a2: 2 ranks train 3 steps          b1: 1 rank loads a2        c2: 2 ranks load b1      (2 -> 1 -> 2)
     a1: 1 rank trains 3 steps          b2: 2 ranks load a1        c1: 1 rank loads b2      (1 -> 2 -> 1)
+    late2: a2's moment, written by a background thread while 2 more steps are trained
     direct2, via1, unmoved: 2 ranks load a2, b1, and b1 with only the masters scattered, and train 2 steps
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +30,9 @@ import torch
 import torch.distributed as dist
 
 from persianmind.checkpoint import engine_files, reshard
+from persianmind.checkpoint.background import BackgroundSaver
 from persianmind.checkpoint.store import CheckpointStore
+from persianmind.errors import CheckpointWriteError
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -36,10 +40,11 @@ PRECISIONS = ("fp32", "bf16")
 class TorchGroup:
     def __init__(self) -> None:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self._group = dist.new_group(backend="gloo")
 
     def all_gather(self, value: Any) -> list[Any]:
         gathered: list[Any] = [None] * self.world_size
-        dist.all_gather_object(gathered, value)
+        dist.all_gather_object(gathered, value, group=self._group)
         return gathered
 
 
@@ -126,8 +131,47 @@ def moved(out: Path, source: str, name: str, *, steps: int = 0, resharded: bool 
         save(engine, out / precision / name)
 
 
+def late(out: Path, name: str) -> None:
+    for precision in PRECISIONS:
+        engine = make_engine(precision)
+        train(engine, 3, seed=1)
+        snapshot = engine_files.snapshot_engine(engine)
+        trained_on = threading.Event()
+
+        def write(to: Path, snapshot: Any = snapshot, trained_on: threading.Event = trained_on) -> None:
+            assert trained_on.wait(60)
+            engine_files.write_snapshot(snapshot, to)
+
+        store = CheckpointStore(out / precision / name, keep_last=1, keep_every_steps=None)
+        saver = BackgroundSaver(store, TorchGroup())
+        saver.start(3, {"step": 3}, write)
+        train(engine, 2, seed=2)
+        assert saver.busy
+        trained_on.set()
+        assert saver.finish() is not None
+
+
+def one_rank_fails(out: Path) -> None:
+    """Rank 1 cannot write; both ranks must raise the same error, and neither may hang."""
+    engine = make_engine("bf16")
+    snapshot = engine_files.snapshot_engine(engine)
+
+    def write(to: Path) -> None:
+        engine_files.write_snapshot(snapshot, to)
+        if dist.get_rank() == 1:
+            raise OSError(28, "No space left on device")
+
+    store = CheckpointStore(out / "failed", keep_last=1, keep_every_steps=None)
+    try:
+        store.save(1, {}, write, TorchGroup())
+    except CheckpointWriteError as error:
+        (out / f"failure-{dist.get_rank()}.txt").write_text(str(error))
+
+
 def act_1(out: Path) -> None:
     fresh(out, "a2")
+    late(out, "late2")
+    one_rank_fails(out)
 
 
 def act_2(out: Path) -> None:
