@@ -72,13 +72,20 @@ class HeldOut(Section):
 
 
 class Data(Section):
-    """Packing, token shards and their order."""
+    """Packing, token shards and their order.
+
+    `mixture_temperature` T: shares of sources go with weight x rows^(1/T); None: with the weights alone.
+    `shuffle_block_rows`: rows are shuffled within blocks of so many, which lets training start before a
+    build is done; None: over the whole source.
+    """
 
     row_length: Annotated[int, Field(ge=16)] = 2048
     shard_rows: Count = 4096
     open_rows: Count = 64
     max_bad_row_share: Share = 0.05
     mixture_window: Count = 100
+    mixture_temperature: Positive | None = None
+    shuffle_block_rows: Count | None = None
     prompt: Literal["persianmind", "chat_template"] = "persianmind"
 
 

@@ -1,0 +1,124 @@
+"""Reading packed rows: nothing is loaded but the rows asked for, and no byte is used unchecked."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from persianmind.data.manifest import Manifest, read_manifest, verify_shard
+from persianmind.data.shards import ShardReader
+
+IGNORED = -100
+MAX_OPEN_SHARDS = 128
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """One packed row, all arrays int64 [L].
+
+    position_ids restart at 0 with every document, and once more where the padding begins.
+    labels are already shifted: labels[t] is token t + 1 where both are of one document and t + 1 is a loss
+    target, else -100.
+    """
+
+    input_ids: npt.NDArray[np.int64]
+    position_ids: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+
+
+class TokenDataset:
+    """The rows of one finished folder of token shards.
+
+    A shard's hash is checked when it is first opened by this object.
+
+    Raises:
+        DataError: no manifest, a damaged manifest or shard, a path that leaves the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest: Manifest = read_manifest(folder)
+        self._ends = list(accumulate(shard.rows for shard in self.manifest.shards))
+        self._open: OrderedDict[int, ShardReader] = OrderedDict()
+        self._verified: set[int] = set()
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+    def row(self, index: int) -> Row:
+        """Row `index`, ready for the model. Raises IndexError outside [0, len)."""
+        shard, local = self._find(index)
+        tokens = shard.tokens(local).astype(np.int64)
+        lengths = shard.doc_lengths(local)
+        bits = shard.target_bits(local)
+        targets = None if bits is None else np.unpackbits(bits, count=len(tokens)).view(np.bool_)
+        return build_row(tokens, lengths, targets)
+
+    def doc_lengths(self, index: int) -> npt.NDArray[np.int32]:
+        """Lengths of the documents of a row, in order."""
+        shard, local = self._find(index)
+        return shard.doc_lengths(local)
+
+    def useful_tokens(self, index: int) -> int:
+        """Tokens of documents in the row (padding not counted)."""
+        return int(self.doc_lengths(index).sum())
+
+    def target_count(self, index: int) -> int:
+        """Labels of the row that are not -100."""
+        shard, local = self._find(index)
+        bits = shard.target_bits(local)
+        if bits is None:
+            lengths = shard.doc_lengths(local)
+            return int(lengths.sum()) - len(lengths)
+        return int(np.bitwise_count(bits).sum())
+
+    def verify(self) -> None:
+        """Checks every shard now. Raises DataError naming the first damaged one."""
+        for entry in self.manifest.shards:
+            verify_shard(self.folder, entry)
+
+    def _find(self, index: int) -> tuple[ShardReader, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)} ({self.folder})")
+        number = bisect_right(self._ends, index)
+        first = self._ends[number - 1] if number else 0
+        return self._shard(number), index - first
+
+    def _shard(self, number: int) -> ShardReader:
+        if number in self._open:
+            self._open.move_to_end(number)
+            return self._open[number]
+        entry = self.manifest.shards[number]
+        if number not in self._verified:
+            verify_shard(self.folder, entry)
+            self._verified.add(number)
+        if len(self._open) >= MAX_OPEN_SHARDS:
+            self._open.popitem(last=False)
+        reader = self._open[number] = ShardReader(self.folder / entry.file)
+        return reader
+
+
+def build_row(
+    tokens_L: npt.NDArray[np.int64],
+    doc_lengths: npt.NDArray[np.int32],
+    targets_L: npt.NDArray[np.bool_] | None,
+) -> Row:
+    """Positions and shifted labels of one row from its tokens, document lengths and target bits."""
+    length = len(tokens_L)
+    padding = length - int(doc_lengths.sum())
+    runs = np.append(doc_lengths, padding).astype(np.int64)
+    starts = np.cumsum(runs) - runs
+    positions_L = np.arange(length, dtype=np.int64) - np.repeat(starts, runs)
+    is_target_L = positions_L > 0
+    is_target_L[length - padding :] = False
+    if targets_L is not None:
+        is_target_L &= targets_L
+    labels_L = np.full(length, IGNORED, dtype=np.int64)
+    labels_L[:-1] = np.where(is_target_L[1:], tokens_L[1:], IGNORED)
+    return Row(tokens_L, positions_L, labels_L)

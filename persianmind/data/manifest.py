@@ -1,0 +1,146 @@
+"""What a folder of token shards says about itself, and the check that it tells the truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from persianmind.errors import DataError, PersianMindError
+from persianmind.files import hash_file, hash_text, read_json, resolve_inside, write_json
+
+MANIFEST = "manifest.json"
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ShardEntry(_Closed):
+    """One shard file. `hash`: xxh3-128 of its bytes."""
+
+    file: str
+    rows: int
+    tokens: int
+    bytes: int
+    hash: str
+
+
+class Fingerprints(_Closed):
+    """What the shards hang on. Two builds with equal fingerprints give the same bytes."""
+
+    source: str
+    tokenizer: str
+    options: str
+
+
+class FilterReport(_Closed):
+    """What one quality filter took."""
+
+    count: int
+    samples: list[dict[str, str]]
+
+
+class Manifest(_Closed):
+    """Counts of a finished build.
+
+    tokens: token places filled; documents_cut: documents longer than a row (cut into pieces, nothing lost);
+    tokens_lost: tokens of kept documents that are in no row, measured; fill: tokens / (rows x row_length);
+    targets: tokens that are loss targets; rejected: bad rows by reason; taken: rows by quality filter.
+    """
+
+    format: Literal[1] = 1
+    source: str
+    uris: list[str]
+    kind: Literal["text", "instruction"]
+    language: str
+    licence: str
+    row_length: int
+    dtype: Literal["uint16", "uint32"]
+    vocab_size: int
+    bos_id: int | None
+    eos_id: int
+    pad_id: int
+    rows: int
+    tokens: int
+    targets: int
+    fill: float
+    documents: int
+    documents_cut: int
+    documents_held_out: int
+    tokens_lost: int
+    rows_read: int
+    rejected: dict[str, int]
+    damaged_files: list[str]
+    taken: dict[str, FilterReport]
+    fingerprints: Fingerprints
+    shards: list[ShardEntry]
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes the manifest whole, with a hash of itself."""
+    body = manifest.model_dump(mode="json")
+    write_json(folder / MANIFEST, {**body, "manifest_hash": _body_hash(body)})
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads and checks the manifest itself (not yet the shards).
+
+    Raises:
+        DataError: it is missing, damaged, or was not written by this program.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(f"{folder} holds no finished token shards ({MANIFEST} is missing); build them first")
+    try:
+        tree: Any = read_json(path)
+    except PersianMindError as error:
+        raise DataError(str(error)) from None
+    if not isinstance(tree, dict):
+        raise DataError(f"{path} is no manifest of token shards")
+    stated = tree.pop("manifest_hash", None)
+    if stated != _body_hash(tree):
+        raise DataError(
+            f"{path} was changed or damaged after it was written; delete {folder} and build again"
+        )
+    try:
+        return Manifest.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path}: {place}: {first['msg']}; was it written by another version?") from None
+
+
+def shard_path(folder: Path, entry: ShardEntry) -> Path:
+    """Path of a shard inside its folder.
+
+    Raises:
+        DataError: the manifest names a path outside the folder or through a link.
+    """
+    try:
+        return resolve_inside(folder, entry.file)
+    except PersianMindError as error:
+        raise DataError(str(error)) from None
+
+
+def verify_shard(folder: Path, entry: ShardEntry) -> Path:
+    """Checks one shard file's size and hash and returns its path.
+
+    Raises:
+        DataError: the file is missing, of another size, or damaged; the message names it.
+    """
+    path = shard_path(folder, entry)
+    if not path.is_file():
+        raise DataError(f"{path} is missing; delete {folder} and build again")
+    size_bytes = path.stat().st_size
+    if size_bytes != entry.bytes or hash_file(path) != entry.hash:
+        raise DataError(
+            f"{path} is damaged (its bytes do not match the manifest); delete {folder} and build again"
+        )
+    return path
+
+
+def _body_hash(body: dict[str, Any]) -> str:
+    return hash_text(json.dumps(body, ensure_ascii=False, sort_keys=True))

@@ -1,0 +1,172 @@
+"""The order of samples: pure functions of (seed, epoch, number), O(1) in time and memory at any size.
+
+A stage serves samples 0, 1, 2, ...; that number is the whole state. Nothing here knows ranks, workers or
+restarts: rank r of w takes the samples i of each global batch with i mod w = r, from the same sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from persianmind.errors import DataError
+
+ROUNDS = 8
+_MASK64 = (1 << 64) - 1
+
+
+def mix64(value: int) -> int:
+    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every input bit reaches every output bit."""
+    value = (value + 0x9E3779B97F4A7C15) & _MASK64
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK64
+    return value ^ (value >> 31)
+
+
+def permute(index: int, n: int, seed: int, epoch: int = 0) -> int:
+    """The place of `index` in a keyed permutation of [0, n): a bijection for every (n, seed, epoch).
+
+    A balanced Feistel network over the next power of four, walked until it falls inside [0, n) (Black and
+    Rogaway 2002): at most four rounds through it are expected.
+
+    Raises:
+        ValueError: `index` lies outside [0, n).
+    """
+    if not 0 <= index < n:
+        raise ValueError(f"index {index} lies outside [0, {n})")
+    half_bits = max(1, ((n - 1).bit_length() + 1) // 2)
+    half_mask = (1 << half_bits) - 1
+    keys = _round_keys(seed, epoch)
+    while True:
+        left, right = index >> half_bits, index & half_mask
+        for key in keys:
+            left, right = right, left ^ (mix64(right ^ key) & half_mask)
+        index = (left << half_bits) | right
+        if index < n:
+            return index
+
+
+@lru_cache(maxsize=4096)
+def _round_keys(seed: int, epoch: int) -> tuple[int, ...]:
+    state = mix64(mix64(seed & _MASK64) ^ (seed >> 64)) ^ mix64(~epoch & _MASK64)
+    keys = []
+    for _ in range(ROUNDS):
+        state = mix64(state)
+        keys.append(state)
+    return tuple(keys)
+
+
+def locate_row(index: int, n: int, seed: int, epoch: int, block_rows: int | None = None) -> int:
+    """The row that is served at place `index` of an epoch over `n` rows.
+
+    block_rows: rows are permuted within consecutive blocks of this size, so that the order of a whole block
+        does not depend on how many rows come after it; None permutes all n.
+    """
+    if block_rows is None or block_rows >= n:
+        return permute(index, n, seed, epoch)
+    block = index // block_rows
+    first = block * block_rows
+    size = min(block_rows, n - first)
+    return first + permute(index - first, size, mix64(seed ^ mix64(block)), epoch)
+
+
+def window_counts(shares: Mapping[str, float], window: int) -> dict[str, int]:
+    """Samples of each source in every window: whole numbers that add up to `window`, by largest remainder.
+
+    Raises:
+        DataError: a source would never be served; the message gives a window that is large enough.
+    """
+    total = sum(shares.values())
+    exact = {name: window * share / total for name, share in shares.items()}
+    counts = {name: int(value) for name, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: (counts[name] - exact[name], name))
+    for name in by_remainder[: window - sum(counts.values())]:
+        counts[name] += 1
+    for name, count in counts.items():
+        if count == 0:
+            enough = int(total / shares[name]) + 1
+            raise DataError(
+                f"source {name!r} has a share of {shares[name] / total:.2g}, less than one sample in a "
+                f"window of {window}; set data.mixture_window={enough} or raise its weight"
+            )
+    return counts
+
+
+def mixture_shares(
+    weights: Mapping[str, float], rows_by_source: Mapping[str, int], temperature: float | None
+) -> dict[str, float]:
+    """Shares that add up to 1: by weight, or by weight x rows^(1/temperature)."""
+    raw = {
+        name: weight if temperature is None else weight * float(rows_by_source[name] ** (1 / temperature))
+        for name, weight in weights.items()
+    }
+    total = sum(raw.values())
+    return {name: value / total for name, value in raw.items()}
+
+
+class Mixture:
+    """Which row of which source is sample i. Shares are exact in every window [k w, (k+1) w).
+
+    Each source is served in epochs of its own: every row once before any row again.
+
+    Raises:
+        DataError: a source without rows, or one too rare for the window.
+    """
+
+    def __init__(
+        self,
+        rows_by_source: Mapping[str, int],
+        weights: Mapping[str, float],
+        window: int,
+        seed: int,
+        *,
+        block_rows: int | None = None,
+    ) -> None:
+        for name in weights:
+            if rows_by_source[name] < 1:
+                raise DataError(f"source {name!r} has no rows; take it out of the stage or give it text")
+        self.rows_by_source = {name: rows_by_source[name] for name in weights}
+        self.window = window
+        self.seed = seed
+        self.block_rows = block_rows
+        self.counts = window_counts(weights, window)
+        self._slots = [(name, place) for name, count in self.counts.items() for place in range(count)]
+        self._seeds = {name: _seed_of(seed, name) for name in weights}
+
+    @property
+    def rows(self) -> int:
+        """Rows of all sources together."""
+        return sum(self.rows_by_source.values())
+
+    def place(self, sample: int) -> tuple[str, int]:
+        """(source, running number of the sample within its source)."""
+        window_number, slot = divmod(sample, self.window)
+        name, place = self._slots[permute(slot, self.window, self.seed, window_number)]
+        return name, window_number * self.counts[name] + place
+
+    def locate(self, sample: int) -> tuple[str, int]:
+        """(source, row) of sample number `sample` (0, 1, 2, ... without end)."""
+        name, number = self.place(sample)
+        n = self.rows_by_source[name]
+        epoch, index = divmod(number, n)
+        return name, locate_row(index, n, self._seeds[name], epoch, self.block_rows)
+
+    def samples_for_epochs(self, epochs: float) -> int:
+        """Length of a stage of so many `epochs`: the rows of all its sources, so many times."""
+        return max(1, round(self.rows * epochs))
+
+
+def _seed_of(seed: int, name: str) -> int:
+    """A seed for one source; its own name is mixed in, so that adding a source leaves the others alone."""
+    for byte in name.encode("utf-8"):
+        seed = mix64(seed ^ byte)
+    return seed
+
+
+def rank_samples(first: int, global_batch_rows: int, rank: int, world: int) -> range:
+    """Samples of one rank in the global batch that starts at sample `first`: those with i mod world = rank.
+
+    `first` is a multiple of `global_batch_rows`, which `world` divides; the union over ranks, and the order
+    once merged, is the same for every world.
+    """
+    return range(first + rank, first + global_batch_rows, world)
