@@ -14,7 +14,9 @@ def kwh_text(kwh: float | None) -> str:
     """kWh with a unit that suits its size."""
     if kwh is None:
         return "-"
-    return f"{kwh * 1000:.3g} Wh" if abs(kwh) < 1 else f"{kwh:,.2f} kWh"
+    if abs(kwh) < 1:
+        return f"{kwh * 1000:.3g} Wh"
+    return f"{kwh:,.2f} kWh" if abs(kwh) < 10_000 else f"{kwh / 1000:,.0f} MWh"
 
 
 def mass_text(grams: float | None) -> str:

@@ -10,7 +10,7 @@ from persianmind.energy.records import Attempt, Sample
 from persianmind.energy.show import kwh_text, mass_text
 from persianmind.report.html import GAP, bars, block, facts, panel, table, text
 from persianmind.report.read import RunFiles
-from persianmind.report.svg import Chart, Point, Series, draw
+from persianmind.report.svg import Chart, Point, Series, draw_wide
 
 MAX_BARS = 16
 TONES = ("t-spent", "t-en", "t-third", "t-fa", "t-soft")
@@ -23,7 +23,7 @@ def energy(run: RunFiles) -> str:
     summary = run.energy
     panels = [
         panel("The account", facts(_totals(summary)), wide=True),
-        panel("Power over time", power_chart(run), _power_note(run), wide=True),
+        panel("Power over time, watts", power_chart(run), _POWER_NOTE, wide=True),
         panel("By stage", _stage_bars(summary)),
         panel("By part", _component_bars(summary), "Solid is measured, hatched is estimated."),
     ]
@@ -101,13 +101,13 @@ def power_chart(run: RunFiles) -> str:
         series = [Series(name, _stairs(samples, watts), tone)
                   for (name, watts), tone in zip(groups.items(), TONES, strict=False)]  # fmt: skip
         marks = [(hour, "started again") for hour in _restarts(run.ledger.attempts)][:6]
-        return draw(Chart("Watts over hours, by part", series, marks=marks, stacked=True))
+        return draw_wide(Chart("Watts over hours, by part", series, marks=marks, stacked=True))
     lines = []
     for number, (node, attempts) in enumerate(groupby(run.ledger.attempts, key=lambda a: a.node)):
         samples = [s for attempt in attempts for s in attempt.samples]
         watts = [s.joules / s.seconds for s in samples]
         lines.append(Series(node, _stairs(samples, watts), TONES[number % len(TONES)]))
-    return draw(Chart("Watts over hours, by node", lines, from_zero=True))
+    return draw_wide(Chart("Watts over hours, by node", lines, from_zero=True))
 
 
 def _watts_by_group(samples: list[Sample]) -> dict[str, list[float]]:
@@ -149,8 +149,7 @@ def _restarts(attempts: list[Attempt]) -> list[float]:
     return found
 
 
-def _power_note(run: RunFiles) -> str:
-    return text("Hours of counting; the time between a stop and the next start is left out.")
+_POWER_NOTE = "Over the hours of counting; the time between a stop and the next start is left out."
 
 
 def _comparison(summary: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from persianmind.energy.show import kwh_text, mass_text
 from persianmind.report.html import GAP, block, figure, panel, persian, table, text
 from persianmind.report.read import RunFiles, number, rows, section
-from persianmind.report.svg import Chart, Series, draw
+from persianmind.report.svg import Chart, Series, draw_wide
 
 LANGUAGES = (("fa", "Persian", "t-fa"), ("en", "English", "t-en"))
 NOISE_PERCENT = 0.5  # a change of bits per byte below this is called unchanged
@@ -82,12 +82,8 @@ def evaluation(run: RunFiles) -> str:
         "Bits per byte compare models with different vocabularies; perplexity is per token and does not, "
         "because the expanded vocabulary has longer tokens. Lower is better for both."
     )
-    drawn = [
-        panel(f"{name}, bits per byte", _language_chart(found, code, tone, name))
-        for code, name, tone in LANGUAGES
-    ]
-    charts = f'<div class="grid2">{"".join(drawn)}</div>' if len(found) > 1 else ""
-    return block("evaluation", "Did the languages get better?", lead, table(header, body, "num"), charts)
+    chart = panel("Change of bits per byte against the base model", _change_chart(found)) if found[1:] else ""
+    return block("evaluation", "Did the languages get better?", lead, table(header, body, "num"), chart)
 
 
 def _cells(row: dict[str, Any], base: dict[str, Any]) -> list[str]:
@@ -105,11 +101,22 @@ def _change(percent: float) -> str:
     return f'<span class="delta {kind}">{_signed(percent)}</span>'
 
 
-def _language_chart(found: list[dict[str, Any]], code: str, tone: str, name: str) -> str:
-    points = [(float(i), bits) for i, row in enumerate(found) if (bits := _bits(row, code)) is not None]
-    ticks = [(float(i), str(row.get("stage", "?"))[:14]) for i, row in enumerate(found)]
-    series = Series(name, points, tone, dots=True)
-    return draw(Chart(f"{name} bits per byte after each stage", [series], ticks=ticks))
+def _change_chart(found: list[dict[str, Any]]) -> str:
+    """Both languages on one axis, so that a small loss is not drawn as large as a great gain."""
+    series = []
+    for code, name, tone in LANGUAGES:
+        base = _bits(found[0], code)
+        if base:
+            values = [(float(i), _bits(row, code)) for i, row in enumerate(found)]
+            points = [(i, 100 * (bits - base) / base) for i, bits in values if bits is not None]
+            series.append(Series(name, points, tone, dots=True))
+    ticks = [(float(i), str(row.get("stage", "?"))[:24]) for i, row in enumerate(found)]
+    label = "Percent change of bits per byte after each stage"
+    return draw_wide(Chart(label, series, ticks=ticks, zero_line=True, y_format=_axis_percent))
+
+
+def _axis_percent(value: float) -> str:
+    return f"{value:+g}%".replace("-", "−") if value else "0"
 
 
 def samples(run: RunFiles) -> str:
@@ -122,10 +129,12 @@ def samples(run: RunFiles) -> str:
         by_prompt.setdefault(str(item.get("prompt", "")), []).append(item)
     articles = []
     for prompt, answers in by_prompt.items():
-        lines = [
-            f"<h3>{text(item.get('stage', ''))}</h3>{persian(item.get('text', ''), 'sample')}"
-            for item in answers
-        ]
-        articles.append(f"<article>{persian(prompt, 'sample prompt')}{''.join(lines)}</article>")
+        turns = [_turn("prompt", persian(prompt, "sample prompt"))]
+        turns += [_turn(item.get("stage", ""), persian(item.get("text", ""), "sample")) for item in answers]
+        articles.append(f'<article class="panel">{"".join(turns)}</article>')
     lead = "Greedy output on the recipe’s prompts, as it came: nothing chosen, nothing corrected."
     return block("samples", "What it writes", lead, f'<div class="samples">{"".join(articles)}</div>')
+
+
+def _turn(label: object, shown: str) -> str:
+    return f'<div class="turn"><h3>{text(label)}</h3>{shown}</div>'

@@ -34,7 +34,6 @@ nav a{color:var(--soft);text-decoration:none}nav a:hover{color:var(--ink);text-d
 .hero{display:grid;grid-template-columns:repeat(3,minmax(0,1fr));gap:16px}
 .card,.panel{background:var(--card);border:1px solid var(--rule);border-radius:12px;padding:18px 20px;
 min-width:0}
-.card{border-top:4px solid var(--edge)}
 .card.c-fa{--edge:var(--fa)}.card.c-en{--edge:var(--en)}.card.c-spent{--edge:var(--spent)}
 .card h3{color:var(--soft);font-weight:600;margin:0}
 .card .big{font-size:clamp(30px,4.6vw,42px);font-weight:680;letter-spacing:-.03em;line-height:1.15;
@@ -42,7 +41,6 @@ margin:6px 0 2px;
 color:var(--edge);font-variant-numeric:tabular-nums}
 .card p{margin:0;color:var(--soft);font-size:14.5px}.card .verdict{color:var(--ink);font-weight:600}
 .grid2{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:16px}.wide{grid-column:1/-1}
-.panel+.panel,.scroll+.grid2,.grid2+.grid2,.panel+.grid2,.grid2+.panel{margin-top:0}
 section>.panel,section>.scroll,section>.grid2{margin-top:16px}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:14.5px}
@@ -58,8 +56,9 @@ margin-left:.3em}
 .delta{font-size:13px;margin-left:.45em}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(190px,1fr));gap:14px 24px;margin:0}
 .facts dt{color:var(--soft);font-size:13px}.facts dd{margin:0;font-weight:560;overflow-wrap:anywhere}
+.on-phone{display:none}
 svg{display:block;width:100%;height:auto;overflow:visible}svg text{font-size:12px;fill:var(--soft)}
-.grid{stroke:var(--rule)}.mark{stroke:var(--soft);stroke-dasharray:2 4;
+.grid{stroke:var(--rule)}.grid.zero{stroke:var(--soft)}.mark{stroke:var(--soft);stroke-dasharray:2 4;
 opacity:.7}.mark-label{font-size:11px}
 .line{fill:none;stroke:var(--tone);stroke-width:2;stroke-linejoin:round}.line.quiet{opacity:.3;
 stroke-width:1}
@@ -68,6 +67,7 @@ stroke-width:1}
 .t-soft{--tone:var(--soft)}
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;font-size:13px;color:var(--soft);margin-top:6px}
 .key{display:inline-block;width:11px;height:11px;border-radius:3px;background:var(--tone);margin-right:6px}
+.key.quiet{opacity:.35}
 .bars{display:grid;gap:7px}
 .bar{display:grid;grid-template-columns:minmax(80px,150px) 1fr minmax(76px,auto);gap:12px;
 align-items:center;
@@ -85,7 +85,8 @@ unicode-bidi:isolate}
 line-height:1.95;
 display:block;white-space:pre-wrap;overflow-wrap:anywhere}
 .sample.prompt{border-color:var(--rule);color:var(--soft);font-size:16px}
-.samples{display:grid;gap:18px}.samples article{min-width:0}.samples h3{color:var(--soft);font-weight:600}
+.samples{display:grid;gap:16px}.turn{display:grid;grid-template-columns:110px minmax(0,1fr);gap:14px;
+align-items:baseline}.turn h3{color:var(--soft);font-weight:600;margin:0;overflow-wrap:anywhere}
 .chips{display:flex;flex-wrap:wrap;gap:8px;margin:0;padding:0;list-style:none}
 .chips li{background:var(--tint);border-radius:8px;padding:2px 10px 3px;display:flex;gap:8px;
 align-items:baseline}
@@ -98,6 +99,8 @@ overflow-x:auto;font:13.5px/1.5 ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sa
 ul.plain{margin:0;padding-left:18px;color:var(--soft);font-size:14.5px}
 footer{margin-top:56px;border-top:1px solid var(--rule);padding-top:14px;color:var(--soft);font-size:13.5px}
 @media(max-width:760px){.hero,.grid2{grid-template-columns:minmax(0,1fr)}main{padding:20px 16px 48px}
-.bar{grid-template-columns:92px 1fr minmax(68px,auto);gap:8px}section{margin-top:38px}}
+.bar{grid-template-columns:112px 1fr minmax(68px,auto);gap:8px}
+.turn{grid-template-columns:minmax(0,1fr);gap:2px}
+.on-wide{display:none}.on-phone{display:block}section{margin-top:38px}}
 @media print{nav{display:none}.card,.panel{break-inside:avoid}body{background:#fff}}
 """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from persianmind.report.html import text
 
-WIDTH, HEIGHT = 480.0, 230.0
+NARROW, WIDE, HEIGHT = 480.0, 980.0, 230.0
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 12.0, 20.0, 30.0
 MAX_POINTS = 300
 
@@ -37,6 +37,8 @@ class Chart:
     ticks: Sequence[tuple[float, str]] = ()
     from_zero: bool = False
     stacked: bool = False
+    width: float = NARROW
+    zero_line: bool = False
     y_format: Callable[[float], str] = field(default=lambda value: short(value))
 
 
@@ -93,15 +95,22 @@ class Frame:
     x_high: float
     y_low: float
     y_high: float
+    width: float = NARROW
 
     def x(self, value: float) -> float:
-        return LEFT + (value - self.x_low) / ((self.x_high - self.x_low) or 1.0) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (value - self.x_low) / ((self.x_high - self.x_low) or 1.0) * (self.width - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
         return HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM)
 
     def path(self, points: Sequence[Point]) -> str:
         return "M" + "L".join(f"{self.x(x):.1f} {self.y(y):.1f}" for x, y in points)
+
+
+def draw_wide(chart: Chart) -> str:
+    """The chart over the whole width of the page, and again in a shape that a phone can show."""
+    wide = draw(replace(chart, width=WIDE))
+    return wide and f'<div class="on-wide">{wide}</div><div class="on-phone">{draw(chart)}</div>'
 
 
 def draw(chart: Chart) -> str:
@@ -113,8 +122,8 @@ def draw(chart: Chart) -> str:
     xs = [x for s in series for x, _ in s.points]
     ys = [y for layer in layers for _, y in layer] + ([0.0] if chart.from_zero or chart.stacked else [])
     y_ticks = nice_ticks(min(ys), max(ys))
-    frame = Frame(min(xs), max(xs), y_ticks[0], y_ticks[-1])
-    parts = [_grid(frame, y_ticks, chart.y_format), _x_axis(frame, chart), _marks(frame, chart.marks)]
+    frame = Frame(min(xs), max(xs), y_ticks[0], y_ticks[-1], chart.width)
+    parts = [_grid(frame, y_ticks, chart), _x_axis(frame, chart), _marks(frame, chart.marks)]
     if chart.stacked:
         floor = [(x, 0.0) for x, _ in series[0].points]
         for item, top in zip(series, layers, strict=True):
@@ -124,7 +133,7 @@ def draw(chart: Chart) -> str:
     else:
         parts.extend(_line(frame, item) for item in series)
     return (
-        f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{text(chart.label)}">'
+        f'<svg viewBox="0 0 {chart.width:g} {HEIGHT:g}" role="img" aria-label="{text(chart.label)}">'
         f"{''.join(parts)}</svg>{_legend(chart.series)}"
     )
 
@@ -150,25 +159,32 @@ def _stack(series: Sequence[Series]) -> list[list[Point]]:
     return tops
 
 
-def _grid(frame: Frame, ticks: Sequence[float], show: Callable[[float], str]) -> str:
+def _grid(frame: Frame, ticks: Sequence[float], chart: Chart) -> str:
+    left, right = LEFT, frame.width - RIGHT
     lines = []
     for value in ticks:
         y = frame.y(value)
-        lines.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        lines.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{text(show(value))}</text>')
+        kind = "grid zero" if chart.zero_line and abs(value) < 1e-12 else "grid"
+        lines.append(f'<line class="{kind}" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        shown = text(chart.y_format(value))
+        lines.append(f'<text x="{left - 7}" y="{y + 4:.1f}" text-anchor="end">{shown}</text>')
     return "".join(lines)
 
 
 def _x_axis(frame: Frame, chart: Chart) -> str:
     ticks = list(chart.ticks)
     if not ticks:
-        inside = [v for v in nice_ticks(frame.x_low, frame.x_high, 5) if frame.x_low <= v <= frame.x_high]
+        inside = [
+            v
+            for v in nice_ticks(frame.x_low, frame.x_high, 5 if chart.width == NARROW else 10)
+            if frame.x_low <= v <= frame.x_high
+        ]
         ticks = [(value, short(value)) for value in inside]
     base = HEIGHT - 12
     labels = []
     for value, label in ticks:
         x = frame.x(value)
-        anchor = "end" if x > WIDTH - 40 else "start" if x < LEFT + 20 else "middle"
+        anchor = "end" if x > frame.width - 40 else "start" if x < LEFT + 20 else "middle"
         labels.append(f'<text x="{x:.1f}" y="{base}" text-anchor="{anchor}">{text(label)}</text>')
     return "".join(labels)
 
@@ -186,5 +202,9 @@ def _legend(series: Sequence[Series]) -> str:
     named = [item for item in series if item.name and item.points]
     if len(named) < 2:
         return ""
-    keys = "".join(f'<span><i class="key {s.colour}"></i>{text(s.name)}</span>' for s in named)
+    keys = "".join(f'<span><i class="key {s.colour}{_faint(s)}"></i>{text(s.name)}</span>' for s in named)
     return f'<div class="legend">{keys}</div>'
+
+
+def _faint(item: Series) -> str:
+    return " quiet" if item.quiet else ""

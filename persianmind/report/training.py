@@ -7,7 +7,7 @@ from typing import Any
 
 from persianmind.report.html import block, count, facts, figure, panel, persian, table, text
 from persianmind.report.read import RunFiles, number, rows, section
-from persianmind.report.svg import Chart, Point, Series, draw, smooth, thin
+from persianmind.report.svg import Chart, Point, Series, draw, draw_wide, smooth, thin
 
 SHOWN_PIECES = 48
 
@@ -24,7 +24,7 @@ def curves(run: RunFiles) -> str:
     ]
     again = f"{run.steps_done_again} steps were done again after a crash; each is drawn once." if (
         run.steps_done_again) else ""  # fmt: skip
-    panels = [panel("Loss", draw(Chart("Loss over steps", series, marks=marks)), again, wide=True)]
+    panels = [panel("Loss", draw_wide(Chart("Loss over steps", series, marks=marks)), again, wide=True)]
     for key, title, tone, zero in _SMALL:
         points = _points(run.steps, key)
         if points:
