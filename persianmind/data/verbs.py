@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,8 +31,10 @@ LanguageOption = Annotated[str, typer.Option(help="Language of --source, an ISO 
 FieldOption = Annotated[str, typer.Option(help="Field or column of --source that holds the text.")]
 OverrideArgument = Annotated[
     list[str] | None,
-    typer.Argument(help="Settings of the recipe: data.row_length=1024 quality.mojibake=false"),
+    typer.Argument(help="Settings of the recipe (data.row_length=1024), or further URIs of --source."),
 ]
+# What tells a setting from a URI among the arguments: hf://owner/name?split=test is no setting.
+_SETTING = re.compile(r"[a-z_]+(\.[A-Za-z0-9_-]+)+=")
 
 
 @app.command()
@@ -174,6 +177,10 @@ def _recipe(
 
     if (name is None) == (not uris):
         raise RecipeError("give either --recipe or one or more --source")
+    if uris:
+        # --source *.jsonl, as the shell expands it: the first file follows the flag, the others stand alone
+        uris = uris + [setting for setting in settings if not _SETTING.match(setting)]
+        settings = [setting for setting in settings if _SETTING.match(setting)]
     if name is not None:
         return load_recipe(name, settings)
     entry = {"uri": uris, "kind": kind, "language": language, "text_field": text_field}

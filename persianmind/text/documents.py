@@ -70,7 +70,9 @@ class Cleaner:
         document = self._normalised(row)
         text = "\n".join(document.texts)
         dialogue = isinstance(document, Dialogue)
-        reason = judge(text, self.recipe.quality, self.source.language, dialogue=dialogue)
+        raw = None if dialogue else row.fields[self.source.text_field]
+        quality, language = self.recipe.quality, self.source.language
+        reason = judge(text, quality, language, raw=raw, dialogue=dialogue)
         if reason is None and not all(part.strip() for part in document.texts):
             reason = "empty_when_normalised"
         return document if reason is None else Taken(row.place, reason, text[:160])
