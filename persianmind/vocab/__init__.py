@@ -1,1 +1,1 @@
-"""Vocabulary: train, merge (SentencePiece and byte-level BPE), report. Knows text."""
+"""Vocabulary expansion: learn Persian pieces on a base tokenizer, add them exactly, report and plan."""

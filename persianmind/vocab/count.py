@@ -1,0 +1,104 @@
+"""Counting words over any amount of text at bounded memory, with a result that no order can change."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import xxhash
+
+from persianmind.vocab.pieces import PERSIAN_CHARACTER
+
+_CHUNK = re.compile(r" ?\S+")
+MAX_CHUNK_CHARACTERS = 200  # longer runs without a space are data, not words
+
+
+class ChunkCounter:
+    """Counts chunks: a run of non-space characters with the one space before it, where it has one.
+
+    No pre-tokenizer joins more than that, so unique chunks are all that training has to see. Counts are
+    exact: above `max_in_memory` chunks they are spilled to sorted files, merged at the end.
+    """
+
+    def __init__(self, spill_folder: Path, max_in_memory: int = 2_000_000) -> None:
+        self._counts: Counter[str] = Counter()
+        self._folder = spill_folder
+        self._max = max_in_memory
+        self._runs: list[Path] = []
+
+    def add(self, text: str) -> None:
+        self._counts.update(_CHUNK.findall(text))
+        if len(self._counts) > self._max:
+            self._spill()
+
+    def most_common(self, limit: int) -> dict[str, int]:
+        """The `limit` most frequent chunks that hold Persian; ties are settled by the chunk itself."""
+        streams: list[Iterable[tuple[str, int]]] = [_read_run(run) for run in self._runs]
+        merged = heapq.merge(*streams, self._sorted())
+        summed = (
+            (sum(count for _, count in group), chunk)
+            for chunk, group in itertools.groupby(merged, key=lambda item: item[0])
+        )
+        top = heapq.nsmallest(limit, ((-count, chunk) for count, chunk in summed))
+        return {chunk: -negative for negative, chunk in top}
+
+    def _sorted(self) -> list[tuple[str, int]]:
+        return sorted(
+            (chunk, count)
+            for chunk, count in self._counts.items()
+            if len(chunk) <= MAX_CHUNK_CHARACTERS and PERSIAN_CHARACTER.search(chunk)
+        )
+
+    def _spill(self) -> None:
+        run = self._folder / f"run-{len(self._runs):06d}.txt"
+        with run.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as handle:
+            handle.writelines(f"{count}\t{chunk}\n" for chunk, count in self._sorted())
+        self._runs.append(run)
+        self._counts.clear()
+
+
+def _read_run(path: Path) -> Iterator[tuple[str, int]]:
+    with path.open(encoding="utf-8", errors="surrogatepass", newline="\n") as handle:
+        for line in handle:
+            count, _, chunk = line.rstrip("\n").partition("\t")
+            yield chunk, int(count)
+
+
+class Sample:
+    """A sample of documents that depends on their text alone: those with the smallest hashes."""
+
+    def __init__(self, documents: int = 1_000, max_characters: int = 20_000) -> None:
+        self._limit = documents
+        self._max_characters = max_characters
+        self._heap: list[tuple[int, str]] = []
+        self._seen: set[int] = set()
+
+    def add(self, text: str) -> None:
+        rank = xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
+        if rank in self._seen or (len(self._heap) == self._limit and -rank <= self._heap[0][0]):
+            return
+        self._seen.add(rank)
+        heapq.heappush(self._heap, (-rank, text[: self._max_characters]))
+        if len(self._heap) > self._limit:
+            self._seen.discard(-heapq.heappop(self._heap)[0])
+
+    def texts(self) -> list[str]:
+        """The sampled documents, cut at `max_characters`, in an order that only their text decides."""
+        return [text for _, text in sorted(self._heap, reverse=True)]
+
+
+def count_chunks(
+    texts: Iterable[str], sample: Sample, *, limit: int, max_in_memory: int = 2_000_000
+) -> dict[str, int]:
+    """One pass: fills `sample`, returns the `limit` most frequent Persian chunks with their counts."""
+    with tempfile.TemporaryDirectory(prefix="persianmind-vocab-") as folder:
+        counter = ChunkCounter(Path(folder), max_in_memory)
+        for text in texts:
+            counter.add(text)
+            sample.add(text)
+        return counter.most_common(limit)
