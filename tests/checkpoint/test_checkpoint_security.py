@@ -1,0 +1,193 @@
+"""Nothing in a checkpoint runs code, and no path in it leads outside, even with a forged manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+from checkpoint_helpers import forge_manifest, make_store, two_checkpoints
+
+from persianmind.checkpoint import loading
+from persianmind.checkpoint.loading import VerifiedReader, load_verified
+from persianmind.checkpoint.manifest import Checkpoint, read_manifest
+from persianmind.errors import CheckpointError
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.slow
+
+SLOTS = [
+    "deepspeed/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",
+    "deepspeed/bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt",
+    "deepspeed/mp_rank_00_model_states.pt",
+]
+
+
+class Trap:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, sprung: Path) -> None:
+        self.sprung = sprung
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, (str(self.sprung),))
+
+
+@pytest.fixture
+def run(zero_runs: Path, tmp_path: Path) -> Path:
+    root = tmp_path / "checkpoints"
+    shutil.copytree(zero_runs / "bf16" / "a2", root)
+    return root
+
+
+def good(root: Path) -> Checkpoint:
+    found = make_store(root).newest_good(pytest.fail)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "bare"])
+@pytest.mark.parametrize("slot", SLOTS)
+def test_malicious_pickle_in_each_slot_never_runs(run: Path, tmp_path: Path, slot: str, kind: str) -> None:
+    sprung = tmp_path / "sprung"
+    before = good(run)
+    path = run / "step-3" / slot
+    if kind == "bare":
+        path.write_bytes(pickle.dumps(Trap(sprung)))
+    else:
+        torch.save({"module": Trap(sprung)}, path, _use_new_zipfile_serialization=kind == "zip")
+    # First wall: the bytes are not those of the manifest.
+    with pytest.raises(CheckpointError, match="none of the 1 checkpoints"):
+        make_store(run).newest_good(lambda _: None)
+    with pytest.raises(CheckpointError, match="its bytes changed since they were verified"):
+        load_verified(before, slot)
+    # Second wall: a forged manifest lists them, and still nothing but data is unpickled.
+    forge_manifest(run / "step-3")
+    with pytest.raises(CheckpointError, match="was not loaded"):
+        load_verified(good(run), slot)
+    assert not sprung.exists()
+    # Control: without the second wall the code runs.
+    with path.open("rb") as handle:
+        if kind == "bare":
+            pickle.load(handle)  # noqa: S301
+        else:
+            torch.load(handle, weights_only=False)
+    assert sprung.exists()
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_real_files_need_no_more_than_the_allowed_classes(run: Path, slot: str) -> None:
+    assert load_verified(good(run), slot)
+
+
+def test_control_the_allowed_classes_are_needed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "allowed_classes", list)
+    with pytest.raises(CheckpointError, match="Unsupported global"):
+        load_verified(good(run), SLOTS[0])
+
+
+def test_deepspeed_is_given_only_listed_files(run: Path, tmp_path: Path) -> None:
+    found = good(run)
+    reader = VerifiedReader(found, behind=None)
+    assert reader.load(str(found.path / SLOTS[2]))["global_steps"] == 3
+    planted = found.path / "deepspeed" / "bf16_zero_pp_rank_2_mp_rank_00_optim_states.pt"
+    torch.save({}, planted)
+    with pytest.raises(CheckpointError, match="lists no file"):
+        reader.load(str(planted))
+    torch.save({}, tmp_path / "outside.pt")
+    for path in (tmp_path / "outside.pt", found.path / ".." / ".." / "outside.pt"):
+        with pytest.raises(CheckpointError, match="outside the checkpoint"):
+            reader.load(str(path))
+
+
+def test_link_put_in_after_verification_is_refused(run: Path, tmp_path: Path) -> None:
+    found = good(run)
+    path = found.path / SLOTS[2]
+    path.rename(tmp_path / "same-bytes.pt")
+    path.symlink_to(tmp_path / "same-bytes.pt")
+    with pytest.raises(CheckpointError, match="symbolic link"):
+        load_verified(found, SLOTS[2])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../outside.pt",
+        "/etc/hostname",
+        "deepspeed/../../x",
+        "./a",
+        "a//b",
+        "a\\..\\b",
+        "manifest.json",
+        "",
+    ],
+)
+def test_manifest_path_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    two_checkpoints(tmp_path)
+    forge_manifest(tmp_path / "step-20", (name,))
+    with pytest.raises(CheckpointError, match=r"lists the path|not inside the folder"):
+        read_manifest(tmp_path / "step-20")
+    told: list[str] = []
+    found = make_store(tmp_path).newest_good(told.append)
+    assert found is not None and found.step == 10 and "step-20" in told[0]
+
+
+@pytest.mark.parametrize("target", ["../../x", "/etc", "step-20/../../x", "", 7, None])
+def test_pointer_is_never_followed(tmp_path: Path, target: object) -> None:
+    two_checkpoints(tmp_path)
+    (tmp_path / "latest.json").write_text(json.dumps({"folder": target}))
+    assert good(tmp_path).step == 20
+
+
+def test_linked_checkpoint_folder_is_refused(tmp_path: Path) -> None:
+    two_checkpoints(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "step-20").symlink_to(tmp_path / "a" / "step-20")
+    with pytest.raises(CheckpointError, match="none of the 1 checkpoints"):
+        make_store(tmp_path / "b").newest_good(lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 200_000,
+        b"null",
+        b"[]",
+        b'{"seal": 1}',
+        b"\xff\xfe",
+        b'{"format": NaN, "seal": ""}',
+        b"9" * 10_000,
+    ],
+)
+def test_hostile_manifest_is_a_named_error(tmp_path: Path, content: bytes) -> None:
+    two_checkpoints(tmp_path)
+    (tmp_path / "step-20" / "manifest.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"step-20/manifest.json: is damaged"):
+        read_manifest(tmp_path / "step-20")
+
+
+def test_files_of_other_kinds_are_not_loaded(run: Path) -> None:
+    path = run / "step-3" / SLOTS[2]
+    path.rename(path.with_suffix(".pkl"))
+    found = good_after_rename(run)
+    with pytest.raises(CheckpointError, match=r"only .pt, .safetensors and .json"):
+        load_verified(found, SLOTS[2].replace(".pt", ".pkl"))
+
+
+def good_after_rename(run: Path) -> Checkpoint:
+    from persianmind.checkpoint.manifest import FileEntry, write_manifest
+    from persianmind.checkpoint.verify import list_files
+    from persianmind.files import hash_file
+
+    folder = run / "step-3"
+    names = [name for name in list_files(folder) if name != "manifest.json"]
+    files = {name: FileEntry((folder / name).stat().st_size, hash_file(folder / name)) for name in names}
+    write_manifest(folder, Checkpoint(**{**vars(read_manifest(folder)), "files": files}))
+    return good(run)
