@@ -42,6 +42,12 @@ class InstructionEncoder:
         )
         return [self._join(segments, [next(ids) for _ in segments]) for segments in segmented]
 
+    def forges_turns(self, messages: Sequence[Message]) -> bool:
+        """Whether a turn holds a string that the template's own special tokens are written with."""
+        if self._form != "chat_template":
+            return False
+        return any(token in message.content for message in messages for token in self._special_tokens)
+
     def segments(self, messages: Sequence[Message]) -> list[tuple[str, bool]]:
         """The dialogue as (text, is_answer) in order."""
         if self._form == "persianmind":
@@ -65,14 +71,19 @@ class InstructionEncoder:
 
     def _encode_segments(self, texts: Sequence[str], first: Sequence[bool]) -> list[list[int]]:
         """Ids of segments; those after the first must not get the space that some tokenizers put in front."""
+        templated = self._form == "chat_template"
         if not self._prepends_space:
-            return self._tokenizer.encode(texts)
+            return self._tokenizer.encode(texts, parse_special=templated)
         guarded = [
             text if is_first else _SEPARATOR + text for text, is_first in zip(texts, first, strict=True)
         ]
         skip = len(self._tokenizer.encode([_SEPARATOR])[0])
-        ids = self._tokenizer.encode(guarded)
+        ids = self._tokenizer.encode(guarded, parse_special=templated)
         return [one if is_first else one[skip:] for one, is_first in zip(ids, first, strict=True)]
+
+    @cached_property
+    def _special_tokens(self) -> list[str]:
+        return self._tokenizer.special_tokens()
 
     @cached_property
     def _prepends_space(self) -> bool:

@@ -130,7 +130,8 @@ class Mixture:
         self.seed = seed
         self.block_rows = block_rows
         self.counts = window_counts(weights, window)
-        self._slots = [(name, place) for name, count in self.counts.items() for place in range(count)]
+        self._slots = [name for name, count in self.counts.items() for _ in range(count)]
+        self._layouts: dict[int, list[tuple[str, int]]] = {}
         self._seeds = {name: _seed_of(seed, name) for name in weights}
 
     @property
@@ -141,8 +142,25 @@ class Mixture:
     def place(self, sample: int) -> tuple[str, int]:
         """(source, running number of the sample within its source)."""
         window_number, slot = divmod(sample, self.window)
-        name, place = self._slots[permute(slot, self.window, self.seed, window_number)]
+        name, place = self._layout(window_number)[slot]
         return name, window_number * self.counts[name] + place
+
+    def _layout(self, window_number: int) -> list[tuple[str, int]]:
+        """(source, how many samples of it stand before) at each slot of one window.
+
+        Costs O(window) once a window; counting in the order of slots is what keeps epochs from overlapping.
+        """
+        if window_number not in self._layouts:
+            before = dict.fromkeys(self.counts, 0)
+            layout = []
+            for slot in range(self.window):
+                name = self._slots[permute(slot, self.window, self.seed, window_number)]
+                layout.append((name, before[name]))
+                before[name] += 1
+            if len(self._layouts) >= 8:
+                self._layouts.clear()
+            self._layouts[window_number] = layout
+        return self._layouts[window_number]
 
     def locate(self, sample: int) -> tuple[str, int]:
         """(source, row) of sample number `sample` (0, 1, 2, ... without end)."""

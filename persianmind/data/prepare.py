@@ -24,6 +24,7 @@ from persianmind.text.decode import Rejected, decode_record
 from persianmind.text.documents import Cleaner, Dialogue, Document, Taken
 from persianmind.text.duplicates import NearSignature, near_signature, text_fingerprint
 from persianmind.text.records import Position, Record, read_records
+from persianmind.text.rows import RawRow
 
 BATCH_RECORDS = 512
 BATCH_BYTES = 4 << 20
@@ -74,7 +75,7 @@ class Preparer:
             elif self._cleaner.is_held_out(row.key):
                 batch.held_out += 1
             else:
-                document = self._cleaner.clean(row)
+                document = self._clean(row)
                 if isinstance(document, Taken):
                     batch.taken.append(document)
                 else:
@@ -87,6 +88,12 @@ class Preparer:
             else:
                 batch.documents.append(self._tokenised(document, tokens, targets))
         return batch
+
+    def _clean(self, row: RawRow) -> Document | Dialogue | Taken:
+        document = self._cleaner.clean(row)
+        if isinstance(document, Dialogue) and self._instructions.forges_turns(document.messages):
+            return Taken(document.place, "special_token_in_text", document.texts[0][:160])
+        return document
 
     def _tokenised(
         self, document: Document | Dialogue, tokens: Tokens, targets: npt.NDArray[np.bool_] | None

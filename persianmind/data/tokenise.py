@@ -57,8 +57,13 @@ class FolderTokenizer:
         pad = self._named("pad_token")
         self.pad_id = pad if pad is not None else self.eos_id
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token numbers of each text, nothing added."""
+    def encode(self, texts: Sequence[str], *, parse_special: bool = False) -> list[list[int]]:
+        """Token numbers of each text, nothing added.
+
+        parse_special: whether "<|im_end|>" in the text stands for that token. Only for text that a template
+        wrote: in a corpus it is a string like any other, and must not end a document or forge a turn.
+        """
+        self._tokenizer.encode_special_tokens = not parse_special
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
@@ -66,6 +71,11 @@ class FolderTokenizer:
         """Token numbers of each text as a document: begin-of-text (where wanted), text, end-of-text."""
         before = [] if self.bos_id is None else [self.bos_id]
         return [np.array([*before, *ids, self.eos_id], dtype=np.uint32) for ids in self.encode(texts)]
+
+    def special_tokens(self) -> list[str]:
+        """The strings that stand for special tokens."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        return sorted(token.content for token in added if token.special)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
         """Text of token numbers, special tokens shown unless skipped."""
@@ -84,6 +94,7 @@ class FolderTokenizer:
         if stated is not None:
             bos = self._named("bos_token")
             return bos if stated else None
+        self._tokenizer.encode_special_tokens = False
         plain = self._tokenizer.encode("a", add_special_tokens=False).ids
         whole = self._tokenizer.encode("a", add_special_tokens=True).ids
         start = whole.index(plain[0]) if plain and plain[0] in whole else 0
