@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -34,11 +35,18 @@ def emit_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object
     Console().print(table)
 
 
-def run_guarded(action: Callable[[], object]) -> int:
-    """Runs an entry point; an error of ours becomes one line on standard error and its exit code."""
+def run_guarded(action: Callable[[], object], *, silent: bool = False) -> int:
+    """Runs an entry point; an error of ours becomes one line on standard error and its exit code.
+
+    silent: a rank other than 0, whose mistake rank 0 makes as well and says.
+    """
     try:
         action()
     except PersianMindError as error:
-        print(f"persianmind: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        if not silent:
+            print(f"persianmind: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return 1
     return 0

@@ -78,7 +78,13 @@ def build_adapted(
     Raises:
         BaseModelError: the weights cannot be loaded, or the table is smaller than the tokenizer.
     """
-    causal_lm = _load(base, recipe)
+    return adapt(_load(base, recipe), recipe, pieces, base_vocab)
+
+
+def adapt(
+    causal_lm: nn.Module, recipe: Recipe, pieces: Sequence[Sequence[int]], base_vocab: int
+) -> AdaptedModel:
+    """Splits the tables of a loaded model and adds rows and adapters; works on the meta device too."""
     generator = torch.Generator().manual_seed(recipe.seed)
     _split_tables(causal_lm, recipe, pieces, base_vocab, generator)
     with torch.random.fork_rng(devices=[]):

@@ -25,18 +25,12 @@ def export_merged(
     out: Path,
     *,
     dtype: str = "bfloat16",
-    masters: Mapping[str, Tensor] | None = None,
 ) -> Path:
-    """Writes `out` (whole, by rename): config, safetensors, tokenizer; `transformers` alone loads it.
-
-    masters: fp32 values of the trained parameters by name, used instead of the model's own rounded ones.
-    """
+    """Writes `out` (whole, by rename): config, safetensors, tokenizer; `transformers` alone loads it."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    values = dict(masters or {})
-    with _loaded_masters(model, values):
-        tables = [model.input_table.folded(), model.output_table.folded()]
-        deltas = adapter_deltas(model)
+    tables = [model.input_table.folded().cpu(), model.output_table.folded().cpu()]
+    deltas = adapter_deltas(model)
     merged = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
     _replace_tables(merged, tables)
     _add_deltas(merged, deltas)
@@ -90,20 +84,3 @@ def _replace_tables(merged: Any, tables: list[Tensor]) -> None:
         head.weight = torch.nn.Parameter(tables[1].float())
         merged.set_output_embeddings(head)
     merged.config.vocab_size = rows
-
-
-class _loaded_masters:
-    """Swaps fp32 masters in for the block, and the model's own values back after it."""
-
-    def __init__(self, model: AdaptedModel, masters: Mapping[str, Tensor]) -> None:
-        self.parameters = model.trained()
-        self.masters = masters
-
-    def __enter__(self) -> None:
-        self.saved = {name: self.parameters[name].data for name in self.masters}
-        for name, value in self.masters.items():
-            self.parameters[name].data = value.to(self.parameters[name].device)
-
-    def __exit__(self, *exc: object) -> None:
-        for name, value in self.saved.items():
-            self.parameters[name].data = value

@@ -85,7 +85,7 @@ def _hafez() -> Rows:
 
 def _hafez_instruct() -> Rows:
     for entry in _hafez_entries():
-        poem = "\n".join(entry["poem"][:8])
+        poem = "\n".join(entry["poem"][:4])
         for instruction, answer in (
             ("این غزل حافظ را به نثر ساده تفسیر کن.", entry["interpretation"]),
             ("فال این غزل حافظ چیست؟ کوتاه پاسخ بده.", entry["alt_interpretation"]),

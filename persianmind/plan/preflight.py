@@ -1,0 +1,71 @@
+"""Everything that can be wrong, found before anything is written and before torch is imported."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from persianmind.errors import MachineError
+from persianmind.model.bases import check_base
+from persianmind.plan.run_folder import check_run_folder
+from persianmind.recipe import Recipe
+from persianmind.text.stream import check_sources
+from persianmind.train.deepspeed_config import resolve_deepspeed_config
+
+SPARE_BYTES = 500_000_000
+
+
+def preflight(recipe: Recipe, deepspeed_json: Path, run: Path, world_size: int) -> None:
+    """Checks recipe against DeepSpeed's JSON, ranks, base, sources, run folder, compiler and disk room.
+
+    Raises:
+        PersianMindError: the first thing that is wrong, as one line with the fix.
+    """
+    resolve_deepspeed_config(deepspeed_json, recipe, world_size)
+    check_run_folder(run, recipe)
+    check_base(recipe.base)
+    check_sources(recipe.sources)
+    check_compiler()
+    check_disk_room(run, needed_bytes(recipe))
+
+
+def check_compiler() -> None:
+    """On a machine without GPUs DeepSpeed compiles its communication kernel the first time it runs.
+
+    Raises:
+        MachineError: there is no C++ compiler.
+    """
+    compiler = os.environ.get("CXX") or "g++"
+    if not has_gpu() and shutil.which(compiler) is None:
+        raise MachineError(
+            f"no C++ compiler ({compiler}): DeepSpeed builds its CPU kernel with it; install one, e.g. "
+            "`sudo apt-get install g++`"
+        )
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA device is there, without importing torch."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def needed_bytes(recipe: Recipe) -> int:
+    """A lower bound of what a run writes: the merged export and some room for shards and checkpoints."""
+    folder = Path(recipe.base)
+    base_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder.is_dir() else 0
+    return SPARE_BYTES + (base_bytes if recipe.export.enabled else 0)
+
+
+def check_disk_room(run: Path, needed: int) -> None:
+    """Looks at the file system that `run` is or will be on.
+
+    Raises:
+        MachineError: less than `needed` bytes are free.
+    """
+    existing = next(path for path in (run, *run.resolve().parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise MachineError(
+            f"{existing} has {free / 1e9:.2f} GB free and the run needs at least {needed / 1e9:.2f} GB; free "
+            "some space or give another --output"
+        )

@@ -1,0 +1,63 @@
+"""A run folder belongs to one recipe: claimed with the first write, refused for any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from persianmind.errors import RunFolderError
+from persianmind.files import write_text
+from persianmind.recipe import Recipe
+from persianmind.recipe_file import dump_recipe, load_recipe
+
+RECIPE = "recipe.yaml"
+# Sections that change nothing about what is trained: they may differ when a run is taken up again.
+FREE_SECTIONS = {"checkpoint", "energy", "export"}
+
+
+def check_run_folder(run: Path, recipe: Recipe) -> None:
+    """Writes nothing.
+
+    Raises:
+        RunFolderError: `run` is a file, holds another recipe's run, or holds something else.
+    """
+    if not run.exists():
+        return
+    if not run.is_dir():
+        raise RunFolderError(f"--output {run} is a file; give a folder")
+    path = run / RECIPE
+    if not path.is_file():
+        if any(entry.name != ".lock" for entry in run.iterdir()):
+            raise RunFolderError(f"--output {run} is not empty and no run folder; give a new folder")
+        return
+    before = load_recipe(str(path))
+    if difference := first_difference(_compared(before), _compared(recipe)):
+        place, there, here = difference
+        raise RunFolderError(
+            f"{run} belongs to a run with {place}={there!r}, this one has {here!r}; use another --output, "
+            "or the recipe it was started with"
+        )
+
+
+def claim_run_folder(run: Path, recipe: Recipe) -> None:
+    """Checks, then writes the resolved recipe into the folder (again, when a free section changed)."""
+    check_run_folder(run, recipe)
+    text = dump_recipe(recipe)
+    path = run / RECIPE
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def first_difference(before: Any, after: Any, place: str = "") -> tuple[str, Any, Any] | None:
+    """(dotted place, value before, value after) of the first difference of two plain trees, or None."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in [*before, *(key for key in after if key not in before)]:
+            inner = first_difference(before.get(key), after.get(key), f"{place}.{key}".lstrip("."))
+            if inner:
+                return inner
+        return None
+    return None if before == after else (place, before, after)
+
+
+def _compared(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", exclude=FREE_SECTIONS)

@@ -1,0 +1,184 @@
+"""The DeepSpeed ZeRO-2 engine around an `AdaptedModel`: parameter groups, rates, one exact step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+from numpy.typing import NDArray
+from torch import Tensor
+
+from persianmind.model.adapted import AdaptedModel
+from persianmind.train.ranks import Ranks
+
+Batch = Mapping[str, NDArray[np.int64]]
+FLAG_LEVELS = 3  # what ranks can tell each other at a step: 0 nothing, 1 save and stop, 2 stop at once
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one optimizer step did, the same on every rank; `loss` is the mean over all targets, in nats."""
+
+    loss: float
+    target_tokens: int
+    grad_norm: float
+    applied: bool
+    flags: int
+
+
+def quiet_deepspeed() -> None:
+    """DeepSpeed logs hundreds of informational lines; warnings and errors still come through."""
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.WARNING)
+
+
+def parameter_groups(model: AdaptedModel, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups with rates of their own; empty ones are left out (torch 2.13 fails on them)."""
+    groups: dict[str, list[torch.nn.Parameter]] = {"adapters_a": [], "adapters_b": [], "rows": []}
+    for name, parameter in model.trained().items():
+        kind = "rows" if "lora_" not in name else "adapters_b" if "lora_B" in name else "adapters_a"
+        groups[kind].append(parameter)
+    return [
+        {"params": parameters, "name": name, "weight_decay": weight_decay}
+        for name, parameters in groups.items()
+        if parameters
+    ]
+
+
+class Engine:
+    """One ZeRO-2 engine. All ranks call every method together."""
+
+    def __init__(self, model: AdaptedModel, config: dict[str, Any], ranks: Ranks) -> None:
+        import deepspeed
+
+        quiet_deepspeed()
+        self.ranks = ranks
+        self.model = model
+        weight_decay = config.get("optimizer", {}).get("params", {}).get("weight_decay", 0.0)
+        self.deepspeed, _, _, _ = deepspeed.initialize(
+            model=model, model_parameters=parameter_groups(model, weight_decay), config=config
+        )
+        # We sum micro-batches ourselves; each step() call is a boundary, whatever DeepSpeed counts.
+        self.deepspeed.set_gradient_accumulation_boundary(True)
+        self.device = self.deepspeed.device
+
+    def set_rates(self, rates: Mapping[str, float]) -> None:
+        """Sets each group's learning rate for the next step."""
+        for group in self.deepspeed.optimizer.param_groups:
+            group["lr"] = rates[group["name"]]
+
+    def step(self, micro_batches: Sequence[Batch], flags: int = 0) -> StepResult:
+        """One optimizer step over this rank's micro-batches; the loss is normalised by all ranks' targets.
+
+        Gradients are summed in fp32 over the micro-batches and reduced over the ranks once. `flags` (below
+        FLAG_LEVELS) is combined by maximum over the ranks, free of an extra exchange.
+        """
+        local_targets = sum(int((batch["labels"] >= 0).sum()) for batch in micro_batches)
+        total_targets, any_flags = self._agree(local_targets, flags)
+        self.deepspeed.train()
+        # ZeRO averages over ranks; times world_size makes it the sum, and the sum over targets the mean.
+        local_sum = self.accumulate(micro_batches, scale=self.ranks.world_size / max(1, total_targets))
+        self.apply()
+        return StepResult(
+            loss=self._sum_over_ranks(local_sum) / max(1, total_targets),
+            target_tokens=total_targets,
+            grad_norm=float(self.deepspeed.get_global_grad_norm() or 0.0),
+            applied=bool(self.deepspeed.was_step_applied()),
+            flags=any_flags,
+        )
+
+    def accumulate(self, micro_batches: Sequence[Batch], scale: float) -> Tensor:
+        """Gradients of `scale` times this rank's summed loss, reduced over the ranks once at the end.
+
+        Returns this rank's summed loss in nats, a float64 scalar.
+        """
+        local_sum = torch.zeros((), dtype=torch.float64)
+        with self.deepspeed.coalesce_grad_reduction(), _Fp32Gradients(self.model) as gradients:
+            for batch in micro_batches:
+                summed = self.deepspeed(**self._tensors(batch))
+                self.deepspeed.backward(summed * scale, scale_wrt_gas=False)
+                gradients.take()
+                local_sum += summed.detach().double().cpu()
+        return local_sum
+
+    def apply(self) -> None:
+        """The optimizer step on what `accumulate` left; it must count, or nothing was trained."""
+        before = self.deepspeed.global_steps
+        self.deepspeed.step()
+        if self.deepspeed.global_steps != before + 1:
+            raise RuntimeError("DeepSpeed did not count the step: the accumulation boundary was lost")
+
+    @torch.no_grad()
+    def summed_loss(self, batches: Iterable[Batch], *, base_rows_only: bool = False) -> float:
+        """Summed negative log-likelihood in nats over this rank's batches, without gradients."""
+        self.model.eval()
+        total = 0.0
+        for batch in batches:
+            total += float(self.model(**self._tensors(batch), base_rows_only=base_rows_only).double())
+        self.model.train()
+        return total
+
+    def sum_over_ranks(self, value: float) -> float:
+        """The sum of a float64 over all ranks, in rank order."""
+        return self._sum_over_ranks(torch.tensor(value, dtype=torch.float64))
+
+    def close(self) -> None:
+        """Frees the engine; the module stays usable."""
+        self.deepspeed.destroy()
+
+    def _tensors(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for name, a in batch.items()}
+
+    def _agree(self, local_targets: int, flags: int) -> tuple[int, int]:
+        """(targets of all ranks, maximum of the flags), in one exchange."""
+        votes = [int(level == flags) for level in range(FLAG_LEVELS)]
+        counts = torch.tensor([local_targets, *votes], dtype=torch.int64, device=self.device)
+        if self.ranks.world_size > 1:
+            torch.distributed.all_reduce(counts)
+        raised = [level for level, count in enumerate(counts[1:].tolist()) if count]
+        return int(counts[0]), max(raised, default=0)
+
+    def _sum_over_ranks(self, value: Tensor) -> float:
+        value = value.to(self.device)
+        if self.ranks.world_size > 1:
+            torch.distributed.all_reduce(value)
+        return float(value)
+
+
+class _Fp32Gradients:
+    """Sums micro-batch gradients in fp32: in bf16 the small late contributions would be rounded away.
+
+    DeepSpeed's own switch for this (data_types.grad_accum_dtype) has no effect at ZeRO stage 2. With one
+    micro-batch the gradients stay where autograd put them.
+    """
+
+    def __init__(self, model: AdaptedModel) -> None:
+        self.parameters = list(model.trained().values())
+        self.sums: list[Tensor | None] = [None] * len(self.parameters)
+        self.taken = 0
+
+    def __enter__(self) -> _Fp32Gradients:
+        return self
+
+    def take(self) -> None:
+        """Moves the gradients of the micro-batch just done into the sums."""
+        self.taken += 1
+        for index, parameter in enumerate(self.parameters):
+            if parameter.grad is None:
+                continue
+            if self.sums[index] is None:
+                self.sums[index] = parameter.grad.float()
+            else:
+                self.sums[index] += parameter.grad  # type: ignore[operator]
+            parameter.grad = None
+
+    def __exit__(self, *exc: object) -> None:
+        for parameter, total in zip(self.parameters, self.sums, strict=True):
+            if total is not None:
+                parameter.grad = total.to(parameter.dtype)

@@ -1,0 +1,113 @@
+"""Who this process is among the ranks, and what ranks tell each other."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """rank of world_size; local_rank of local_size on this node."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_size: int
+
+    @property
+    def node(self) -> str:
+        """This node's name, for the energy ledger."""
+        return platform.node() or "node"
+
+
+def ranks_from_environment() -> Ranks:
+    """Reads what the DeepSpeed launcher, torchrun or Ray Train set; one process alone is rank 0 of 1."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_size = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or str(world_size)
+    return Ranks(
+        rank=int(os.environ.get("RANK", "0")),
+        world_size=world_size,
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        local_size=int(local_size),
+    )
+
+
+def prepare_environment() -> None:
+    """What must be set before torch or DeepSpeed is imported; called first by every entry."""
+    # DeepSpeed builds its CPU kernel with ninja, which lies beside this Python also when its environment
+    # was not activated.
+    scripts = str(Path(sys.executable).parent)
+    if scripts not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = scripts + os.pathsep + os.environ.get("PATH", "")
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def start_distributed(ranks: Ranks) -> None:
+    """Joins the process group through DeepSpeed (gloo on CPU, NCCL on GPUs); safe to call once a process.
+
+    A process started without a launcher becomes a group of one on a free loopback port.
+    """
+    import deepspeed
+    from deepspeed.accelerator import get_accelerator
+
+    defaults = {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+    }
+    for key, value in defaults.items():
+        os.environ.setdefault(key, value)
+    if get_accelerator().device_name() == "cuda":
+        # Consumer cards have no PCIe peer-to-peer; NCCL probing for it hangs some boards.
+        os.environ.setdefault("NCCL_P2P_DISABLE", "1")
+        get_accelerator().set_device(ranks.local_rank)
+    deepspeed.init_distributed(
+        dist_backend=get_accelerator().communication_backend_name()
+        if get_accelerator().device_name() == "cuda"
+        else "gloo",
+        timeout=COLLECTIVE_TIMEOUT,
+        verbose=False,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class TorchGroup:
+    """The checkpoint room's `RankGroup` over torch.distributed; `own` makes a process group of its own."""
+
+    def __init__(self, ranks: Ranks, *, own: bool = False) -> None:
+        import torch.distributed
+
+        self.rank = ranks.rank
+        self.world_size = ranks.world_size
+        # Objects travel over gloo even where gradients travel over NCCL.
+        self._group = torch.distributed.new_group(backend="gloo") if own else None
+
+    def all_gather(self, value: Any) -> list[Any]:
+        """One JSON-able value a rank, in rank order; also a barrier."""
+        import torch.distributed
+
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(values, value, group=self._group)
+        return values

@@ -1,0 +1,133 @@
+"""What a checkpoint of a run holds, and taking a run up again from the newest good one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from persianmind.checkpoint.background import BackgroundSaver
+from persianmind.checkpoint.engine_files import load_engine, snapshot_engine, write_snapshot
+from persianmind.checkpoint.loading import load_verified
+from persianmind.checkpoint.store import Checkpoint, CheckpointStore
+from persianmind.errors import CheckpointError
+from persianmind.files import hash_text
+from persianmind.recipe import Recipe
+from persianmind.train.engine import Engine
+from persianmind.train.prepare import Prepared
+from persianmind.train.ranks import TorchGroup
+
+FOLDER = "checkpoints"
+PACKAGES = ("torch", "deepspeed", "transformers", "peft", "tokenizers", "persianmind")
+
+
+def package_versions() -> dict[str, str]:
+    """The versions a checkpoint and results.json record."""
+    return {name: version(name) for name in PACKAGES}
+
+
+class RunCheckpoints:
+    """Saves beside training (a snapshot, then a background write) and restores; all ranks together."""
+
+    def __init__(
+        self, recipe: Recipe, run: Path, engine: Engine, prepared: Prepared, say: Callable[[str], None]
+    ) -> None:
+        self.engine = engine
+        self.say = say
+        self.identity = {
+            "recipe_hash": hash_text(recipe.model_dump_json(exclude={"checkpoint", "energy", "export"})),
+            "base_fingerprint": prepared.base_fingerprint,
+            "tokenizer_fingerprint": prepared.tokenizer_fingerprint,
+        }
+        self.store = CheckpointStore(
+            run / FOLDER,
+            keep_last=recipe.checkpoint.keep_last,
+            keep_every_steps=recipe.checkpoint.keep_every_steps,
+            report=say,
+        )
+        self.group = TorchGroup(engine.ranks)
+        # The background thread talks on a process group of its own, beside the gradients' one.
+        self.saver = BackgroundSaver(self.store, TorchGroup(engine.ranks, own=True))
+
+    def save(self, step: int, *, stage: str, tokens: int) -> None:
+        """Snapshots now and writes while training goes on; waits for the save before it, if one runs.
+
+        Raises:
+            CheckpointError: the save before failed on some rank; older checkpoints are intact.
+        """
+        snapshot = snapshot_engine(self.engine.deepspeed)
+        rng = rng_state()
+        rank = self.engine.ranks.rank
+        facts = {
+            **self.identity,
+            "stage": stage,
+            "tokens": tokens,
+            "next_sample": step,
+            "versions": package_versions(),
+        }
+
+        def write(folder: Path) -> None:
+            from safetensors.torch import save_file
+
+            write_snapshot(snapshot, folder)
+            save_file(rng, str(folder / rng_name(rank)))
+
+        self.saver.start(step, facts, write, estimate_bytes=self._estimate_bytes())
+
+    def finish(self) -> None:
+        """Waits until the last save is committed."""
+        self.saver.finish()
+
+    def newest(self) -> Checkpoint | None:
+        """The newest good checkpoint, refused when it belongs to another recipe, base or tokenizer.
+
+        Raises:
+            CheckpointError: none of those that exist is good, or it is foreign; the message names why.
+        """
+        checkpoint = self.store.newest_good(self.say, self.group)
+        if checkpoint is None:
+            return None
+        for key, here in self.identity.items():
+            if checkpoint.facts.get(key) != here:
+                raise CheckpointError(
+                    f"{checkpoint.path} was made with another {key.split('_')[0]} ({key} "
+                    f"{checkpoint.facts.get(key)} there, {here} here); use another --output"
+                )
+        return checkpoint
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Loads trained state and RNG; another number of ranks than saved is resharded by name."""
+        resharded = load_engine(self.engine.deepspeed, checkpoint)
+        # DeepSpeed resets its boundary mode on load.
+        self.engine.deepspeed.set_gradient_accumulation_boundary(True)
+        if resharded:
+            self.say(f"resharded from {checkpoint.world_size} to {self.engine.ranks.world_size} ranks")
+            return
+        set_rng_state(load_verified(checkpoint, rng_name(self.engine.ranks.rank)))
+
+    def _estimate_bytes(self) -> int:
+        trained = sum(value.numel() for value in self.engine.model.trained().values())
+        return trained * 14  # fp32 master, two Adam moments, the bf16 copy
+
+
+def rng_name(rank: int) -> str:
+    """The file of one rank's random number generators."""
+    return f"rng-rank-{rank}.safetensors"
+
+
+def rng_state() -> dict[str, torch.Tensor]:
+    """The generators dropout draws from: the CPU's, and this rank's device's where there is one."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Restores what `rng_state` gave."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
