@@ -107,10 +107,20 @@ def open_base(place: Path) -> Base:
     Raises:
         VocabError: a tokenizer of another kind (Unigram, WordPiece, ...), or a damaged one.
     """
+    return _open(read_base(place))
+
+
+def open_files(files: Mapping[str, bytes]) -> Base:
+    """Opens the files that `Base.files` gave, without a folder."""
+    tree, config = json.loads(files["tokenizer.json"]), json.loads(files["tokenizer_config.json"])
+    return _open(BaseFiles(Path("(expanded)"), files.get("tokenizer.model"), tree, config, {}))
+
+
+def _open(files: BaseFiles) -> Base:
     from persianmind.vocab.byte_bpe import ByteBPE
     from persianmind.vocab.sentencepiece_bpe import SentencePieceBPE
 
-    files = read_base(place)
+    place = files.place
     kind = (files.tree or {}).get("model", {}).get("type", "BPE")
     if kind != "BPE":
         raise VocabError(

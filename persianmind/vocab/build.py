@@ -13,6 +13,7 @@ from persianmind.vocab.base import PAD, Base, open_base
 from persianmind.vocab.bpe import Learned, continue_bpe
 from persianmind.vocab.count import Sample, count_chunks
 from persianmind.vocab.expansion import EXPANSION_FILE, Expansion, Fertility, Piece, fingerprint
+from persianmind.vocab.foreign import english_prose
 from persianmind.vocab.gate import Fast, check
 from persianmind.vocab.pieces import is_lawful
 
@@ -26,10 +27,12 @@ Texts = Callable[[], Iterator[str]]
 
 @dataclass(frozen=True)
 class Corpus:
-    """What one pass over the text leaves: counted training units, and a sample of whole documents."""
+    """What one pass over the text leaves: counted training units, a sample of documents, and the number of
+    words (what white space separates) of all of it."""
 
     units: Mapping[str, int]
     rows: Sequence[str]
+    words: int
 
 
 def build_vocab(
@@ -63,7 +66,7 @@ def build_vocab(
         raise VocabError(f"{out} exists; give another output folder or remove it first")
     opened = open_base(base)
     wanted = new_tokens > 0 or train_size is not None
-    corpus = read_corpus(opened, texts) if wanted else Corpus({}, [])
+    corpus = read_corpus(opened, texts) if wanted else Corpus({}, [], 0)
     learned, left_out = _learn(opened, corpus, new_tokens, train_size)
     pieces = describe(opened, learned)
     with whole_folder(out) as folder:
@@ -72,13 +75,13 @@ def build_vocab(
         gate = check(opened, folder, pieces, pad=pad_token, rows=corpus.rows)
         pad_id = opened.size + len(pieces) if pad_token else None
         if pad_id is not None:
-            pieces = (*pieces, Piece(pad_id, PAD, tuple(opened.ids_of(PAD)), 0))
+            pieces = (*pieces, Piece(pad_id, PAD, (), 0))
         expansion = Expansion(
             family=opened.family,
             base_vocab=opened.size,
             added=len(pieces),
             pieces=pieces,
-            fertility=_fertility(opened, Fast(folder), corpus.rows),
+            fertility=_fertilities(opened, Fast(folder), corpus.rows),
             gate=gate,
             fingerprint=fingerprint(folder),
             pad_id=pad_id,
@@ -95,10 +98,11 @@ def read_corpus(base: Base, texts: Texts) -> Corpus:
         EmptyCorpusError: no Persian in it.
     """
     sample = Sample()
-    units = base.units(count_chunks(texts(), sample, limit=MAX_CHUNKS))
+    chunks, words = count_chunks(texts(), sample, limit=MAX_CHUNKS)
+    units = base.units(chunks)
     if not units:
         raise EmptyCorpusError("the text for the vocabulary holds no Persian word; give other text")
-    return Corpus(units, sample.texts())
+    return Corpus(units, sample.texts(), words)
 
 
 def learn_exactly(base: Base, units: Mapping[str, int], new_tokens: int) -> Learned:
@@ -178,6 +182,11 @@ def describe(base: Base, learned: Learned) -> tuple[Piece, ...]:
         Piece(learned.first_id + i, text, tuple(base.ids_of(text)), count)
         for i, (text, count) in enumerate((s.decode("utf-8"), count) for s, count in learned.pieces)
     )
+
+
+def _fertilities(base: Base, fast: Fast, rows: Sequence[str]) -> dict[str, Fertility]:
+    found = {"fa": _fertility(base, fast, rows), "en": _fertility(base, fast, english_prose())}
+    return {language: fertility for language, fertility in found.items() if fertility.words}
 
 
 def _fertility(base: Base, fast: Fast, rows: Sequence[str]) -> Fertility:

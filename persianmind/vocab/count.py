@@ -29,10 +29,13 @@ class ChunkCounter:
         self._counts: Counter[str] = Counter()
         self._folder = spill_folder
         self._max = max_in_memory
+        self.words = 0
         self._runs: list[Path] = []
 
     def add(self, text: str) -> None:
-        self._counts.update(_CHUNK.findall(text))
+        chunks = _CHUNK.findall(text)
+        self.words += len(chunks)
+        self._counts.update(chunks)
         if len(self._counts) > self._max:
             self._spill()
 
@@ -94,11 +97,11 @@ class Sample:
 
 def count_chunks(
     texts: Iterable[str], sample: Sample, *, limit: int, max_in_memory: int = 2_000_000
-) -> dict[str, int]:
-    """One pass: fills `sample`, returns the `limit` most frequent Persian chunks with their counts."""
+) -> tuple[dict[str, int], int]:
+    """One pass: fills `sample`; the `limit` most frequent Persian chunks with their counts, and all words."""
     with tempfile.TemporaryDirectory(prefix="persianmind-vocab-") as folder:
         counter = ChunkCounter(Path(folder), max_in_memory)
         for text in texts:
             counter.add(text)
             sample.add(text)
-        return counter.most_common(limit)
+        return counter.most_common(limit), counter.words

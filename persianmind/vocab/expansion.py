@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ _VERSION = 1
 @dataclass(frozen=True)
 class Piece:
     """One new row. `text`: its surface, a leading space where a word starts; `base_ids`: the base
-    tokenizer's ids of that surface, never empty; `count`: how often it was joined in training."""
+    tokenizer's ids of that surface, empty only for [PAD]; `count`: how often it was joined in training."""
 
     id: int
     text: str
@@ -35,7 +36,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Fertility:
-    """Tokens a whitespace word over a sample of the training documents."""
+    """Tokens a whitespace word."""
 
     words: int
     before: float
@@ -56,6 +57,7 @@ class Gate:
 class Expansion:
     """New ids are base_vocab, base_vocab + 1, ... base_vocab + added - 1, in the order of `pieces`.
 
+    fertility: `fa` over a sample of the training documents, `en` over English prose (before == after).
     fingerprint: hash over the tokenizer's files; load_expansion refuses a folder that does not match.
     left_out: pieces of a `train_size` BPE that the base's merges make unreachable, so they got no row.
     """
@@ -64,7 +66,7 @@ class Expansion:
     base_vocab: int
     added: int
     pieces: tuple[Piece, ...]
-    fertility: Fertility
+    fertility: Mapping[str, Fertility]
     gate: Gate
     fingerprint: str
     pad_id: int | None = None
@@ -104,9 +106,8 @@ def load_expansion(folder: Path) -> Expansion:
         tree["pieces"] = tuple(
             Piece(item["id"], item["text"], tuple(item["base_ids"]), item["count"]) for item in tree["pieces"]
         )
-        expansion = Expansion(
-            **{**tree, "fertility": Fertility(**tree["fertility"]), "gate": Gate(**tree["gate"])}
-        )
+        tree["fertility"] = {name: Fertility(**item) for name, item in tree["fertility"].items()}
+        expansion = Expansion(**{**tree, "gate": Gate(**tree["gate"])})
     except (KeyError, TypeError, AttributeError, PersianMindError) as error:
         raise VocabError(f"{path} is damaged ({error}); build the vocabulary again") from None
     if fingerprint(folder) != expansion.fingerprint:

@@ -22,22 +22,26 @@ _UNUSUAL = [
 
 
 @cache
-def foreign_samples(sentences: int = 1_000) -> tuple[str, ...]:
-    """About `sentences` English sentences, as many lines of code, and URLs, numbers and odd characters.
+def english_prose(sentences: int = 1_000) -> tuple[str, ...]:
+    """About `sentences` English sentences of Python's own reference, spread over all its topics."""
+    from pydoc_data.topics import topics
+
+    parts = [part for _, text in sorted(topics.items()) for part in _SENTENCE.split(text) if part.strip()]
+    return tuple(parts[:: max(1, len(parts) // sentences)][:sentences])
+
+
+@cache
+def foreign_samples() -> tuple[str, ...]:
+    """English sentences, code by the block and by the file, URLs, numbers, odd characters.
 
     The same on every call and machine with the same Python.
     """
-    from pydoc_data.topics import topics
-
-    prose = [part for _, text in sorted(topics.items()) for part in _SENTENCE.split(text) if part.strip()]
     code = [inspect.getsource(module) for module in (argparse, dataclasses, tokenize)]
-    lines = [block for source in code for block in source.split("\n\n") if block.strip()]
+    blocks = [block for source in code for block in source.split("\n\n") if block.strip()]
     generator = random.Random(0)
     numbers = [_number(generator) for _ in range(200)]
     urls = [f"https://example-{i}.org/a/b_{i}?q={_number(generator)}&lang=en#s{i}" for i in range(100)]
-    step = max(1, len(prose) // sentences)
-    chosen = prose[::step][:sentences] + lines[:sentences] + code + numbers + urls + _UNUSUAL
-    return tuple(chosen)
+    return (*english_prose(), *blocks, *code, *numbers, *urls, *_UNUSUAL)
 
 
 def _number(generator: random.Random) -> str:

@@ -1,0 +1,172 @@
+"""How many new pieces pay: fertility against parameters, memory and compute, size by size.
+
+One training gives every size, because the first k pieces of a longer training are those of a shorter one.
+
+Cost of a step over text, relative to the base: tokens(k) / tokens(0) x flops(k) / flops(0), with 2 flops a
+parameter and token for each product in the forward pass; the input table is a look-up and costs none. The
+ratio is the same for training (forward, backward, recomputation all scale alike).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from persianmind.errors import VocabError
+from persianmind.vocab.base import Base, open_files
+from persianmind.vocab.bpe import Learned
+from persianmind.vocab.build import Corpus, learn_exactly
+
+_GIB = 2**30
+# A row moves only when its token occurs; the mean of its old subwords is a good start, not a trained row.
+MIN_OCCURRENCES = 100
+# bf16 weight and gradient, fp32 master and two Adam moments.
+_TRAINED_BYTES, _FROZEN_BYTES = 16, 2
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What the arithmetic needs of the model; `body_parameters`: everything but the vocabulary tables."""
+
+    hidden: int
+    body_parameters: int
+    tied: bool
+
+
+LLAMA_2_7B = ModelShape(4_096, 6_738_415_616 - 2 * 32_000 * 4_096, tied=False)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One size. `relative_cost`: compute to read the same text, base = 1. `rows_gib`: weights, gradients and
+    optimizer state of the new rows on one GPU (ZeRO-2 divides the optimizer's part by the ranks).
+    `rarest_piece`: how often the last piece occurs in the corpus, at most: a row seen rarely stays untrained.
+    """
+
+    new_tokens: int
+    tokens_per_word: float
+    corpus_tokens: int
+    tokens_saved: float
+    added_parameters: int
+    rows_gib: float
+    optimizer_gib: float
+    logits_share: float
+    relative_cost: float
+    rarest_piece: int
+    fits: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All sizes, 0 first. `best`: the one with the least compute among those that fit and whose rarest piece
+    occurs MIN_OCCURRENCES times in the corpus."""
+
+    choices: tuple[Choice, ...]
+    best: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_shape(folder: Path) -> ModelShape | None:
+    """The shape from a Llama-family config.json beside the tokenizer, or None when there is none.
+
+    Raises:
+        VocabError: a config.json that lacks a size.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        d, layers, wide = (int(config[k]) for k in ("hidden_size", "num_hidden_layers", "intermediate_size"))
+        heads = int(config["num_attention_heads"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise VocabError(
+            f"{path} does not give the model's shape ({error}); give --hidden and --parameters"
+        ) from None
+    kv_width = d * int(config.get("num_key_value_heads") or heads) // heads
+    body = layers * (2 * d * d + 2 * d * kv_width + 3 * d * wide + 2 * d) + d
+    return ModelShape(d, body, bool(config.get("tie_word_embeddings", False)))
+
+
+def make_plan(
+    base: Base,
+    corpus: Corpus,
+    sizes: Sequence[int],
+    shape: ModelShape,
+    *,
+    corpus_words: int,
+    ranks: int = 1,
+    gpu_gib: float = 24.0,
+) -> Plan:
+    """Measures every size on the corpus sample and does the arithmetic.
+
+    Args:
+        corpus_words: words of the text to be trained on; `corpus_tokens` is that times the fertility.
+        gpu_gib: memory of one GPU; a size `fits` when frozen weights and new rows take at most 80% of it
+            (activations come on top: `persianmind plan` forecasts them).
+
+    Raises:
+        VocabError: sizes that are not positive, or more than the text supports.
+    """
+    if not sizes or min(sizes) < 1:
+        raise VocabError("--sizes must be whole numbers above 0, e.g. 2000,5000,10000")
+    learned = learn_exactly(base, corpus.units, max(sizes))
+    words = sum(len(row.split()) for row in corpus.rows)
+    choices: list[Choice] = []
+    for size in [0, *sorted(set(sizes))]:
+        tokens = _count_tokens(base, prefix(learned, size), corpus.rows) / max(1, words)
+        before = choices[0].tokens_per_word if choices else tokens
+        count = learned.pieces[size - 1][1] * corpus_words // max(1, corpus.words) if size else 0
+        choices.append(_choice(size, tokens, before, base.size, shape, corpus_words, ranks, gpu_gib, count))
+    fitting = [c for c in choices if c.fits and c.rarest_piece >= MIN_OCCURRENCES] or choices[:1]
+    return Plan(tuple(choices), min(fitting, key=lambda choice: choice.relative_cost).new_tokens)
+
+
+def prefix(learned: Learned, size: int) -> Learned:
+    """The training with `limit=size`: the first pieces and the merges among them and the base."""
+    end = learned.first_id + size
+    merges = tuple(merge for merge in learned.merges if max(merge) < end)
+    return Learned(learned.first_id, learned.pieces[:size], merges)
+
+
+def _count_tokens(base: Base, learned: Learned, rows: Sequence[str]) -> int:
+    expanded = open_files(base.files(learned, pad_token=False)) if learned.pieces else base
+    return sum(map(len, expanded.encode(rows)))
+
+
+def _choice(
+    size: int,
+    fertility: float,
+    fertility_base: float,
+    base_vocab: int,
+    shape: ModelShape,
+    corpus_words: int,
+    ranks: int,
+    gpu_gib: float,
+    rarest_piece: int,
+) -> Choice:
+    tables = 1 if shape.tied else 2
+    added = size * shape.hidden * tables
+    logits, logits_base = (base_vocab + size) * shape.hidden, base_vocab * shape.hidden
+    optimizer_bytes = 12 * added / ranks
+    rows_bytes = (_TRAINED_BYTES - 12) * added + optimizer_bytes
+    frozen_bytes = _FROZEN_BYTES * (shape.body_parameters + logits_base * tables)
+    compute = (shape.body_parameters + logits) / (shape.body_parameters + logits_base)
+    return Choice(
+        new_tokens=size,
+        tokens_per_word=round(fertility, 4),
+        corpus_tokens=round(corpus_words * fertility),
+        tokens_saved=round(1 - fertility / fertility_base, 4) if fertility_base else 0.0,
+        added_parameters=added,
+        rows_gib=round(rows_bytes / _GIB, 3),
+        optimizer_gib=round(optimizer_bytes / _GIB, 3),
+        logits_share=round(logits / (shape.body_parameters + logits), 4),
+        relative_cost=round(compute * fertility / fertility_base, 4) if fertility_base else 1.0,
+        rarest_piece=rarest_piece,
+        fits=frozen_bytes + rows_bytes <= 0.8 * gpu_gib * _GIB,
+    )

@@ -1,0 +1,43 @@
+"""Text for the vocabulary verbs: paths on the command line -> normalised documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from persianmind.recipe import Normalise, Source
+from persianmind.text.locate import SourceFile, locate
+from persianmind.text.normalise import normalise
+from persianmind.text.quarantine import Quarantine
+from persianmind.text.stream import check_sources, stream_rows
+
+_NAME = "--text"
+MAX_BAD_ROW_SHARE = 0.05
+
+
+def read_texts(
+    uris: Sequence[str], text_field: str = "text", options: Normalise = Normalise()
+) -> Callable[[], Iterator[str]]:
+    """A function that gives the normalised documents of `uris`, from the start at every call.
+
+    Rows that are not UTF-8, not JSON or have no text are passed over while they are few.
+
+    Raises:
+        SourceError: at once for a path that names nothing; while reading when more than 5% of the rows are
+            bad.
+    """
+    source = Source(uri=list(uris), text_field=text_field)
+    check_sources({_NAME: source})
+
+    def texts() -> Iterator[str]:
+        quarantine = Quarantine()
+        for row in stream_rows(_NAME, source, quarantine):
+            quarantine.check_budget(_NAME, MAX_BAD_ROW_SHARE)
+            yield normalise(row.fields[text_field], options)
+        quarantine.check_budget(_NAME, MAX_BAD_ROW_SHARE, final=True)
+
+    return texts
+
+
+def text_files(uris: Sequence[str], text_field: str = "text") -> list[SourceFile]:
+    """The files that `uris` name, in reading order."""
+    return locate(_NAME, Source(uri=list(uris), text_field=text_field))
