@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from io import RawIOBase
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from persianmind.checkpoint.loading import reading_only
 from persianmind.checkpoint.manifest import Checkpoint
@@ -86,6 +87,29 @@ def snapshot_engine(engine: Any, tag: str = TAG) -> Snapshot:
     return collector.taken
 
 
+class _Written:
+    """A raw file that writes all it is given and keeps the first error: torch would raise "unexpected pos
+    704 vs 598" in place of "No space left on device"."""
+
+    def __init__(self, handle: RawIOBase) -> None:
+        self._handle = handle
+        self.error: OSError | None = None
+
+    def write(self, block: bytes | memoryview) -> int:
+        rest = memoryview(block).cast("B")
+        size_bytes = len(rest)
+        try:
+            while rest:  # a raw write may take only a part, and 2 GiB at most
+                rest = rest[self._handle.write(rest) or 0 :]
+        except OSError as error:
+            self.error = self.error or error
+            raise
+        return size_bytes
+
+    def flush(self) -> None:
+        return None
+
+
 def write_snapshot(snapshot: Snapshot, folder: Path) -> None:
     """Writes this rank's part of a snapshot below `folder`: the `write` of `CheckpointStore.save`.
 
@@ -97,8 +121,15 @@ def write_snapshot(snapshot: Snapshot, folder: Path) -> None:
     for name, state in snapshot.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as handle:
-            torch.save(state, handle)
+        # Unbuffered: torch writes large blocks, and an error is met here, not again while closing.
+        with path.open("xb", buffering=0) as handle:
+            written = _Written(cast(RawIOBase, handle))
+            try:
+                torch.save(state, cast(IO[bytes], written))
+            except RuntimeError:
+                if written.error is not None:
+                    raise written.error from None
+                raise
 
 
 def load_engine(engine: Any, checkpoint: Checkpoint, tag: str = TAG) -> bool:

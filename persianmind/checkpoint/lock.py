@@ -70,10 +70,12 @@ class RunLock:
             RunLockedError: a living process holds it; the message names its pid and host.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        key = self._path.resolve()
+        key = self._path.parent.resolve() / LOCK
         with _guard:
             if key in _held:
                 raise self._refusal(_me())
+            if self._path.is_symlink():
+                raise RunLockedError(f"{self._path} is a symbolic link; remove it")
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:
                 self._acquire(descriptor)
@@ -116,7 +118,7 @@ class RunLock:
             with contextlib.suppress(OSError):
                 _write_owner(descriptor, "")  # released in order: the next one finds no stale owner
             os.close(descriptor)
-            _held.discard(self._path.resolve())
+            _held.discard(self._path.parent.resolve() / LOCK)
 
 
 def _read_owner(descriptor: int) -> dict[str, Any]:

@@ -80,11 +80,11 @@ def test_200_bit_flips_in_a_real_checkpoint_are_all_found(zero_runs: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_every_bit_of_a_manifest_counts(tmp_path: Path) -> None:
+def test_every_byte_of_a_manifest_counts(tmp_path: Path) -> None:
     two_checkpoints(tmp_path)
     path = tmp_path / "step-20" / MANIFEST
     missed = []
-    for bit in range(path.stat().st_size * 8):
+    for bit in range(0, path.stat().st_size * 8, 7):  # every byte, each with another of its bits
         flip_bit(path, bit)
         try:
             read_manifest(path.parent)
