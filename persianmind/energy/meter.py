@@ -109,6 +109,8 @@ class EnergyMeter:
         if process is None:
             return
         assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(OSError):  # full or broken: closing says the same, less exactly
+            os.write(process.stdin.fileno(), b'{"stop": true}\n')
         with contextlib.suppress(OSError):
             process.stdin.close()
         try:

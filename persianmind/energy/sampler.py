@@ -20,7 +20,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -28,8 +28,9 @@ from typing import IO, Any, Protocol
 from persianmind.energy.hardware import ESTIMATED, Reading
 
 STARTUP_SOURCE = "extrapolated from the first readings: the meter was starting"
-LOCK_WAIT_S = 10.0
+LOCK_WAIT_S = 5.0
 MIN_TICK_S = 0.05
+FIRST_READINGS_S = 0.4  # shorter ones are too noisy to extrapolate from
 
 
 class Readable(Protocol):
@@ -123,6 +124,7 @@ class Sampler:
         self.failing: set[str] = set()
         # What the start-up of this process left uncounted, a stage each, by the marks' own times.
         self.uncounted: list[Interval] = []
+        self.first = Interval(setting.stage, setting.step, setting.step)
 
     def begin(self, marks: list[dict[str, Any]]) -> None:
         """Writes the start line; `marks` came in while the hardware was being found."""
@@ -139,13 +141,15 @@ class Sampler:
         since_s = self.setting.started_s
         for mark in marks:
             self._leave_uncounted(float(mark["s"]) - since_s)
-            since_s = float(mark["s"])
+            since_s = max(since_s, float(mark["s"]))
             self._take(mark)
         self._leave_uncounted(now_s - since_s)
         self.interval = Interval(self.interval.stage, self.interval.step, self.interval.step)
         self.last_s = now_s
 
     def _leave_uncounted(self, seconds: float) -> None:
+        if seconds <= 0:
+            return
         if self.uncounted and self.uncounted[-1].stage == self.interval.stage:
             self.uncounted[-1].seconds += seconds
             self.uncounted[-1].step = self.interval.step
@@ -165,16 +169,19 @@ class Sampler:
         self._note_failures(failures)
         self.interval.add(readings, seconds)
         self.total_j += sum(item.joules for item in readings)
-        if self.uncounted and readings:
-            self._count_startup(readings, seconds)
+        if self.uncounted:
+            self.first.add(readings, seconds)
+            if self.first.seconds >= FIRST_READINGS_S:
+                self._count_startup()
         self.say({"joules": self.total_j})
 
-    def _count_startup(self, readings: list[Reading], seconds: float) -> None:
-        """The seconds before the first reading get the power of the first reading, and say so."""
-        for startup in self.uncounted:
-            share = startup.seconds / seconds
-            for item in readings:
-                startup.readings[item.component, ESTIMATED, STARTUP_SOURCE] = item.joules * share
+    def _count_startup(self) -> None:
+        """The seconds before the first readings get the mean power of the first readings, and say so."""
+        for startup in self.uncounted if self.first.seconds else []:
+            share = startup.seconds / self.first.seconds
+            for (component, _, _), joules in self.first.readings.items():
+                key = (component, ESTIMATED, STARTUP_SOURCE)
+                startup.readings[key] = startup.readings.get(key, 0.0) + joules * share
             self.total_j += sum(startup.readings.values())
             self._write_interval(startup)
         self.uncounted = []
@@ -230,6 +237,7 @@ class Sampler:
     def end(self, reason: str) -> None:
         """The last reading, the last line."""
         self.tick()
+        self._count_startup()
         self.flush()
         self._write("stop", reason=reason, total_j=round(self.total_j, 3))
 
@@ -250,15 +258,20 @@ class Sampler:
                 if time.monotonic() - written_s >= self.setting.interval_s - tick_s / 2:
                     self.flush()
                     written_s = time.monotonic()
-        self.end("stopped" if os.getppid() == self.setting.parent else "the training process is gone")
+        self.end("stopped" if marks.stopped else "the training process is gone")
 
 
 class Marks:
-    """JSON lines from a pipe, without ever blocking past a timeout. `open` is False once the pipe closed."""
+    """JSON lines from a pipe, without ever blocking past a timeout.
+
+    `open` turns False when the pipe closes or says {"stop": true}; `stopped` tells the second from a parent
+    that is gone.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.open = True
+        self.stopped = False
         self._rest = b""
 
     def wait(self, timeout_s: float) -> list[dict[str, Any]]:
@@ -273,28 +286,26 @@ class Marks:
             self.open = False
             return []
         *lines, self._rest = (self._rest + block).split(b"\n")
-        return [json.loads(line) for line in lines if line]
+        messages = [json.loads(line) for line in lines if line]
+        if any("stop" in message for message in messages):
+            self.open, self.stopped = False, True
+        return [message for message in messages if "stop" not in message]
 
 
-def lock_node(run: Path, node: str, wait_s: float = LOCK_WAIT_S) -> IO[bytes] | None:
-    """The right to count this node for this run, or None if another meter holds it past `wait_s`.
+def lock_node(run: Path, node: str) -> IO[bytes] | None:
+    """The right to count this node for this run, or None while another meter holds it.
 
-    The wait covers the meter of a run that was killed a moment ago and is writing its last line. The lock
-    goes with the process, so a killed meter leaves none behind.
+    The lock goes with the process, so a killed meter leaves none behind.
     """
     path = run / "energy" / f".{node}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = path.open("wb")
-    deadline_s = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
-        except OSError:
-            if time.monotonic() >= deadline_s:
-                handle.close()
-                return None
-            time.sleep(0.1)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        return None
+    return handle
 
 
 def _say_on(descriptor: int) -> Callable[[dict[str, Any]], None]:
@@ -319,27 +330,41 @@ def main(argument: str) -> int:
     fields = json.loads(argument)
     setting = Setting(**{**fields, "run": Path(fields["run"])})
     say = _say_on(sys.stdout.fileno())
-    lock = lock_node(setting.run, setting.node)
-    if lock is None:
-        say({"message": f"another meter already counts node {setting.node}; this one counts nothing"})
-        return 0
+    marks = Marks(sys.stdin.fileno())
     try:
-        from persianmind.energy.hardware import Hardware
-
-        sampler = Sampler(setting, Hardware(setting.country_iso, setting.cpu_tdp_w), say)
-        marks = Marks(sys.stdin.fileno())
-        early: list[dict[str, Any]] = []
-        while more := marks.wait(0.0):
-            early.extend(more)
-        sampler.begin(early)
-        sampler.run(marks)
+        return _count(setting, marks, say)
     except Exception as error:
         message = f"the energy meter stopped: {type(error).__name__}: {' '.join(str(error).split())}"
         say({"message": message})
         _note_death(setting, message)
         return 1
-    finally:
-        lock.close()
+
+
+def _count(setting: Setting, marks: Marks, say: Callable[[dict[str, Any]], None]) -> int:
+    """Gets the node's lock, finds the hardware, and samples until the end."""
+    early: list[dict[str, Any]] = []
+    lock = lock_node(setting.run, setting.node)
+    deadline_s = time.monotonic() + LOCK_WAIT_S
+    # The meter of a run that was killed a moment ago may still be writing its last line. What passes until
+    # it lets go is in its account, so ours begins after it.
+    while lock is None:
+        if not marks.open or os.getppid() != setting.parent:
+            return 0
+        if time.monotonic() > deadline_s:
+            say({"message": f"another meter already counts node {setting.node}; this one counts nothing"})
+            return 0
+        early.extend(marks.wait(0.1))
+        time.sleep(0.02)  # a pipe full of marks must not turn this into a spin
+        lock = lock_node(setting.run, setting.node)
+        setting = replace(setting, started_s=time.monotonic())
+    with lock:
+        from persianmind.energy.hardware import Hardware
+
+        sampler = Sampler(setting, Hardware(setting.country_iso, setting.cpu_tdp_w), say)
+        while more := marks.wait(0.0):
+            early.extend(more)
+        sampler.begin(early)
+        sampler.run(marks)
     return 0
 
 

@@ -1,0 +1,86 @@
+"""NVIDIA's management library as codecarbon imports it, with GPUs whose power a JSON file states.
+
+The energy counter is watts x monotonic seconds, in millijoules, so that a test can integrate independently.
+Control file: {"watts": [..], "no_counter": bool, "failing": [index, ..]}.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+NVML_TEMPERATURE_GPU = 0
+
+
+class NVMLError(Exception):
+    pass
+
+
+class NVMLError_NotSupported(NVMLError):
+    pass
+
+
+def _control():
+    return json.loads(Path(os.environ["FAKE_NVML_CONTROL"]).read_text())
+
+
+def nvmlInit():
+    pass
+
+
+def nvmlDeviceGetCount():
+    return len(_control()["watts"])
+
+
+def nvmlDeviceGetHandleByIndex(index):
+    return index
+
+
+def nvmlDeviceGetTotalEnergyConsumption(handle):
+    control = _control()
+    if handle in control.get("failing", []):
+        raise RuntimeError("GPU is lost")
+    if control.get("no_counter"):
+        raise NVMLError_NotSupported("Not Supported")
+    return int(control["watts"][handle] * time.monotonic() * 1000)
+
+
+def nvmlDeviceGetPowerUsage(handle):
+    return int(_control()["watts"][handle] * 1000)
+
+
+def nvmlDeviceGetName(handle):
+    return "NVIDIA GeForce RTX 3090"
+
+
+def nvmlDeviceGetUUID(handle):
+    return f"GPU-0000{handle}"
+
+
+def nvmlDeviceGetMemoryInfo(handle):
+    return SimpleNamespace(total=24 << 30, free=1 << 30, used=23 << 30)
+
+
+def nvmlDeviceGetTemperature(handle, sensor):
+    return 60
+
+
+def nvmlDeviceGetEnforcedPowerLimit(handle):
+    return 350_000
+
+
+def nvmlDeviceGetUtilizationRates(handle):
+    return SimpleNamespace(gpu=99)
+
+
+def nvmlDeviceGetComputeMode(handle):
+    return 0
+
+
+def nvmlDeviceGetComputeRunningProcesses(handle):
+    return []
+
+
+def nvmlDeviceGetGraphicsRunningProcesses(handle):
+    return []
