@@ -157,8 +157,8 @@ def _read_mapping(path: Path) -> dict[str, Any] | None:
 
 
 def dump_json(tree: Any) -> bytes:
-    """JSON bytes that depend on the content alone."""
-    return (json.dumps(tree, ensure_ascii=False, indent=1) + "\n").encode("utf-8")
+    """JSON bytes that depend on the content alone; compact, because tokenizer.json has 100,000 entries."""
+    return (json.dumps(tree, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def added_token(number: int, content: str) -> dict[str, Any]:

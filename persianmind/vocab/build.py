@@ -72,7 +72,8 @@ def build_vocab(
     with whole_folder(out) as folder:
         for name, content in sorted(opened.files(learned, pad_token=pad_token).items()):
             write_bytes(folder / name, content)
-        gate = check(opened, folder, pieces, pad=pad_token, rows=corpus.rows)
+        fast = Fast(folder)
+        gate = check(opened, fast, open_base(folder), pieces, pad=pad_token, rows=corpus.rows)
         pad_id = opened.size + len(pieces) if pad_token else None
         if pad_id is not None:
             pieces = (*pieces, Piece(pad_id, PAD, (), 0))
@@ -81,7 +82,7 @@ def build_vocab(
             base_vocab=opened.size,
             added=len(pieces),
             pieces=pieces,
-            fertility=_fertilities(opened, Fast(folder), corpus.rows),
+            fertility=_fertilities(opened, fast, corpus.rows),
             gate=gate,
             fingerprint=fingerprint(folder),
             pad_id=pad_id,

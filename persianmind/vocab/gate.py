@@ -10,7 +10,7 @@ from typing import Any
 
 from persianmind.errors import ExactnessError
 from persianmind.text.normalise import LETTERS, ZWNJ
-from persianmind.vocab.base import Base, open_base
+from persianmind.vocab.base import Base
 from persianmind.vocab.expansion import Gate, Piece
 from persianmind.vocab.foreign import foreign_samples
 from persianmind.vocab.pieces import PERSIAN_CHARACTER, is_lawful_text
@@ -40,17 +40,19 @@ class Fast:
         return str(self._backend.decode(list(ids), skip_special_tokens=False))
 
 
-def check(base: Base, folder: Path, pieces: Sequence[Piece], *, pad: bool, rows: Sequence[str]) -> Gate:
-    """Runs every check on the tokenizer in `folder` against its base.
+def check(
+    base: Base, fast: Fast, slow: Base, pieces: Sequence[Piece], *, pad: bool, rows: Sequence[str]
+) -> Gate:
+    """Runs every check on an expanded tokenizer against its base.
 
     Args:
+        fast: as its users load it. slow: its files as SentencePiece (or the same library) reads them.
         pieces: the new pieces, without the pad token.
         rows: normalised training documents to try.
 
     Raises:
         ExactnessError: the first check that fails, with an example.
     """
-    fast, slow = Fast(folder), open_base(folder)
     _check_ids(base, fast, slow, pieces, pad)
     _check_boundaries(pieces)
     _check_reachable(slow, pieces)
