@@ -32,7 +32,7 @@ from persianmind.data.tokenise import FolderTokenizer
 from persianmind.errors import DataError, EmptyCorpusError, MachineError
 from persianmind.files import hash_text
 from persianmind.recipe import Recipe
-from persianmind.text.documents import Taken
+from persianmind.text.documents import Taken, evaluated_fingerprints
 from persianmind.text.duplicates import FingerprintSet, NearDuplicates
 from persianmind.text.locate import fingerprint as source_fingerprint
 from persianmind.text.locate import locate
@@ -111,7 +111,12 @@ def build_fingerprints(recipe: Recipe, source_name: str, tokenizer: FolderTokeni
         "packing_version": PACKING_VERSION,
         "normalise": recipe.normalise.model_dump(mode="json"),
         "quality": recipe.quality.model_dump(mode="json"),
-        "heldout": [bool(recipe.heldout.sources), recipe.heldout.share, recipe.seed],
+        "heldout": [
+            bool(recipe.heldout.sources),
+            recipe.heldout.share,
+            recipe.seed,
+            sorted(evaluated_fingerprints(recipe)),
+        ],
         "packing": [data.row_length, data.shard_rows, data.open_rows],
         "prompt": data.prompt if source.kind == "instruction" else None,
         "language": source.language,
@@ -167,6 +172,7 @@ class _Build:
     ) -> None:
         self.recipe, self.name, self.tokenizer, self.out = recipe, source_name, tokenizer, out
         self.fingerprints = fingerprints
+        self.evaluated = evaluated_fingerprints(recipe)
         self.quarantine = Quarantine(out / QUARANTINE)
         self.counts: Counter[str] = Counter()
         self.taken: Counter[str] = Counter()
@@ -210,6 +216,8 @@ class _Build:
 
     def _pack(self, document: Tokenised) -> None:
         quality = self.recipe.quality
+        if document.fingerprint in self.evaluated:
+            return self._take(Taken(document.place, "held_out_text", document.sample))
         if quality.enabled and quality.exact_duplicates and not self.exact.add(document.fingerprint):
             return self._take(Taken(document.place, "exact_duplicate", document.sample))
         if document.near is not None and not self.near.add(document.near):

@@ -8,7 +8,7 @@ from typing import Any
 
 from persianmind.recipe import Recipe
 from persianmind.text.decode import Rejected, decode_record
-from persianmind.text.documents import Cleaner, Taken
+from persianmind.text.documents import Cleaner, Taken, evaluated_fingerprints
 from persianmind.text.duplicates import FingerprintSet, NearDuplicates, near_signature, text_fingerprint
 from persianmind.text.records import read_records
 
@@ -77,6 +77,8 @@ def _unless_duplicate(
     texts: tuple[str, ...], place: str, recipe: Recipe, exact: FingerprintSet, near: NearDuplicates
 ) -> Taken | None:
     quality = recipe.quality
+    if text_fingerprint(*texts) in evaluated_fingerprints(recipe):
+        return Taken(place, "held_out_text", texts[0][:160])
     if not quality.enabled:
         return None
     if quality.exact_duplicates and not exact.add(text_fingerprint(*texts)):

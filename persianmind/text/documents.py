@@ -94,6 +94,8 @@ def training_documents(
 ) -> Iterator[Document | Dialogue]:
     """The clean documents of one source's training split, exact duplicates left out, in reading order."""
     cleaner = Cleaner(recipe, source_name)
+    quality = recipe.quality
+    evaluated = evaluated_fingerprints(recipe)
     seen = FingerprintSet()
     for row in stream_rows(source_name, cleaner.source, quarantine):
         if cleaner.is_held_out(row.key):
@@ -101,8 +103,10 @@ def training_documents(
         document = cleaner.clean(row)
         if isinstance(document, Taken):
             continue
-        quality = recipe.quality
-        if quality.enabled and quality.exact_duplicates and not seen.add(text_fingerprint(*document.texts)):
+        fingerprint = text_fingerprint(*document.texts)
+        if fingerprint in evaluated:
+            continue
+        if quality.enabled and quality.exact_duplicates and not seen.add(fingerprint):
             continue
         yield document
 
@@ -122,6 +126,33 @@ def held_out_texts(recipe: Recipe, language: str) -> Iterator[tuple[str, str]]:
 
     Ends once `heldout.max_characters` are reached; the last text is given whole.
     """
+    for document in _held_out_documents(recipe, language):
+        yield document.key, "\n".join(document.texts)
+
+
+def evaluated_fingerprints(recipe: Recipe) -> frozenset[int]:
+    """Fingerprints of all texts that `held_out_texts` gives, in every language.
+
+    A training document with one of them is the same text under another key: it must not be trained on. Costs
+    reading `heldout.sources` until enough held-out text is found, once for each recipe.
+    """
+    if not recipe.heldout.sources:
+        return frozenset()
+    key = recipe.model_dump_json(include={"heldout", "sources", "normalise", "quality", "seed"})
+    if key not in _evaluated:
+        languages = {recipe.sources[name].language for name in recipe.heldout.sources}
+        _evaluated[key] = frozenset(
+            text_fingerprint(*document.texts)
+            for language in sorted(languages)
+            for document in _held_out_documents(recipe, language)
+        )
+    return _evaluated[key]
+
+
+_evaluated: dict[str, frozenset[int]] = {}
+
+
+def _held_out_documents(recipe: Recipe, language: str) -> Iterator[Document | Dialogue]:
     characters = 0
     for source_name in recipe.heldout.sources:
         cleaner = Cleaner(recipe, source_name)
@@ -133,8 +164,7 @@ def held_out_texts(recipe: Recipe, language: str) -> Iterator[tuple[str, str]]:
             document = cleaner.clean(row)
             if isinstance(document, Taken):
                 continue
-            text = "\n".join(document.texts)
-            yield document.key, text
-            characters += len(text)
+            yield document
+            characters += sum(map(len, document.texts))
             if characters >= recipe.heldout.max_characters:
                 return

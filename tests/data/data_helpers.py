@@ -85,7 +85,7 @@ def _save(tokenizer: Tokenizer, folder: Path, config: dict[str, Any]) -> Path:
 
 def make_recipe(sources: dict[str, dict[str, Any]], **sections: Any) -> Recipe:
     """A recipe over these sources with small shards."""
-    data = {"row_length": 64, "shard_rows": 16, "open_rows": 8, **sections.pop("data", {})}
+    data = {"row_length": 64, "shard_rows": 48, "open_rows": 8, **sections.pop("data", {})}
     return Recipe.model_validate(
         {
             "name": "test",

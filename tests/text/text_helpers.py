@@ -1,0 +1,53 @@
+"""Writing broken files, and reading them as a build does."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from persianmind.recipe import Source
+from persianmind.text.quarantine import Quarantine
+from persianmind.text.stream import stream_rows
+
+GOOD = ["متن نخست که خوب است", "متن دوم: می‌روم", "a third, English text"]
+
+
+def line(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+
+def good(i: int) -> bytes:
+    return line({"id": f"g/{i}", "text": GOOD[i]})
+
+
+def read(path: Path, **source: Any) -> tuple[list[str], Quarantine, list[dict[str, Any]]]:
+    """Texts of the good rows, the counts, and the lines of the quarantine file."""
+    quarantine = Quarantine(path.parent / "quarantine.jsonl")
+    rows = list(stream_rows("s", Source(uri=str(path), **source), quarantine))
+    quarantine.close()
+    file = path.parent / "quarantine.jsonl"
+    lines = [json.loads(one) for one in file.read_text().splitlines()] if file.exists() else []
+    return [row.fields.get("text", "") for row in rows], quarantine, lines
+
+
+def gz(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
+
+
+def zst(content: bytes) -> bytes:
+    return zstandard.ZstdCompressor(write_checksum=True).compress(content)
+
+
+def real_data() -> Path:
+    """The folder of real Persian text, or a skip that says what is missing."""
+    stated = os.environ.get("PERSIANMIND_TEST_DATA")
+    folder = Path(stated) if stated else Path(__file__).resolve().parents[3] / "shared" / "data"
+    if not (folder / "corpus").is_dir():
+        pytest.skip("no real Persian text here: set PERSIANMIND_TEST_DATA to a folder with corpus/*.jsonl.gz")
+    return folder
