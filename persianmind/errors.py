@@ -109,6 +109,16 @@ class EnergyError(PersianMindError):
     """An energy setting is not usable (unknown country code, bad curve file)."""
 
 
+class BudgetReached(PersianMindError):
+    """The run's energy or CO2 budget is used up: a checkpoint was saved; a higher budget lets it resume."""
+
+    exit_code = 6
+
+
+class PowerLimitError(PersianMindError):
+    """Power limits of the GPUs cannot be read or set; the message says why."""
+
+
 # --- cluster -----------------------------------------------------------------------------------------
 class ClusterError(PersianMindError):
     """The Ray cluster cannot run the job as asked."""

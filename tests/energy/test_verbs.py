@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ledgers import line, sample, write
+from typer.testing import CliRunner
+
+from persianmind.energy.verbs import app
+from persianmind.errors import PowerLimitError, RunFolderError
+
+START = "2026-03-01T06:00:00+00:00"
+KEYS = {"kwh", "co2_g", "pue", "intensity_g_per_kwh", "measured_share", "wasted_kwh", "by_stage", "by_node",
+        "by_component", "comparison"}  # fmt: skip
+
+
+def a_run(folder: Path, joules: float = 3.6e6) -> Path:
+    lines = [line("start", "1", "box", START), sample("1", "box", "pretrain", (1, 2), {"gpu0": joules})]
+    write(folder, "box", [*lines, line("stop", "1", "box", START, reason="stopped")])
+    metrics = [{"stage": "pretrain", "step": step, "useful_tokens": 500_000} for step in (1, 2, 2)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(item) + "\n" for item in metrics) + '{"cut')
+    return folder
+
+
+def run_verb(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_json_is_one_object_with_the_promised_keys(tmp_path: Path) -> None:
+    found = json.loads(run_verb("report", str(a_run(tmp_path)), "--json"))
+    assert found.keys() >= KEYS
+    assert found["kwh"] == pytest.approx(1.0)
+    assert found["per_million_tokens"] == {
+        "count": 1_000_000,
+        "kwh": pytest.approx(1),
+        "co2_g": pytest.approx(655.125),
+    }
+    assert any("recipe.yaml is missing" in problem for problem in found["problems"])
+
+
+def test_runs_are_put_beside_each_other(tmp_path: Path) -> None:
+    one, two = a_run(tmp_path / "one"), a_run(tmp_path / "two", 7.2e6)
+    found = json.loads(run_verb("report", str(one), "--compare", str(two), "--json"))
+    assert found["runs"][str(two)]["kwh"] == pytest.approx(2.0)
+    shown = run_verb("report", str(one), "--compare", str(two))
+    assert "1.00 kWh" in shown and "2.00 kWh" in shown and "not counted:" in shown
+
+
+def test_csv_adds_up(tmp_path: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(run_verb("report", str(a_run(tmp_path)), "--csv"))))
+    for group in ("stage", "node", "component"):
+        assert sum(float(row["kwh"]) for row in rows if row["group"] == group) == pytest.approx(1.0)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(RunFolderError):
+            CliRunner().invoke(app, ["report", str(folder)], catch_exceptions=False)
+
+
+def test_the_sweep_asks_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "persianmind.energy.power_limits._nvidia_smi", lambda arguments: "0, 350.00, 100.00, 400.00\n"
+    )
+    with pytest.raises(PowerLimitError, match=r"GPU 0 350 W.*--yes"):
+        CliRunner().invoke(app, ["sweep", str(a_run(tmp_path))], catch_exceptions=False)
+
+
+def test_the_verbs_import_nothing_heavy() -> None:
+    code = "import sys, persianmind.energy.verbs, persianmind.report.verbs; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "codecarbon", "pandas", "pydantic"} & set(done.stdout.split())
