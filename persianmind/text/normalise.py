@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 from persianmind.recipe import Normalise
 
@@ -114,9 +115,9 @@ def normalise(text: str, options: Normalise = Normalise()) -> str:
     if options.digits == "ascii":
         text = text.translate(_TO_ASCII)
     if _BIDI.search(text):
-        text = "\n".join(_without_bidi(line) for line in text.split("\n"))
+        text = _in_persian_lines(text, lambda line: _BIDI.sub("", line))
     if _SUSPECT.search(text):
-        text = _INVISIBLE_RUN.sub(_settle_invisible, text)
+        text = _in_persian_lines(text, lambda line: _INVISIBLE_RUN.sub(_settle_invisible, line))
     if _ANY_MARK.search(text):
         text = _compose(text)
     if _ANY_ODD_SPACE.search(text):
@@ -128,23 +129,23 @@ def normalise(text: str, options: Normalise = Normalise()) -> str:
     return text
 
 
-def _without_bidi(line: str) -> str:
-    return _BIDI.sub("", line) if _ANY_PERSIAN.search(line) else line
+def _in_persian_lines(text: str, rule: Callable[[str], str]) -> str:
+    return "\n".join(rule(line) if _ANY_PERSIAN.search(line) else line for line in text.split("\n"))
 
 
 def _settle_invisible(match: re.Match[str]) -> str:
-    """R7 for one maximal run of invisible characters, judged by its two visible neighbours."""
-    run, text = match.group(), match.string
-    before = text[match.start() - 1] if match.start() else " "
-    after = text[match.end()] if match.end() < len(text) else " "
-    persian = bool(_PERSIAN_CHARACTER.match(before) or _PERSIAN_CHARACTER.match(after))
-    if before.isspace() and after.isspace() and not run.strip("\u200b\u200c\ufeff"):
+    """R7 for one maximal run of invisible characters of a Persian line, by its two visible neighbours."""
+    run, line = match.group(), match.string
+    before = line[match.start() - 1] if match.start() else " "
+    after = line[match.end()] if match.end() < len(line) else " "
+    joins = "\u200d" in run
+    if (before.isspace() or after.isspace()) and not joins:
         return ""
-    if not persian:  # an emoji sequence, another script: not ours
-        return run
+    if not (_PERSIAN_CHARACTER.match(before) or _PERSIAN_CHARACTER.match(after)):
+        return run  # an emoji sequence, another script: not ours
     if _WORD_CHARACTER.match(before) and _WORD_CHARACTER.match(after):
         return ZWNJ if ZWNJ in run or "\u200b" in run else ""
-    return "\u200d" if "\u200d" in run else ""  # a joiner at the edge shapes an abbreviation's last letter
+    return "\u200d" if joins else ""  # a joiner at the edge shapes an abbreviation's last letter
 
 
 def _compose(text: str) -> str:
