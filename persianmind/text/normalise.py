@@ -75,10 +75,12 @@ def _form_table() -> dict[int, str]:
 
 
 _FORM_TABLE = _form_table()
-_ANY_FORM = re.compile(f"[{_FORMS}]")
+_BIDI_MARKS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+# One scan decides whether the rules for what is rare in clean text have to look at all.
+_ANY_RARE = re.compile(f"[{_FORMS}{_BIDI_MARKS}{_ODD_SPACE}]")
 _ANY_PERSIAN = re.compile(f"[{PERSIAN}{DIGITS}]")
 _ANY_MARK = re.compile(f"[{MARKS}]")
-_BIDI = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+_BIDI = re.compile(f"[{_BIDI_MARKS}]")
 _INVISIBLE_RUN = re.compile(f"[{_INVISIBLE}]+")
 # The ordinary case, one ZWNJ between two Persian letters, is passed over without a call.
 _SUSPECT = re.compile(f"[{_INVISIBLE}](?!(?<=[{LETTERS}]{ZWNJ})[{LETTERS}])")
@@ -87,7 +89,6 @@ _WORD_CHARACTER = re.compile(rf"[\w{MARKS}]")
 _MARKED = re.compile(f"[{PERSIAN}]?[{MARKS}]+")
 _HAMZA_ON_YEH = re.compile("\u06cc([\u064b-\u0652\u0670]*)\u0654")
 _HAMZA_ON_HEH = re.compile("\u0647([\u064b-\u0652\u0670]*)\u0654")
-_ANY_ODD_SPACE = re.compile(f"[{_ODD_SPACE}]")
 _SPACES = f"[ {_ODD_SPACE}]+"
 _SPACES_BESIDE_PERSIAN = re.compile(f"(?<=[{PERSIAN}]){_SPACES}|{_SPACES}(?=[{PERSIAN}])")
 _MANY_SPACES = re.compile(f"  +(?=[{PERSIAN}])")
@@ -106,7 +107,7 @@ def normalise(text: str, options: Normalise = Normalise()) -> str:
     """
     if text.isascii() or not _ANY_PERSIAN.search(text):
         return text
-    if _ANY_FORM.search(text):
+    if rare := _ANY_RARE.search(text):
         text = text.translate(_FORM_TABLE)
     for wrong, right in _LETTERS.items():  # a replace that finds nothing costs one memchr
         text = text.replace(wrong, right)
@@ -114,13 +115,13 @@ def normalise(text: str, options: Normalise = Normalise()) -> str:
         text = _DIACRITICS.sub("", text)
     if options.digits == "ascii":
         text = text.translate(_TO_ASCII)
-    if _BIDI.search(text):
+    if rare and _BIDI.search(text):
         text = _in_persian_lines(text, lambda line: _BIDI.sub("", line))
     if _SUSPECT.search(text):
         text = _in_persian_lines(text, lambda line: _INVISIBLE_RUN.sub(_settle_invisible, line))
     if _ANY_MARK.search(text):
         text = _compose(text)
-    if _ANY_ODD_SPACE.search(text):
+    if rare:
         text = _SPACES_BESIDE_PERSIAN.sub(_plain_spaces, text)
     if "  " in text:
         text = _MANY_SPACES.sub(_one_space, text)
