@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +109,7 @@ def _read_node(path: Path, ledger: Ledger) -> None:
         if record is None:
             broken += 1
             continue
-        name, time = str(record["attempt"]), str(record["time"])
+        name, time = record["attempt"], record["time"]
         if time < last_time:
             ledger.notes.append(
                 f"{path.stem}: the wall clock was set back from {last_time} to {time}; no joule depends on it"
@@ -115,9 +117,12 @@ def _read_node(path: Path, ledger: Ledger) -> None:
         last_time = time
         if name not in by_name:
             by_name[name] = Attempt(path.stem, name, time, number=len(by_name))
-        _apply(record, by_name[name], ledger)
+        try:
+            _apply(record, by_name[name], ledger)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            broken += 1
     if broken:
-        ledger.problems.append(f"{path.stem}: {broken} line(s) cut short by a kill were left out")
+        ledger.problems.append(f"{path.stem}: {broken} damaged line(s), cut short by a kill, were left out")
     ledger.attempts.extend(by_name.values())
 
 
@@ -127,12 +132,15 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
+    """A line as a record with its head in order, or None."""
     try:
         record = json.loads(line)
-    except ValueError:
+        if not all(isinstance(record[key], str) for key in ("kind", "attempt", "time")):
+            return None
+        moment = datetime.fromisoformat(record["time"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    known = isinstance(record, dict) and {"kind", "attempt", "time"} <= record.keys()
-    return record if known else None
+    return record if moment.tzinfo is not None else None
 
 
 def _apply(record: dict[str, Any], attempt: Attempt, ledger: Ledger) -> None:
@@ -153,15 +161,19 @@ def _apply(record: dict[str, Any], attempt: Attempt, ledger: Ledger) -> None:
 
 def _sample(record: dict[str, Any], attempt: Attempt) -> Sample:
     step = int(record.get("step", 0))
+    seconds = float(record["seconds"])
+    parts = tuple(_parts(record.get("joules", [])))
+    if not seconds > 0 or not all(math.isfinite(value) for value in (seconds, *(p.joules for p in parts))):
+        raise ValueError("a sample without a finite duration and finite joules")
     return Sample(
         node=attempt.node,
         attempt=attempt.name,
         time=str(record["time"]),
-        seconds=float(record["seconds"]),
+        seconds=seconds,
         stage=str(record.get("stage", "prepare")),
         step_from=int(record.get("step_from", step)),
         step=step,
-        parts=tuple(_parts(record.get("joules", []))),
+        parts=parts,
     )
 
 

@@ -53,7 +53,7 @@ def _options(run: Path) -> tuple[Energy, str]:
         return Energy(), "recipe.yaml is missing: PUE and grid intensity are the defaults"
     try:
         return load_recipe(str(path)).energy, ""
-    except PersianMindError as error:
+    except (PersianMindError, OSError, RecursionError) as error:
         return Energy(), f"recipe.yaml cannot be used, PUE and grid intensity are the defaults ({error})"
 
 
@@ -66,7 +66,7 @@ def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
         for line in handle:
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict):
                 yield record
@@ -77,8 +77,9 @@ def trained_tokens(run: Path) -> int | None:
     by_step: dict[tuple[str, int], int] = {}
     for record in read_metrics(run):
         tokens = record.get("useful_tokens", record.get("tokens"))
-        if isinstance(tokens, int | float) and "step" in record:
-            by_step[str(record.get("stage", "")), int(record["step"])] = int(tokens)
+        step = record.get("step")
+        if isinstance(tokens, int) and isinstance(step, int):
+            by_step[str(record.get("stage", "")), step] = tokens
     return sum(by_step.values()) or None
 
 
@@ -88,10 +89,12 @@ def trained_characters(run: Path) -> int | None:
     for path in sorted((run / "data").glob("*/manifest.json")):
         try:
             manifest = read_json(path)
-        except PersianMindError:
+        except (PersianMindError, RecursionError):
             continue
-        if isinstance(manifest, dict) and manifest.get("characters") and manifest.get("tokens"):
-            characters += int(manifest["characters"])
-            tokens += int(manifest["tokens"])
+        if not isinstance(manifest, dict):
+            continue
+        pair = manifest.get("characters"), manifest.get("tokens")
+        if all(isinstance(value, int) and value > 0 for value in pair):
+            characters, tokens = characters + int(pair[0] or 0), tokens + int(pair[1] or 0)
     trained = trained_tokens(run)
     return None if not tokens or trained is None else round(trained * characters / tokens)

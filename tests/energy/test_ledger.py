@@ -140,7 +140,7 @@ def test_a_line_cut_short_loses_only_itself(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:-30])
     ledger = read_ledger(tmp_path)
     assert summarise(ledger, PAPER)["kwh"] == pytest.approx(100 / KWH)
-    assert ledger.problems == ["a: 1 line(s) cut short by a kill were left out"]
+    assert ledger.problems == ["a: 1 damaged line(s), cut short by a kill, were left out"]
 
 
 def test_a_killed_meter_is_named_with_what_can_be_missing(tmp_path: Path) -> None:
