@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-WAYS = 4
+PROBES = 64
 FIRST_ENTRIES = 1 << 14
 MAX_ENTRIES = 1 << 22  # 32 MiB of 64-bit fingerprints: the last four million documents or so
 
@@ -25,14 +25,16 @@ def text_fingerprint(*parts: str) -> int:
 class FingerprintSet:
     """A set of 64-bit fingerprints that forgets instead of growing past `max_entries`.
 
-    A hash table of four-way sets. It never claims to hold what was not added (but for two texts of one
-    fingerprint: about 1 chance in 3,000 of one such pair among a hundred million documents), so no unique
-    document is lost; past its size it overlooks duplicates that lie far apart. Deterministic, and `table()`
-    is its whole state.
+    A hash table with linear probing over at most 64 places. It never claims to hold what was not added (but
+    for two texts of one fingerprint: about 1 chance in 3,000 of one such pair among a hundred million
+    documents), so no unique document is lost; past its size it overlooks duplicates that lie far apart.
+    Deterministic, and `table()` is its whole state.
     """
 
     def __init__(self, max_entries: int = MAX_ENTRIES, table: npt.NDArray[np.uint64] | None = None) -> None:
         self.max_entries = max_entries
+        if max_entries & (max_entries - 1):
+            raise ValueError(f"max_entries={max_entries} is no power of two")
         if table is None:
             table = np.zeros(min(FIRST_ENTRIES, max_entries), dtype=np.uint64)
         self._table = array("Q", table.tobytes())
@@ -41,19 +43,20 @@ class FingerprintSet:
     def add(self, fingerprint: int) -> bool:
         """Adds one; returns whether it is new (was not held)."""
         value = fingerprint or 1  # 0 marks an empty place
-        table = self._table
-        first = (value % (len(table) // WAYS)) * WAYS
+        table, mask = self._table, len(self._table) - 1
+        first = value & mask
         free = -1
-        for place in range(first, first + WAYS):
-            held = table[place]
+        for place in range(first, first + PROBES):
+            held = table[place & mask]
             if held == value:
                 return False
-            if held == 0 and free < 0:
-                free = place
+            if held == 0:
+                free = place & mask
+                break
         if free >= 0:
             self._held += 1
-        else:
-            free = first + (value >> 62)  # two bits that the place in the table does not hang on
+        else:  # full: forget one of the 64, chosen by bits that the place does not hang on
+            free = (first + (value >> 58)) & mask
         table[free] = value
         if self._held * 2 > len(table) and len(table) < self.max_entries:
             self._grow()

@@ -30,8 +30,9 @@ _SYMBOL = re.compile(r"[^\w\s\u200c\u200d\u0610-\u061a\u064b-\u065f\u0670\u06d6-
 _LETTER = re.compile(r"[^\W\d_]")
 # UTF-8 read as Latin-1 or CP1252: a lead byte of the Arabic block (D8-DB), then a continuation byte.
 _AS_LATIN = re.compile(r"[ØÙÚÛ][\x80-\xbfŒœŠšŸŽžƒˆ˜–—‘’‚“”„†‡•…‰‹›€™]")
-# UTF-8 read as CP1256: the same lead bytes are tah, zah, ain and ghain there.
-_AS_CP1256 = re.compile(r"[طظعغ][\x80-\xbfŒœˆƒ–‘’‚“”„†‡•…‰‹›€™ٹچژڈگکڑںھہ؟]")
+# UTF-8 read as CP1256: the same lead bytes are tah, zah, ain and ghain there. Quotation marks and dashes,
+# which follow these letters in good text, are left out; no frequent letter needs them.
+_AS_CP1256 = re.compile(r"[طظعغ][\x80-\xaa\xac-\xba\xbc-\xbfŒœˆƒ‚„†‡•…‰‹›€™ٹچژڈگکڑںھہ]")
 
 
 def judge(
