@@ -10,13 +10,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-# Stages that are no optimizer steps; anything else is a training stage of the recipe.
-OTHER_STAGES = frozenset({"prepare", "base-evaluation", "export", "report"})
+# Stages that are no optimizer steps; anything else is a training stage of the recipe. A part may follow a
+# colon: "prepare:data", "evaluate:pretrain".
+OTHER_STAGES = frozenset({"prepare", "start", "base-evaluation", "evaluate", "export", "report"})
+# Every start of a run goes through these; what they made is kept, so doing them again is no lost work.
+KEPT_STAGES = frozenset({"prepare", "start"})
 
 
 def is_training(stage: str) -> bool:
     """Whether a stage name is one of the recipe's stages ("evaluate:pretrain" and the like are not)."""
-    return stage not in OTHER_STAGES and ":" not in stage
+    return stage.partition(":")[0] not in OTHER_STAGES
+
+
+def is_kept(stage: str) -> bool:
+    """Whether a later attempt goes on from what this stage made, instead of doing it again."""
+    return stage.partition(":")[0] in KEPT_STAGES
 
 
 @dataclass(frozen=True)

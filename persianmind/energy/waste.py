@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from persianmind.energy.records import Attempt, Sample, is_training
+from persianmind.energy.records import Attempt, Sample, is_kept, is_training
 
 Position = tuple[int | None, int]  # (number of the training stage where known, step)
 
@@ -25,7 +25,7 @@ def lost_shares(attempts: Sequence[Attempt]) -> dict[tuple[str, str, int], float
     for attempt in attempts:
         later = [other for other in attempts if _is_later(other, attempt)]
         begins = [begin for other in later if (begin := _begin(other, order)) is not None]
-        redone = {sample.stage for other in later for sample in other.samples} - {"prepare"}
+        redone = {s.stage for other in later for s in other.samples if not is_kept(s.stage)}
         for index, sample in enumerate(attempt.samples):
             if is_training(sample.stage):
                 share = max((_lost_steps(sample, begin, order) for begin in begins), default=0.0)

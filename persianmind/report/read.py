@@ -61,9 +61,17 @@ def _read_steps(run: RunFiles) -> None:
         by_step.pop(key, None)  # a step done again after a crash counts once, at its last place
         by_step[key] = record
     run.steps = list(by_step.values())
-    run.steps_done_again = seen - len(run.steps)
+    run.steps_done_again = seen - len(run.steps) + _count_lines(run.folder / "metrics.discarded.jsonl")
     if not run.steps:
         run.gaps.append("metrics.jsonl: no step in it, so the training curves are not shown")
+
+
+def _count_lines(path: Path) -> int:
+    """Steps that a resumed run moved out of metrics.jsonl because it does them again."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as handle:
+        return sum(1 for line in handle if line.strip())
 
 
 def _read_energy(run: RunFiles) -> None:

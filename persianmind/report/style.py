@@ -52,6 +52,7 @@ table.num th:last-child,table.num td:last-child{padding-right:0}
 tbody tr:last-child th,tbody tr:last-child td{border-bottom:0}
 .n{font-variant-numeric:tabular-nums;white-space:nowrap}.unit{color:var(--soft);font-size:.85em;
 margin-left:.3em}
+.origin{display:block;color:var(--soft);font-weight:400;font-size:12.5px}
 .gap{color:var(--soft)}.up{color:var(--bad)}.down{color:var(--good)}.flat{color:var(--soft)}
 .delta{font-size:13px;margin-left:.45em}
 .facts{display:grid;grid-template-columns:repeat(auto-fill,minmax(190px,1fr));gap:14px 24px;margin:0}

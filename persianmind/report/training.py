@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from persianmind.energy.records import is_training
 from persianmind.report.html import block, count, facts, figure, panel, persian, table, text
 from persianmind.report.read import RunFiles, number, rows, section
 from persianmind.report.svg import Chart, Point, Series, draw, draw_wide, smooth, thin
@@ -32,7 +33,7 @@ def curves(run: RunFiles) -> str:
                 f"{title} over steps", [Series(title, thin(points), tone)], marks=marks, from_zero=zero
             )
             panels.append(panel(title, draw(chart)))
-    panels.append(panel("In numbers", facts(_totals(run.steps))))
+    panels.append(panel("In numbers", facts(_totals(run))))
     return block("training", "How the training went", "", f'<div class="grid2">{"".join(panels)}</div>')
 
 
@@ -57,7 +58,9 @@ def _stage_marks(steps: list[dict[str, Any]]) -> list[tuple[float, str]]:
     return marks
 
 
-def _totals(steps: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+def _totals(run: RunFiles) -> Iterator[tuple[str, str]]:
+    steps = run.steps
+
     def total(key: str) -> float | None:
         values = [v for step in steps if (v := number(step.get(key))) is not None]
         return sum(values) if values else None
@@ -70,8 +73,9 @@ def _totals(steps: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     if seconds:
         yield "training time", duration(seconds)
         yield "tokens per second, mean", count(None if tokens is None else tokens / seconds)
-    joules = total("joules")
-    if joules is not None and tokens:
+    # From the ledger: the joules in metrics.jsonl are the running total of one attempt on one node.
+    joules = sum(s.joules for s in run.ledger.samples if is_training(s.stage))
+    if joules and tokens:
         yield "joules per thousand tokens", figure(1000 * joules / tokens, 1)
     last = number(steps[-1].get("loss"))
     yield "last loss", figure(last)
@@ -141,29 +145,44 @@ def data(run: RunFiles) -> str:
     """Each source: documents, rows, fill, and what was set aside, by reason."""
     if not run.data:
         return ""
-    header = ["source", "documents", "tokens", "rows", "fill", "cut", "tokens lost", "rejected"]
+    header = ["source", "documents", "held out", "tokens", "rows", "fill", "cut", "tokens lost", "set aside"]
     body, reasons = [], []
     for name, item in run.data.items():
-        rejected = {
-            str(key): int(value)
-            for key, value in section(item.get("rejected")).items()
-            if number(value) is not None
-        }
+        aside = _set_aside(item)
         fill = number(item.get("fill"))
         body.append([
-            text(name), count(number(item.get("documents"))), count(number(item.get("tokens"))),
+            f"{text(name)}{_origin(item)}", count(number(item.get("documents"))),
+            count(number(item.get("documents_held_out"))), count(number(item.get("tokens"))),
             count(number(item.get("rows"))), figure(None if fill is None else 100 * fill, 2, "%"),
             count(number(item.get("documents_cut"))), count(number(item.get("tokens_lost"))),
-            count(sum(rejected.values())),
+            count(sum(aside.values())),
         ])  # fmt: skip
-        reasons += [f"{name}: {amount:,} × {reason}" for reason, amount in rejected.items() if amount]
+        reasons += [f"{name}: {amount:,} × {reason.replace('_', ' ')}" for reason, amount in aside.items()]
     listed = "".join(f"<li>{text(reason)}</li>" for reason in reasons)
     why = panel("Set aside, by reason", f'<ul class="plain">{listed}</ul>', _QUARANTINE) if reasons else ""
     lead = "Whole documents packed into fixed rows; only a document longer than a row is cut."
     return block("data", "The data", lead, table(header, body, "num"), why)
 
 
-_QUARANTINE = "Rejected rows are kept in the quarantine file with their place and reason."
+_QUARANTINE = "Rows set aside are kept in the quarantine file with their place and reason."
+
+
+def _set_aside(manifest: dict[str, Any]) -> dict[str, int]:
+    """Bad rows by reason and rows that a quality filter took, by filter."""
+    aside: dict[str, int] = {}
+    for reason, amount in section(manifest.get("rejected")).items():
+        aside[str(reason)] = int(number(amount) or 0)
+    for name, taken in section(manifest.get("taken")).items():
+        aside[str(name)] = int(number(section(taken).get("count")) or 0)
+    damaged = manifest.get("damaged_files")
+    if isinstance(damaged, list) and damaged:
+        aside["damaged file"] = len(damaged)
+    return {reason: amount for reason, amount in aside.items() if amount}
+
+
+def _origin(manifest: dict[str, Any]) -> str:
+    known = [str(manifest[key]) for key in ("language", "kind", "licence") if manifest.get(key)]
+    return f'<small class="origin">{text(", ".join(known))}</small>' if known else ""
 
 
 def checkpoints(run: RunFiles) -> str:

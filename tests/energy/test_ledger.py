@@ -100,6 +100,10 @@ def test_an_evaluation_done_again_is_wasted_and_one_kept_is_not(tmp_path: Path) 
         sample("1", "a", "base-evaluation", (0, 0), {"cpu": 30.0}),
         sample("1", "a", "pretrain", (1, 10), {"cpu": 100.0}),
         sample("1", "a", "evaluate:pretrain", (10, 10), {"cpu": 40.0}),
+        sample("1", "a", "prepare:data", (0, 0), {"cpu": 9.0}),
+        sample("1", "a", "start", (0, 0), {"cpu": 9.0}),
+        sample("2", "a", "prepare:data", (0, 0), {"cpu": 1.0}, time=LATER),
+        sample("2", "a", "start", (10, 10), {"cpu": 9.0}, time=LATER),
         sample("2", "a", "evaluate:pretrain", (10, 10), {"cpu": 41.0}, time=LATER),
         sample("2", "a", "instruct", (11, 20), {"cpu": 100.0}, time=LATER),
     ])  # fmt: skip

@@ -54,8 +54,9 @@ def write_metrics(run: Path) -> None:
                 "grad_norm": 0.4 + 1.6 * math.exp(-step / 20) + abs(noise.gauss(0, 0.05)),
                 "learning_rate": 2e-4 * 0.5 * (1 + math.cos(math.pi * inside / steps)), "joules": 1500.0,
             })  # fmt: skip
-            if step == 90:  # a crash at 90, resumed from the checkpoint of step 80
-                lines.extend([dict(line) for line in lines[80:90]])
+    # A crash at step 90, resumed from the checkpoint of step 80.
+    discarded = "".join(json.dumps(line) + "\n" for line in lines[80:90])
+    (run / "metrics.discarded.jsonl").write_text(discarded)
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -103,7 +104,9 @@ def write_vocab_and_data(run: Path) -> None:
         (run / "data" / name).mkdir(parents=True)
         manifest = {
             "rows": rows, "tokens": rows * 509, "fill": 0.9962, "documents": rows * 2, "documents_cut": 3,
-            "tokens_lost": 0, "characters": rows * 1800, "rejected": {"too_short": 4, "mojibake": 1},
+            "tokens_lost": 0, "documents_held_out": 12, "characters": rows * 1800, "language": "fa",
+            "kind": "text", "licence": "MIT", "rejected": {"not JSON": 4}, "damaged_files": [],
+            "taken": {"exact_duplicate": {"count": 9, "samples": [{"place": "a:1", "sample": "دوباره"}]}},
         }  # fmt: skip
         (run / "data" / name / "manifest.json").write_text(json.dumps(manifest))
 
