@@ -1,8 +1,7 @@
 """The training entry:  deepspeed launcher/train.py --deepspeed ds_configs/zero2.json
 
 Without other flags it runs the embedded demo recipe. The same command again resumes, or says that all is
-done. Also: python launcher/train.py --deepspeed ... (one process), and launcher.train.run_from_arguments for
-the Ray driver.
+done. `python launcher/train.py --deepspeed ...` runs it in one process; the Ray driver calls `run_request`.
 """
 
 from __future__ import annotations
@@ -44,17 +43,27 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run_from_arguments(arguments: Sequence[str], ranks: Ranks) -> None:
-    """Parses, checks everything, then trains; raises the project's named errors."""
+def read_request(arguments: Sequence[str]) -> RunRequest:
+    """Flags and recipe -> what to run; writes nothing, imports neither torch nor DeepSpeed."""
     options = build_parser().parse_args(arguments)
     recipe = load_recipe(options.recipe, options.overrides)
     run = options.output or Path("runs") / recipe.name
-    preflight(recipe, options.deepspeed, run, ranks.world_size)
-    if is_complete(run) and options.resume != "never":
+    return RunRequest(recipe, options.deepspeed, run, options.resume)
+
+
+def run_request(request: RunRequest, ranks: Ranks) -> None:
+    """Checks everything (rank 0, for all), then trains, or says that all is done.
+
+    Raises:
+        PersianMindError: one line with the fix; a mistake is found before anything is written.
+    """
+    if is_complete(request.run, request.recipe) and request.resume != "never":
         if ranks.rank == 0:
-            _show_finished(run)
+            _show_finished(request.run)
         return
-    run_training(RunRequest(recipe, options.deepspeed, run, options.resume), ranks)
+    if ranks.rank == 0:
+        preflight(request.recipe, request.deepspeed_json, request.run, ranks.world_size)
+    run_training(request, ranks)
 
 
 def _show_finished(run: Path) -> None:
@@ -68,11 +77,13 @@ def _show_finished(run: Path) -> None:
 
 
 def main() -> None:
-    """Entry of every rank. A mistake every rank sees is said once, by rank 0."""
+    """Entry of every rank. A mistake that every rank sees is said once, by rank 0."""
     prepare_environment()
     ranks = ranks_from_environment()
-    arguments = sys.argv[1:]
-    code = run_guarded(lambda: run_from_arguments(arguments, ranks), silent=ranks.rank != 0)
+    requests: list[RunRequest] = []
+    code = run_guarded(lambda: requests.append(read_request(sys.argv[1:])), silent=ranks.rank != 0)
+    if code == 0:
+        code = run_guarded(lambda: run_request(requests[0], ranks), rank=ranks.rank)
     sys.stdout.flush()
     # Threads of gloo and of the shared-memory kernel can hang interpreter shutdown; all work is on disk.
     os._exit(code)

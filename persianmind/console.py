@@ -35,16 +35,18 @@ def emit_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object
     Console().print(table)
 
 
-def run_guarded(action: Callable[[], object], *, silent: bool = False) -> int:
+def run_guarded(action: Callable[[], object], *, silent: bool = False, rank: int = 0) -> int:
     """Runs an entry point; an error of ours becomes one line on standard error and its exit code.
 
-    silent: a rank other than 0, whose mistake rank 0 makes as well and says.
+    silent: for mistakes that rank 0 sees and says as well. rank: named in the line when it is not 0.
     """
     try:
         action()
     except PersianMindError as error:
         if not silent:
-            print(f"persianmind: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+            where = f"rank {rank}: " if rank else ""
+            line = " ".join(str(error).split())
+            print(f"persianmind: error: {where}{line}", file=sys.stderr, flush=True)
         return error.exit_code
     except Exception:
         traceback.print_exc()

