@@ -10,7 +10,7 @@ Rules, in the order in which they run:
     R3  tatweel      U+0640 is removed
     R4  diacritics   `strip`: U+064B-0652, U+0670, U+0610-061A, U+06D6-06ED (marks) are removed
     R5  digits       `ascii`: U+0660-0669, U+06F0-06F9 -> 0-9
-    R6  bidi marks   U+061C U+200E U+200F U+202A-202E U+2066-2069 are removed from Persian lines
+    R6  bidi marks   U+061C U+200E U+200F U+202A-202E U+2066-2069 are removed from Persian and blank lines
     R7  ZWNJ         inside a word: one U+200C, also for U+200B; at a word's edge: none
     R8  composition  NFC of a letter with its marks; U+06CC U+0654 -> U+0626, U+0647 U+0654 -> U+06C0
     R9  spaces       U+00A0 and its kin beside Persian -> U+0020; several between two Persian words -> one
@@ -81,6 +81,7 @@ _ANY_RARE = re.compile(f"[{_FORMS}{_BIDI_MARKS}{_ODD_SPACE}]")
 _ANY_PERSIAN = re.compile(f"[{PERSIAN}{DIGITS}]")
 _ANY_MARK = re.compile(f"[{MARKS}]")
 _BIDI = re.compile(f"[{_BIDI_MARKS}]")
+_VISIBLE = re.compile(rf"[^\s{_BIDI_MARKS}{_INVISIBLE}]")
 _INVISIBLE_RUN = re.compile(f"[{_INVISIBLE}]+")
 # The ordinary case, one ZWNJ between two Persian letters, is passed over without a call.
 _SUSPECT = re.compile(f"[{_INVISIBLE}](?!(?<=[{LETTERS}]{ZWNJ})[{LETTERS}])")
@@ -131,7 +132,11 @@ def normalise(text: str, options: Normalise = Normalise()) -> str:
 
 
 def _in_persian_lines(text: str, rule: Callable[[str], str]) -> str:
-    return "\n".join(rule(line) if _ANY_PERSIAN.search(line) else line for line in text.split("\n"))
+    """Applies a rule to the lines that hold Persian, and to those that hold nothing visible."""
+    return "\n".join(
+        rule(line) if _ANY_PERSIAN.search(line) or not _VISIBLE.search(line) else line
+        for line in text.split("\n")
+    )
 
 
 def _settle_invisible(match: re.Match[str]) -> str:
