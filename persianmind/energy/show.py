@@ -14,6 +14,8 @@ def kwh_text(kwh: float | None) -> str:
     """kWh with a unit that suits its size."""
     if kwh is None:
         return "-"
+    if 0 < kwh < 1e-6:
+        return "<0.001 Wh"
     if abs(kwh) < 1:
         return f"{kwh * 1000:.3g} Wh"
     return f"{kwh:,.2f} kWh" if abs(kwh) < 10_000 else f"{kwh / 1000:,.0f} MWh"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +61,9 @@ def make(run: Path, clock: Clock, **changes: Any) -> tuple[Sampler, Hundred, lis
         run=run, node="a", attempt="1", interval_s=5.0, country_iso="IRN", cpu_tdp_w=None,
         parent=os.getppid(), started_s=clock.now_s, stage="prepare", step=0, resumed_step=None,
     )  # fmt: skip
+    setting = replace(setting, **changes)
     said: list[dict[str, Any]] = []
-    (run / "energy").mkdir()
+    (run / "energy").mkdir(parents=True)
     hardware = Hundred()
     return Sampler(setting, hardware, said.append), hardware, said
 
@@ -158,6 +161,35 @@ def test_a_torn_line_is_closed_before_the_next(tmp_path: Path) -> None:
     append_record(path, {"kind": "stop"})
     append_record(path, {"kind": "stop"})
     assert path.read_text() == '{"kind": "sam\n{"kind": "stop"}\n{"kind": "stop"}\n'
+
+
+def test_without_closing_the_torn_line_the_next_would_be_lost(tmp_path: Path) -> None:
+    whole = json.dumps({"kind": "stop", "time": "2026-03-01T06:00:00+00:00", "attempt": "1", "reason": "x"})
+    for name, closed in (("guarded", True), ("unguarded", False)):
+        path = tmp_path / name / "energy" / "a.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b'{"kind": "sam')
+        if closed:
+            append_record(path, json.loads(whole))
+        else:
+            path.write_text(path.read_text() + whole + "\n")
+        assert len(read_ledger(tmp_path / name).attempts) == (1 if closed else 0)
+
+
+def test_it_ends_with_its_parent_and_not_before(tmp_path: Path) -> None:
+    """The pipe stays open here, as it does when a data worker was forked and holds a copy of it."""
+    for name, parent, expected in (("gone", -1, "the training process is gone"), ("there", None, "stopped")):
+        sampler, _, _ = make(tmp_path / name, Clock(), **({} if parent is None else {"parent": parent}))
+        read_end, write_end = os.pipe()
+        thread = threading.Thread(target=lambda s=sampler, r=read_end: (s.begin([]), s.run(Marks(r))))
+        thread.start()
+        thread.join(0.7)
+        assert thread.is_alive() == (parent is None)
+        os.write(write_end, b'{"stop": true}\n')
+        thread.join(5)
+        assert read_lines(tmp_path / name, "a")[-1]["reason"] == expected
+        os.close(write_end)
+        os.close(read_end)
 
 
 def test_only_one_meter_gets_the_lock_of_a_node(tmp_path: Path) -> None:

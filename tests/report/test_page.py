@@ -69,8 +69,8 @@ def test_the_page_answers_the_three_questions_first(run: Path) -> None:
 
 
 SECTIONS = {
-    "evaluation", "samples", "energy", "training", "vocabulary", "data", "checkpoints", "recipe", "environment",
-    "commands",
+    "evaluation", "samples", "energy", "training", "vocabulary", "data", "checkpoints", "recipe",
+    "environment", "commands",
 }  # fmt: skip
 FACTS = (
     "61.00", "10 steps were done again", "232 kg", "arXiv 2307.09288", "49,152", "99.62", "exact duplicate",
