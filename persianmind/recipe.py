@@ -76,7 +76,8 @@ class Data(Section):
 
     `mixture_temperature` T: shares of sources go with weight x rows^(1/T); None: with the weights alone.
     `shuffle_block_rows`: rows are shuffled within blocks of so many, which lets training start before a
-    build is done; None: over the whole source.
+    build is done; None: over the whole source. `fast_tokenizer`: use gigatoken where it is installed and
+    gives the very ids of the saved tokenizer.
     """
 
     row_length: Annotated[int, Field(ge=16)] = 2048
@@ -86,6 +87,7 @@ class Data(Section):
     mixture_window: Count = 100
     mixture_temperature: Positive | None = None
     shuffle_block_rows: Count | None = None
+    fast_tokenizer: bool = True
     prompt: Literal["persianmind", "chat_template"] = "persianmind"
 
 

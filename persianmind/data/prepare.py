@@ -61,7 +61,7 @@ class Preparer:
         self._name = source_name
         self._recipe = recipe
         self._cleaner = Cleaner(recipe, source_name)
-        self._tokenizer = FolderTokenizer(tokenizer_dir)
+        self._tokenizer = FolderTokenizer(tokenizer_dir, fast=recipe.data.fast_tokenizer)
         self._instructions = InstructionEncoder(self._tokenizer, recipe.data.prompt)
 
     def prepare(self, records: list[Record]) -> Prepared:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from persianmind.data.fast import fast_encoder
 from persianmind.errors import DataError
 from persianmind.files import hash_file, hash_text
 
@@ -35,7 +36,8 @@ class FolderTokenizer:
         DataError: no tokenizer.json, or no end-of-text token.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fast: bool = False) -> None:
+        """fast: let documents go through gigatoken where it is installed and agrees (data/fast.py)."""
         from tokenizers import Tokenizer
 
         path = folder / "tokenizer.json"
@@ -56,6 +58,7 @@ class FolderTokenizer:
         self.bos_id = self._bos()
         pad = self._named("pad_token")
         self.pad_id = pad if pad is not None else self.eos_id
+        self._encode_fast = fast_encoder(path, self.encode, self.special_tokens()) if fast else None
 
     def encode(self, texts: Sequence[str], *, parse_special: bool = False) -> list[list[int]]:
         """Token numbers of each text, nothing added.
@@ -70,12 +73,18 @@ class FolderTokenizer:
     def encode_documents(self, texts: Sequence[str]) -> list[Tokens]:
         """Token numbers of each text as a document: begin-of-text (where wanted), text, end-of-text."""
         before = [] if self.bos_id is None else [self.bos_id]
-        return [np.array([*before, *ids, self.eos_id], dtype=np.uint32) for ids in self.encode(texts)]
+        encode = self._encode_fast or self.encode
+        return [np.array([*before, *ids, self.eos_id], dtype=np.uint32) for ids in encode(texts)]
 
     def special_tokens(self) -> list[str]:
         """The strings that stand for special tokens."""
         added = self._tokenizer.get_added_tokens_decoder().values()
         return sorted(token.content for token in added if token.special)
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether documents go through the fast path."""
+        return self._encode_fast is not None
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
         """Text of token numbers, special tokens shown unless skipped."""

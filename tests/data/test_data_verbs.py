@@ -121,11 +121,10 @@ def test_mistakes_are_one_line(
 
 
 def test_help_is_quick() -> None:
-    import time
+    """Processor time of the process, so that a busy machine does not fail it."""
+    import resource
 
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert persianmind_data("--help").returncode == 0
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1.0
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert persianmind_data("--help").returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
