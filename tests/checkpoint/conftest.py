@@ -17,7 +17,7 @@ def zero_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     worker = Path(__file__).with_name("zero_worker.py")
     environment = {**os.environ, "DS_ACCELERATOR": "cpu"}
     done = subprocess.run(
-        [sys.executable, str(worker), str(out)], env=environment, capture_output=True, text=True, timeout=500
+        [sys.executable, str(worker), str(out)], env=environment, capture_output=True, text=True, timeout=580
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return out
