@@ -28,8 +28,8 @@ class Ranks:
 
     @property
     def node(self) -> str:
-        """This node's name, for the energy ledger."""
-        return platform.node() or "node"
+        """This node's name, for the energy ledger; a cluster whose hosts share a name sets $PERSIANMIND_NODE."""
+        return os.environ.get("PERSIANMIND_NODE") or platform.node() or "node"
 
 
 def ranks_from_environment() -> Ranks:
@@ -81,6 +81,9 @@ def start_distributed(ranks: Ranks) -> None:
         # Consumer cards have no PCIe peer-to-peer; NCCL probing for it hangs some boards.
         os.environ.setdefault("NCCL_P2P_DISABLE", "1")
         get_accelerator().set_device(ranks.local_rank)
+    # DeepSpeed's CPU kernel exchanges gradients through shared memory when this equals the world size, and
+    # takes an unset variable to mean that all ranks share one machine.
+    os.environ["LOCAL_SIZE"] = str(ranks.local_size)
     load_cpu_kernel()
     deepspeed.init_distributed(
         dist_backend=get_accelerator().communication_backend_name()

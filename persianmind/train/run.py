@@ -33,6 +33,8 @@ class RunRequest:
     deepspeed_json: Path
     run: Path
     resume: Resume = "auto"
+    # How the cluster asks for a stop; None: signals to this process do.
+    stop_requested: Callable[[], bool] | None = None
 
 
 def run_training(request: RunRequest, ranks: Ranks) -> None:
@@ -43,7 +45,7 @@ def run_training(request: RunRequest, ranks: Ranks) -> None:
     """
     config = resolve_deepspeed_config(request.deepspeed_json, request.recipe, ranks.world_size)
     with ExitStack() as stack:
-        stop = stack.enter_context(_stop_on_signal())
+        stop = request.stop_requested or stack.enter_context(_stop_on_signal())
         meter = None
         if ranks.rank == 0:
             stack.enter_context(RunLock(request.run))
