@@ -3,11 +3,11 @@
     python benchmarks/data.py [--quick] [--json FILE] [--text URI ...]
 
 Documents of web-like length (log-normal, median about 330 tokens) are made of the lines of --text: all ways
-see the same JSON-lines file and the same tokenizer. Speed is tokens a second of processor time (one core), which a
-busy machine does not change; resume and start-up are wall time, the best of three fresh processes.
+see the same JSON-lines file and the same tokenizer. Speed is tokens a second of processor time (one core),
+which a busy machine does not change; resume and start-up are wall time, the best of three fresh processes.
 
-HF is `datasets.map` with the group_texts of its run_clm example; TRL is `trl.pack_dataset` (left out where it is
-not installed). Ours also normalises, judges, drops duplicates, hashes and fsyncs; the others do none of that.
+HF is `datasets.map` with the group_texts of its run_clm example; TRL is `trl.pack_dataset` (left out where
+it is not installed). Ours also normalises, judges, drops duplicates, hashes and fsyncs; the others do not.
 HF resumes by skipping: a map-style dataset skips numbers, an iterable one has to read what it skips.
 """
 
