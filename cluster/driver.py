@@ -1,4 +1,4 @@
-"""The driver: connects to Ray (or starts one), waits for the machines, runs the workers, says how it ended."""
+"""The driver: connects to Ray (or starts one), waits for machines, runs the workers, says how it ended."""
 
 from __future__ import annotations
 
@@ -105,7 +105,9 @@ def _connected(options: DriverOptions) -> Iterator[None]:
         else:
             context = ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **common)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"cannot connect to Ray: {_one_line(error)}; is `ray start` running here?") from None
+        raise ClusterError(
+            f"cannot connect to Ray: {_one_line(error)}; is `ray start` running here?"
+        ) from None
     try:
         check_dashboard(context.dashboard_url or "", authenticated=_authenticated())
         yield
@@ -145,11 +147,9 @@ def wait_for_nodes(options: DriverOptions) -> float:
             said = True
         time.sleep(POLL_S)
     cpus = cpus_per_worker(nodes, scale)
-    print(
-        f"cluster: {len(nodes)} node(s), {workers_that_fit(nodes, gpu=scale.gpu, cpus_per_worker=cpus)} slots "
-        f"of {cpus:g} CPUs{' and 1 GPU' if scale.gpu else ''} for {scale.workers} workers",
-        flush=True,
-    )
+    slots = workers_that_fit(nodes, gpu=scale.gpu, cpus_per_worker=cpus)
+    size = f"{cpus:g} CPUs{' and 1 GPU' if scale.gpu else ''}"
+    print(f"cluster: {len(nodes)} node(s), {slots} slots of {size}, {scale.workers} workers", flush=True)
     return cpus
 
 
@@ -225,8 +225,8 @@ def explain(error: Exception, max_failures: int) -> PersianMindError:
         rank = min(failures)
         return ClusterError(
             f"the restart budget is used up (--max-failures {max_failures}); last, rank {rank} ended with: "
-            f"{_one_line(failures[rank])}; look at its node, then run the same command to resume from the newest "
-            "checkpoint"
+            f"{_one_line(failures[rank])}; look at its node, then run the same command to resume from the "
+            "newest checkpoint"
         )
     inner = getattr(error, "controller_failure", error)
     return ClusterError(

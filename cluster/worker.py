@@ -31,7 +31,7 @@ SHARED_POLL_S = 0.2
 def use_rays_interface() -> None:
     """Gloo and NCCL talk over the network interface that Ray reached this machine by.
 
-    Left alone, gloo takes the address of the host's own name, which most Linux installations map to 127.0.x.x.
+    Left alone, gloo takes the address of the host's own name, which many Linux systems map to 127.0.x.x.
     """
     address = ray.util.get_node_ip_address()
     for name, addresses in psutil.net_if_addrs().items():

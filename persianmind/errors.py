@@ -122,3 +122,9 @@ class PowerLimitError(PersianMindError):
 # --- cluster -----------------------------------------------------------------------------------------
 class ClusterError(PersianMindError):
     """The Ray cluster cannot run the job as asked."""
+
+
+class JobLostError(ClusterError):
+    """The cluster forgot the job: its head died. Checkpoints are in the run folder."""
+
+    exit_code = 7
