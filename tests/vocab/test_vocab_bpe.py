@@ -1,0 +1,99 @@
+"""Continued BPE against a plain reference, and the rule of what a piece may be."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from persianmind.vocab.bpe import Learned, Word, continue_bpe
+from persianmind.vocab.pieces import is_lawful, is_lawful_text
+
+
+def reference(words: dict[Word, int], surfaces: dict[int, bytes], first_id: int, limit: int) -> Learned:
+    """Continued BPE as one would write it first: count everything again at every step."""
+    state = {tuple(word): count for word, count in words.items()}
+    lists = [(list(word), count) for word, count in sorted(state.items())]
+    surfaces, known = dict(surfaces), {surface: number for number, surface in surfaces.items()}
+    pieces: list[tuple[bytes, int]] = []
+    merges: list[tuple[int, int, int]] = []
+    while True:
+        counts: dict[bytes, int] = {}
+        pairs: dict[bytes, set[tuple[int, int]]] = {}
+        for word, count in lists:
+            for a, b in itertools.pairwise(word):
+                surface = surfaces[a] + surfaces[b]
+                if is_lawful(surface):
+                    counts[surface] = counts.get(surface, 0) + count
+                    pairs.setdefault(surface, set()).add((a, b))
+        free = sorted(surface for surface in counts if surface in known)
+        if free:
+            chosen, result = free[0], known[free[0]]
+        else:
+            best = min(counts.items(), key=lambda item: (-item[1], item[0]), default=None)
+            if best is None or best[1] < 2 or len(pieces) == limit:
+                return Learned(first_id, tuple(pieces), tuple(merges))
+            chosen, result = best[0], first_id + len(pieces)
+            pieces.append(best)
+            known[chosen], surfaces[result] = result, chosen
+        merges += [(a, b, result) for a, b in sorted(pairs[chosen])]
+        for word, _ in lists:
+            i = 0
+            while i < len(word) - 1:
+                if (word[i], word[i + 1]) in pairs[chosen]:
+                    word[i : i + 2] = [result]
+                i += 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_equals_the_reference(seed: int) -> None:
+    generator = random.Random(seed)
+    alphabet = "ابپتسمه \u200c۱،x"
+    surfaces = {number: character.encode() for number, character in enumerate(alphabet)}
+    surfaces[len(surfaces)] = "اب".encode()  # a base piece that pairs of single letters may also spell
+    words: dict[Word, int] = {}
+    for _ in range(generator.randint(5, 120)):
+        word = tuple(generator.choices(range(len(surfaces)), k=generator.randint(1, 9)))
+        words[word] = generator.randint(1, 30)
+    expected = reference(words, surfaces, 100, 40)
+    assert continue_bpe(words, surfaces, first_id=100, limit=40, is_lawful=is_lawful) == expected
+    assert expected.pieces
+
+
+def test_order_of_words_does_not_matter() -> None:
+    surfaces = {number: c.encode() for number, c in enumerate("ابپتسمه")}
+    words = [((0, 1, 2), 5), ((1, 2, 3), 5), ((4, 5, 6, 0), 5), ((0, 1), 5), ((5, 6), 5)]
+    results = set()
+    for seed in range(20):
+        random.Random(seed).shuffle(words)
+        results.add(continue_bpe(dict(words), surfaces, first_id=7, limit=6, is_lawful=is_lawful))
+    assert len(results) == 1
+
+
+def test_wanted_order_is_followed_as_far_as_it_can_be_reached() -> None:
+    surfaces = {number: c.encode() for number, c in enumerate("ابپت")}
+    order = {"پت".encode(): 0, "اب".encode(): 1, "بپ".encode(): 2}
+    learned = continue_bpe({(0, 1, 2, 3): 9}, surfaces, first_id=4, limit=3, is_lawful=is_lawful, order=order)
+    assert [surface.decode() for surface, _ in learned.pieces] == ["پت", "اب"]  # بپ is gone by then
+
+
+LAWFUL = ["سلام", " سلام", "می\u200c", "\u200cها", "\u200c", "خانهٔ", "قُل", "۱", " ۱", "،", "؟!", "»،", " «؟"]
+UNLAWFUL = [
+    "", " ", "  سلام", "سلام ", "سلام دنیا", "سلام\n", "سلام،", "۱۲", "۱م", "م۱", "abc", " the", "APIها", "»",
+    ".", " \u200cها", "\u200c\u200c\u200c", "ی\t", "—", "1", "。", "ा", "؟ ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LAWFUL)
+def test_lawful(text: str) -> None:
+    assert is_lawful_text(text)
+
+
+@pytest.mark.parametrize("text", UNLAWFUL)
+def test_unlawful(text: str) -> None:
+    assert not is_lawful_text(text)
+
+
+def test_half_a_character_is_unlawful() -> None:
+    assert not is_lawful("سل".encode()[:-1])
