@@ -17,6 +17,7 @@ if str(ROOT) not in sys.path:  # `deepspeed launcher/train.py` puts launcher/ on
     sys.path.insert(0, str(ROOT))
 
 from persianmind.console import run_guarded  # noqa: E402
+from persianmind.plan.precision import resolve_precision  # noqa: E402
 from persianmind.plan.preflight import preflight  # noqa: E402
 from persianmind.recipe_file import known_recipes, load_recipe  # noqa: E402
 from persianmind.train.ranks import Ranks, prepare_environment, ranks_from_environment  # noqa: E402
@@ -48,7 +49,7 @@ def read_request(arguments: Sequence[str]) -> RunRequest:
     options = build_parser().parse_args(arguments)
     recipe = load_recipe(options.recipe, options.overrides)
     run = options.output or Path("runs") / recipe.name
-    return RunRequest(recipe, options.deepspeed, run, options.resume)
+    return RunRequest(resolve_precision(recipe, run), options.deepspeed, run, options.resume)
 
 
 def run_request(request: RunRequest, ranks: Ranks) -> None:

@@ -115,7 +115,11 @@ class Adapter(Section):
 
 
 class Train(Section):
-    """The optimizer step. `global_batch_rows` rows make one step, whatever the number of ranks."""
+    """The optimizer step. `global_batch_rows` rows make one step, whatever the number of ranks.
+
+    `precision: auto` is bf16 where the hardware multiplies it and fp32 elsewhere; optimizer states and the
+    masters of what is trained are fp32 either way.
+    """
 
     global_batch_rows: Count = 64
     micro_batch_rows: Count = 1
@@ -128,7 +132,7 @@ class Train(Section):
     schedule: Literal["cosine", "linear", "wsd"] = "cosine"
     warmup_share: Share = 0.03
     min_learning_rate_share: Share = 0.1
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     quantize: Literal["none", "nf4"] = "none"
     gradient_checkpointing: Literal["off", "full"] | Count = "full"
     loss_chunk_tokens: Count = 512

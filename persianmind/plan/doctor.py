@@ -13,6 +13,7 @@ from typing import Any
 
 from persianmind.errors import MachineError, PersianMindError
 from persianmind.model.bases import check_base
+from persianmind.plan.precision import resolve_precision
 from persianmind.plan.preflight import check_compiler, check_disk_room, has_gpu, needed_bytes
 from persianmind.plan.run_folder import check_run_folder
 from persianmind.recipe_file import load_recipe
@@ -39,6 +40,7 @@ def examine(name: str, overrides: Sequence[str], deepspeed_json: Path, world_siz
     """Runs every check for a recipe on this machine; none stops the others."""
     recipe = load_recipe(name, overrides)
     run = Path("runs") / recipe.name
+    recipe = resolve_precision(recipe, run)
 
     def disk() -> str:
         check_disk_room(run, needed_bytes(recipe))
@@ -56,7 +58,7 @@ def examine(name: str, overrides: Sequence[str], deepspeed_json: Path, world_siz
         ("python", lambda: sys.version.split()[0]),
         ("packages", _packages),
         ("compiler", compiler),
-        ("device", lambda: "NVIDIA GPU" if has_gpu() else "CPU only (gloo, bf16)"),
+        ("device", lambda: f"{'NVIDIA GPU' if has_gpu() else 'CPU'}, {recipe.train.precision}"),
         ("deepspeed json", batch),
         ("base model", lambda: _done(check_base(recipe.base), recipe.base)),
         ("sources", lambda: _done(check_sources(recipe.sources), ", ".join(recipe.sources))),

@@ -39,7 +39,7 @@ def forecast(name: str, overrides: Sequence[str], world_size: int) -> dict[str, 
     recipe = load_recipe(name, overrides)
     total, trained = count_parameters(recipe, added_vocab(recipe))
     accumulation = accumulation_steps(recipe, world_size)
-    width = 2 if recipe.train.precision == "bf16" else 4
+    width = 4 if recipe.train.precision == "fp32" else 2
     step_tokens = recipe.train.global_batch_rows * recipe.data.row_length
     return {
         "recipe": recipe.name,

@@ -1,0 +1,31 @@
+"""What every test sees: no network, CPU ranks, and one finished tiny run to look at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+from tests.launching import Launched, launch
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    """The tiny recipe, uninterrupted, on two ranks through the real DeepSpeed launcher. Read only."""
+    run = tmp_path_factory.mktemp("tiny") / "run"
+    launched = launch("--recipe", "tiny", "--output", str(run), ranks=2)
+    assert launched.code == 0, launched.text
+    return launched
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, so that anything written by mistake is seen."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,55 @@
+"""Tiny bases of the architectures the project supports, made on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from persianmind.recipe import Recipe, Source, Stage
+
+BASE_VOCAB = 96
+PIECES = [[3, 4], [5], [6, 7, 8], [9, 10]]
+ARCHITECTURES = ("llama", "mistral", "qwen2")
+
+
+def make_base(folder: Path, architecture: str, *, tied: bool, padded_rows: int = 0) -> Path:
+    """A random two-layer model saved as an ordinary HF folder."""
+    torch.manual_seed(3)
+    config = AutoConfig.for_model(
+        architecture,
+        vocab_size=BASE_VOCAB + padded_rows,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=tied,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def make_recipe(**sections: Any) -> Recipe:
+    """A valid recipe with the given sections replaced."""
+    values: dict[str, Any] = {
+        "name": "test",
+        "base": "unused",
+        "sources": {"a": Source(uri="a.txt")},
+        "stages": [Stage(name="s", sources={"a": 1.0}, tokens=1)],
+        "train": {"precision": "fp32"},
+    }
+    return Recipe.model_validate({**values, **sections})
+
+
+def packed_batch(length: int = 48, *, vocab: int, cut: int = 20, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Two documents in one row; labels are shifted and end at each document's end."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(0, vocab, (1, length), generator=generator)
+    positions = torch.cat([torch.arange(cut), torch.arange(length - cut)]).unsqueeze(0)
+    labels = ids.roll(-1, dims=1)
+    labels[0, [cut - 1, length - 1]] = -100
+    return {"input_ids": ids, "position_ids": positions, "labels": labels}
