@@ -53,7 +53,8 @@ class Jobs:
             ) from None
         except (ConnectionError, RuntimeError) as error:
             raise ClusterError(
-                f"no Ray dashboard answers at {address} ({_short(error)}); is the head running, and the tunnel open?"
+                f"no Ray dashboard answers at {address} ({_short(error)}); is the head running, and "
+                "the tunnel open?"
             ) from None
 
     def submit(self, run: str, root: Path, command: Sequence[str], limit_mib: float) -> tuple[str, bool]:
@@ -191,8 +192,8 @@ class Jobs:
     @staticmethod
     def _lost(submission: str, why: str) -> JobLostError:
         return JobLostError(
-            f"the job {submission} is lost: {why}; what it saved is in its run folder: start the head again if "
-            "need be and give the same command to resume"
+            f"the job {submission} is lost: {why}; what it saved is in its run folder: start the head again "
+            "if need be and give the same command to resume"
         )
 
 

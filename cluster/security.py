@@ -41,6 +41,6 @@ def check_dashboard(url: str, *, authenticated: bool) -> None:
     if host and not is_loopback(host) and not authenticated:
         raise ClusterError(
             f"the Ray dashboard at {url} listens beyond loopback without a token, so anyone on that network "
-            "can run code on the cluster; start every node with RAY_AUTH_MODE=token (see docs/cluster.md), or "
-            f"keep the dashboard on 127.0.0.1 and use a tunnel: {TUNNEL}"
+            "can run code on the cluster; start every node with RAY_AUTH_MODE=token (see docs/cluster.md), "
+            f"or keep the dashboard on 127.0.0.1 and use a tunnel: {TUNNEL}"
         )

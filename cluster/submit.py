@@ -113,8 +113,8 @@ def run(arguments: Sequence[str]) -> int:
     if not options.local:
         if IN_JOB not in os.environ and "RAY_ADDRESS" not in os.environ:
             raise ClusterError(
-                "where? give --address http://HEAD:8265 to submit, --local to use this machine, or start it as "
-                "a job: ray job submit --working-dir . -- python cluster/submit.py ..."
+                "where? give --address http://HEAD:8265 to submit, --local to use this machine, or start it "
+                "as a job: ray job submit --working-dir . -- python cluster/submit.py ..."
             )
         request = shared_output(request, explicit=has_output(rest))
     run_here(options, request, scale)

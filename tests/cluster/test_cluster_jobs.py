@@ -1,0 +1,121 @@
+"""Real jobs over HTTP on a real head, and the driver on a Ray of its own."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster_helpers import (
+    TINY,
+    Head,
+    assert_complete,
+    end_family,
+    errors_in,
+    kill_worker,
+    metrics,
+    running_head,
+    start,
+    step_of,
+    submit,
+    wait_for,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    with running_head() as one:
+        yield one
+
+
+def test_job_is_shipped_survives_a_killed_worker_and_can_be_given_again(head: Head, tmp_path: Path) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    flags = (*TINY, "--output", str(run), "--cpu-workers", "2", "--address", head.address, "--job-id", "one")
+    process = start(*flags, env=head.env(), log=log)
+    try:
+        wait_for(lambda: step_of(run) >= 6, 120, process)
+        code, text = submit(*flags, "--detach", env=head.env())
+        assert code == 0 and "joined the running job one" in text
+        code, text = submit(*flags, "train.seed=1", "--detach", env=head.env())
+        assert code == 2
+        assert "running with other arguments" in errors_in(text)[0] or "unknown key" in errors_in(text)[0]
+        assert head.process is not None
+        kill_worker(head.process.pid)
+        assert process.wait(150) == 0, log.read_text()[-3000:]
+    finally:
+        end_family(process)
+    text = log.read_text()
+    assert "ships " in text and "attempt 1: 2 ranks" in text and "attempt 2: 2 ranks" in text
+    assert_complete(run, 24)
+    code, text = submit("status", "one", "--json", "--address", head.address, env=head.env())
+    status = json.loads(text.splitlines()[-1])
+    assert (code, status["status"], status["exit_code"], status["submissions"]) == (0, "SUCCEEDED", 0, 1)
+    code, text = submit(*flags, env=head.env())
+    assert code == 0 and "job one.2" in text and "all done" in text
+    assert_complete(run, 24)
+
+
+def test_stop_saves_and_the_mistake_of_a_job_is_its_exit_code(head: Head, tmp_path: Path) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    flags = (*TINY, "--output", str(run), "--cpu-workers", "2", "--address", head.address, "--job-id", "two")
+    process = start(*flags, "stages.0.tokens=61440", env=head.env(), log=log)
+    try:
+        wait_for(lambda: step_of(run) >= 2, 120, process)
+        code, text = submit("stop", "two", "--address", head.address, env=head.env())
+        assert code == 0 and "two has ended: STOPPED" in text
+        assert process.wait(60) == 75
+    finally:
+        end_family(process)
+    last = metrics(run)[-1]["step"]
+    assert last < 60
+    # Saved at the very step it stood at, which is no multiple of every_steps by itself.
+    assert (run / "checkpoints" / f"step-{last:08d}").is_dir() or any(
+        path.name.endswith(str(last)) for path in (run / "checkpoints").iterdir()
+    )
+    # The same folder with another recipe is a mistake found in the job; its exit code comes back.
+    code, text = submit(*flags, "seed=9", env=head.env())
+    assert code == 2 and "belongs to a run with" in text
+
+
+def test_local_ray_two_workers_budget_used_up(tmp_path: Path) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    flags = ("--local", *TINY, "--output", str(run), "--cpu-workers", "2", "--max-failures", "0")
+    process = start(*flags, log=log)
+    try:
+        wait_for(lambda: step_of(run) >= 5, 120, process)
+        kill_worker(process.pid)
+        assert process.wait(60) == 2, log.read_text()[-3000:]
+        assert "restart budget is used up (--max-failures 0)" in errors_in(log.read_text())[0]
+        process = start(*flags, log=log)
+        assert process.wait(150) == 0, log.read_text()[-3000:]
+    finally:
+        end_family(process)
+    assert "resuming from" in log.read_text()
+    assert_complete(run, 24)
+
+
+def test_wrong_token_and_nobody_there(head: Head, tmp_path: Path) -> None:
+    flags = (*TINY, "--output", str(tmp_path / "x"), "--cpu-workers", "2", "--address")
+    code, text = submit(*flags, head.address, env={**head.env(), "RAY_AUTH_TOKEN": "0" * 32})
+    assert code == 2 and "token" in errors_in(text)[0]
+    code, text = submit(*flags, "http://127.0.0.1:9", env=head.env())
+    assert code == 2 and "no Ray dashboard answers" in errors_in(text)[0]
+    code, text = submit("status", "thre", "--address", head.address, env=head.env())
+    assert code == 2 and "no job 'thre'" in errors_in(text)[0]
+
+
+def test_signal_to_a_local_run_saves_and_ends_with_75(tmp_path: Path) -> None:
+    run, log = tmp_path / "run", tmp_path / "log"
+    flags = ("--local", *TINY, "--output", str(run), "--cpu-workers", "1", "stages.0.tokens=61440")
+    process = start(*flags, log=log)
+    try:
+        wait_for(lambda: step_of(run) >= 3, 120, process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 75, log.read_text()[-3000:]
+    finally:
+        end_family(process)
+    assert "stopped at step" in errors_in(log.read_text())[0]
