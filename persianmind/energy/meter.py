@@ -110,7 +110,7 @@ class EnergyMeter:
             return
         assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(OSError):  # full or broken: closing says the same, less exactly
-            os.write(process.stdin.fileno(), b'{"stop": true}\n')
+            os.write(process.stdin.fileno(), json.dumps({"stop": time.monotonic()}).encode() + b"\n")
         with contextlib.suppress(OSError):
             process.stdin.close()
         try:

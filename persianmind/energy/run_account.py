@@ -22,11 +22,12 @@ def account(run: Path, *, comparison: bool = True) -> dict[str, Any]:
     """
     require_run(run)
     options, remark = _options(run)
+    tokens = trained_tokens(run)
     summary = summarise(
         read_ledger(run),
         options,
-        tokens=trained_tokens(run),
-        characters=trained_characters(run),
+        tokens=tokens,
+        characters=trained_characters(run, tokens),
         folder=run,
         comparison=comparison,
     )
@@ -83,8 +84,8 @@ def trained_tokens(run: Path) -> int | None:
     return sum(by_step.values()) or None
 
 
-def trained_characters(run: Path) -> int | None:
-    """Characters trained on: the run's tokens times the characters a token of its data manifests."""
+def trained_characters(run: Path, trained: int | None) -> int | None:
+    """Characters trained on: the `trained` tokens times the characters a token of the data manifests."""
     characters = tokens = 0
     for path in sorted((run / "data").glob("*/manifest.json")):
         try:
@@ -96,5 +97,4 @@ def trained_characters(run: Path) -> int | None:
         pair = manifest.get("characters"), manifest.get("tokens")
         if all(isinstance(value, int) and value > 0 for value in pair):
             characters, tokens = characters + int(pair[0] or 0), tokens + int(pair[1] or 0)
-    trained = trained_tokens(run)
     return None if not tokens or trained is None else round(trained * characters / tokens)

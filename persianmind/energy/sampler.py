@@ -126,8 +126,11 @@ class Sampler:
         self.uncounted: list[Interval] = []
         self.first = Interval(setting.stage, setting.step, setting.step)
 
-    def begin(self, marks: list[dict[str, Any]]) -> None:
-        """Writes the start line; `marks` came in while the hardware was being found."""
+    def begin(self, marks: list[dict[str, Any]], until_s: float = float("inf")) -> None:
+        """Writes the start line; `marks` came in while the hardware was being found.
+
+        `until_s`: when the run ended, if it did so meanwhile; what comes after is not the run's.
+        """
         self.hardware.start()
         now_s = time.monotonic()
         self._write(
@@ -143,7 +146,7 @@ class Sampler:
             self._leave_uncounted(float(mark["s"]) - since_s)
             since_s = max(since_s, float(mark["s"]))
             self._take(mark)
-        self._leave_uncounted(now_s - since_s)
+        self._leave_uncounted(min(now_s, until_s) - since_s)
         self.interval = Interval(self.interval.stage, self.interval.step, self.interval.step)
         self.last_s = now_s
 
@@ -241,6 +244,17 @@ class Sampler:
         self.flush()
         self._write("stop", reason=reason, total_j=round(self.total_j, 3))
 
+    def end_before_ready(self) -> None:
+        """The run ended while the hardware was being found: its seconds get the power of right after it."""
+        time.sleep(FIRST_READINGS_S)
+        seconds = time.monotonic() - self.last_s
+        readings, failures = self.hardware.read(seconds)
+        self._note_failures(failures)
+        self.first.add(readings, seconds)
+        self._count_startup()
+        self.say({"joules": self.total_j})
+        self._write("stop", reason="stopped", total_j=round(self.total_j, 3))
+
     def _write(self, kind: str, **fields: Any) -> None:
         append_record(self.path, record(kind, self.setting.attempt, self.setting.node, **fields))
 
@@ -258,20 +272,20 @@ class Sampler:
                 if time.monotonic() - written_s >= self.setting.interval_s - tick_s / 2:
                     self.flush()
                     written_s = time.monotonic()
-        self.end("stopped" if marks.stopped else "the training process is gone")
+        self.end("the training process is gone" if marks.stopped_s is None else "stopped")
 
 
 class Marks:
     """JSON lines from a pipe, without ever blocking past a timeout.
 
-    `open` turns False when the pipe closes or says {"stop": true}; `stopped` tells the second from a parent
-    that is gone.
+    `open` turns False when the pipe closes or says {"stop": seconds of the monotonic clock}; `stopped_s`
+    tells the second from a parent that is gone.
     """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.open = True
-        self.stopped = False
+        self.stopped_s: float | None = None
         self._rest = b""
 
     def wait(self, timeout_s: float) -> list[dict[str, Any]]:
@@ -287,8 +301,9 @@ class Marks:
             return []
         *lines, self._rest = (self._rest + block).split(b"\n")
         messages = [json.loads(line) for line in lines if line]
-        if any("stop" in message for message in messages):
-            self.open, self.stopped = False, True
+        for message in messages:
+            if "stop" in message:
+                self.open, self.stopped_s = False, float(message["stop"])
         return [message for message in messages if "stop" not in message]
 
 
@@ -363,8 +378,12 @@ def _count(setting: Setting, marks: Marks, say: Callable[[dict[str, Any]], None]
         sampler = Sampler(setting, Hardware(setting.country_iso, setting.cpu_tdp_w), say)
         while more := marks.wait(0.0):
             early.extend(more)
-        sampler.begin(early)
-        sampler.run(marks)
+        if marks.stopped_s is None:
+            sampler.begin(early)
+            sampler.run(marks)
+        else:
+            sampler.begin(early, until_s=marks.stopped_s)
+            sampler.end_before_ready()
     return 0
 
 

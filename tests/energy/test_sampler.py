@@ -112,6 +112,23 @@ def test_the_seconds_before_the_first_reading_are_extrapolated_by_stage_and_say_
     assert module.STARTUP_SOURCE in summary["by_component"]["gpu0"]["sources"]
 
 
+def test_a_run_that_ends_before_the_meter_is_ready_is_counted_to_its_end_and_no_longer(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(seconds: float) -> None:
+        clock.now_s += seconds
+
+    monkeypatch.setattr(module.time, "sleep", sleep)
+    sampler, _, said = make(tmp_path, clock)
+    ended_s = clock.now_s + 1.5
+    clock.now_s += 4.0  # the hardware is found long after
+    sampler.begin([], until_s=ended_s)
+    sampler.end_before_ready()
+    summary = summarise(read_ledger(tmp_path), Energy())
+    assert summary["kwh"] * 3.6e6 == pytest.approx(1.5 * 110)
+    assert said[-1] == {"joules": pytest.approx(165)}
+
+
 def test_the_wall_clock_may_jump_back(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     days = itertools.count(28, -1)
     monkeypatch.setattr(module, "utc_now", lambda: f"2026-03-{next(days):02d}T00:00:00+00:00")
@@ -185,7 +202,7 @@ def test_it_ends_with_its_parent_and_not_before(tmp_path: Path) -> None:
         thread.start()
         thread.join(0.7)
         assert thread.is_alive() == (parent is None)
-        os.write(write_end, b'{"stop": true}\n')
+        os.write(write_end, b'{"stop": 1.0}\n')
         thread.join(5)
         assert read_lines(tmp_path / name, "a")[-1]["reason"] == expected
         os.close(write_end)
@@ -215,5 +232,5 @@ def test_marks_come_whole_whatever_the_pipe_cuts() -> None:
     os.write(write_end, text[7:])
     assert marks.wait(1) == [{"stage": "pretrain", "step": 1}]
     os.close(write_end)
-    assert marks.wait(1) == [] and not marks.open and not marks.stopped
+    assert marks.wait(1) == [] and not marks.open and marks.stopped_s is None
     os.close(read_end)
