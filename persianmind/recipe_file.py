@@ -52,7 +52,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, this file is not")
     for override in overrides:
-        _apply_override(tree, override)
+        apply_override(tree, override)
     return parse_recipe(tree, place=str(path))
 
 
@@ -71,7 +71,7 @@ def dump_recipe(recipe: Recipe) -> str:
     return header + yaml.safe_dump(tree, allow_unicode=True, sort_keys=False, width=110)
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> None:
+def apply_override(tree: dict[str, Any], override: str) -> None:
     """Sets one dotted key in place; list items are addressed by their number (stages.0.tokens=1000)."""
     dotted, equals, raw = override.partition("=")
     if not equals or not dotted:

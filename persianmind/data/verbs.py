@@ -173,7 +173,7 @@ def _recipe(
     name: str | None, uris: list[str] | None, kind: str, language: str, text_field: str, settings: list[str]
 ) -> Recipe:
     """The recipe named, or one made of the sources given."""
-    from persianmind.recipe_file import _apply_override, load_recipe, parse_recipe
+    from persianmind.recipe_file import apply_override, load_recipe, parse_recipe
 
     if (name is None) == (not uris):
         raise RecipeError("give either --recipe or one or more --source")
@@ -191,7 +191,7 @@ def _recipe(
         "stages": [{"name": "all", "sources": {"source": 1.0}, "epochs": 1.0}],
     }
     for setting in settings:
-        _apply_override(tree, setting)
+        apply_override(tree, setting)
     return parse_recipe(tree, place="command line")
 
 
