@@ -70,7 +70,7 @@ def launch(
     cwd: Path | None = None,
     timeout_s: float = 400,
 ) -> Launched:
-    """Runs launcher/train.py (or a test's own entry) to its end; `--output` is read back from the arguments."""
+    """Runs launcher/train.py (or a test's own entry) to its end; reads `--output` back from the arguments."""
     started_s = time.monotonic()
     done = subprocess.run(
         command(arguments, ranks=ranks, script=script),

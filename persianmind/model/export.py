@@ -65,10 +65,10 @@ def _add_deltas(merged: torch.nn.Module, deltas: Mapping[str, tuple[Tensor, Tens
     """W + delta, or for DoRA (arXiv 2402.09353, eq. 5) magnitude * (W + delta) / row norm of it."""
     parameters = dict(merged.named_parameters())
     for name, (delta, magnitude) in deltas.items():
-        parameters[name] += delta
+        parameters[name].add_(delta)
         if magnitude is not None:
             norm = parameters[name].norm(dim=1)
-            parameters[name] *= (magnitude / norm).unsqueeze(1)
+            parameters[name].mul_((magnitude / norm).unsqueeze(1))
 
 
 def _replace_tables(merged: Any, tables: list[Tensor]) -> None:

@@ -45,4 +45,5 @@ def _normal_like(base_VD: Tensor, mean_D: Tensor, added: int, generator: torch.G
     values_D, vectors_DD = torch.linalg.eigh(covariance_DD.double())
     root_DD = vectors_DD * values_D.clamp(min=0).sqrt()
     noise_AD = torch.randn(added, base_VD.shape[1], generator=generator, dtype=torch.float64)
-    return mean_D + (noise_AD @ root_DD.T).float()
+    rows_AD: Tensor = mean_D + (noise_AD @ root_DD.T).float()
+    return rows_AD

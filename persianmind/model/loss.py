@@ -91,5 +91,7 @@ def summed_cross_entropy(
     kept_N = (labels_flat != IGNORED).nonzero().squeeze(1)
     hidden_ND = hidden.reshape(-1, hidden.shape[-1]).index_select(0, kept_N)
     labels_N = labels_flat.index_select(0, kept_N)
-    total: Tensor = _ChunkedCrossEntropy.apply(hidden_ND, labels_N, base_VD, new_AD, chunk_tokens)
+    total: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden_ND, labels_N, base_VD, new_AD, chunk_tokens
+    )
     return total

@@ -54,15 +54,27 @@ def examine(name: str, overrides: Sequence[str], deepspeed_json: Path, world_siz
         resolve_deepspeed_config(deepspeed_json, recipe, world_size)
         return f"{deepspeed_json} fits the recipe on {world_size} ranks"
 
+    def base_model() -> str:
+        check_base(recipe.base)
+        return recipe.base
+
+    def sources() -> str:
+        check_sources(recipe.sources)
+        return ", ".join(recipe.sources)
+
+    def run_folder() -> str:
+        check_run_folder(run, recipe)
+        return str(run)
+
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", lambda: sys.version.split()[0]),
         ("packages", _packages),
         ("compiler", compiler),
         ("device", lambda: f"{'NVIDIA GPU' if has_gpu() else 'CPU'}, {recipe.train.precision}"),
         ("deepspeed json", batch),
-        ("base model", lambda: _done(check_base(recipe.base), recipe.base)),
-        ("sources", lambda: _done(check_sources(recipe.sources), ", ".join(recipe.sources))),
-        ("run folder", lambda: _done(check_run_folder(run, recipe), str(run))),
+        ("base model", base_model),
+        ("sources", sources),
+        ("run folder", run_folder),
         ("disk", disk),
     ]
     return [_run(name, action) for name, action in checks]
@@ -73,10 +85,6 @@ def _run(name: str, action: Callable[[], str]) -> Check:
         return Check(name, True, action())
     except PersianMindError as error:
         return Check(name, False, " ".join(str(error).split()))
-
-
-def _done(_: None, fact: str) -> str:
-    return fact
 
 
 def _packages() -> str:

@@ -28,7 +28,7 @@ class Ranks:
 
     @property
     def node(self) -> str:
-        """This node's name, for the energy ledger; a cluster whose hosts share a name sets $PERSIANMIND_NODE."""
+        """This node's name, for the energy ledger; hosts that share one set $PERSIANMIND_NODE."""
         return os.environ.get("PERSIANMIND_NODE") or platform.node() or "node"
 
 

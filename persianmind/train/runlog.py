@@ -32,7 +32,8 @@ class RunLog:
         path = self.run / METRICS
         if not self.active or not path.is_file():
             return
-        kept, discarded = [], []
+        kept: list[str] = []
+        discarded: list[str] = []
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             (kept if _step_of(line) <= step else discarded).append(line)
         if discarded:
@@ -66,7 +67,7 @@ class RunLog:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(log_dir=str(self.run / "tensorboard"))  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(log_dir=str(self.run / "tensorboard"))
         for name in ("loss", "learning_rate", "grad_norm", "tokens_per_s"):
             self._writer.add_scalar(name, values[name], values["step"])
 

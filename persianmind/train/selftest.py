@@ -9,6 +9,7 @@ They run on a throw-away engine; every trained value is put back afterwards.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -129,7 +130,7 @@ def _check_gradients(engine: Engine, rows: Sequence[Batch], reference: Mapping[s
             raise SelfTestError(f"the sharded step has no gradient for {name}")
         difference_sq += float((got.float() - reference[name]).pow(2).sum())
         reference_sq += float(reference[name].pow(2).sum())
-    error = (difference_sq / max(reference_sq, 1e-30)) ** 0.5
+    error = math.sqrt(difference_sq / max(reference_sq, 1e-30))
     if reference_sq == 0.0 or not error <= GRADIENT_TOLERANCE[engine.model.output_table.base_VD.dtype]:
         raise SelfTestError(
             f"the gradient over {engine.ranks.world_size} ranks differs from the single-process one by "
