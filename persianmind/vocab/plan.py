@@ -113,8 +113,7 @@ def make_plan(
     Raises:
         VocabError: sizes that are not positive, or more than the text supports.
     """
-    if not sizes or min(sizes) < 1:
-        raise VocabError("--sizes must be whole numbers above 0, e.g. 2000,5000,10000")
+    check_sizes(sizes)
     learned = learn_exactly(base, corpus.units, max(sizes))
     words = sum(len(row.split()) for row in corpus.rows)
     choices: list[Choice] = []
@@ -125,6 +124,12 @@ def make_plan(
         choices.append(_choice(size, tokens, before, base.size, shape, corpus_words, ranks, gpu_gib, count))
     fitting = [c for c in choices if c.fits and c.rarest_piece >= MIN_OCCURRENCES] or choices[:1]
     return Plan(tuple(choices), min(fitting, key=lambda choice: choice.relative_cost).new_tokens)
+
+
+def check_sizes(sizes: Sequence[int]) -> None:
+    """Raises VocabError for sizes that are not positive."""
+    if not sizes or min(sizes) < 1:
+        raise VocabError("--sizes must be whole numbers above 0, e.g. 2000,5000,10000")
 
 
 def prefix(learned: Learned, size: int) -> Learned:

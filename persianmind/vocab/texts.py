@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from persianmind.errors import SourceError
 from persianmind.recipe import Normalise, Source
 from persianmind.text.locate import SourceFile, locate
 from persianmind.text.normalise import normalise
@@ -12,6 +13,7 @@ from persianmind.text.stream import check_sources, stream_rows
 
 _NAME = "--text"
 MAX_BAD_ROW_SHARE = 0.05
+_CHECK_EVERY = 10_000  # rows; a file of the wrong encoding is given up early
 
 
 def read_texts(
@@ -31,11 +33,22 @@ def read_texts(
     def texts() -> Iterator[str]:
         quarantine = Quarantine()
         for row in stream_rows(_NAME, source, quarantine):
-            quarantine.check_budget(_NAME, MAX_BAD_ROW_SHARE)
+            if quarantine.seen % _CHECK_EVERY == 0:
+                _check_bad_rows(quarantine)
             yield normalise(row.fields[text_field], options)
-        quarantine.check_budget(_NAME, MAX_BAD_ROW_SHARE, final=True)
+        _check_bad_rows(quarantine)
 
     return texts
+
+
+def _check_bad_rows(quarantine: Quarantine) -> None:
+    bad = quarantine.total_rejected
+    if bad > MAX_BAD_ROW_SHARE * quarantine.seen:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in quarantine.rejected.most_common())
+        raise SourceError(
+            f"{_NAME}: {bad} of {quarantine.seen} rows are bad ({reasons}); the text must be UTF-8, one "
+            "document a line or a row; mend it, or name the right --text-field"
+        )
 
 
 def text_files(uris: Sequence[str], text_field: str = "text") -> list[SourceFile]:

@@ -122,13 +122,14 @@ def plan(
     """Which number of new pieces pays: fertility against parameters, memory and compute."""
     from persianmind.vocab.base import open_base
     from persianmind.vocab.build import read_corpus
-    from persianmind.vocab.plan import LLAMA_2_7B, ModelShape, make_plan, read_shape
+    from persianmind.vocab.plan import LLAMA_2_7B, ModelShape, check_sizes, make_plan, read_shape
     from persianmind.vocab.texts import read_texts
 
     try:
         wanted = [int(size) for size in sizes.split(",")]
     except ValueError:
         raise VocabError(f"--sizes {sizes!r}: write whole numbers with commas, e.g. 2000,5000") from None
+    check_sizes(wanted)
     if (hidden is None) != (parameters is None):
         raise VocabError("give --hidden and --parameters together, or neither")
     if hidden is not None and parameters is not None:
