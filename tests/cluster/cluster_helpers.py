@@ -24,9 +24,10 @@ SUBMIT = ROOT / "cluster" / "submit.py"
 BIN = Path(sys.executable).parent
 WORKER = "ray::RayTrainWo"  # the process name is cut at 15 characters
 # The self-tests before step 1 have tests of their own; here every attempt would do them again.
-TINY = ("--recipe", "tiny", "train.self_tests=false")
-# Long enough to be hit by several kills.
-LONGER = ("stages.0.tokens=61440",)
+TINY = ("--recipe", "tiny")
+FAST = "train.self_tests=false"
+# 60 steps in the first stage, long enough to be hit by several kills; 72 in all.
+LONGER = "stages.0.tokens=61440"
 
 
 def environment(**more: str) -> dict[str, str]:
