@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import persianmind
-from persianmind.energy.sampler import append_record, ledger_path, new_attempt, record
+from persianmind.energy.lines import append_record, ledger_path, new_attempt, record
 from persianmind.recipe import Energy
 
 STOP_WAIT_S = 10.0

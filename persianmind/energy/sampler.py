@@ -11,21 +11,19 @@ Durations come from the monotonic clock alone: a wall clock that is set back dur
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import select
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from persianmind.energy.hardware import ESTIMATED, Reading
+from persianmind.energy.lines import append_record, ledger_path, record
+from persianmind.energy.pipes import Marks, lock_node, say_on
 
 STARTUP_SOURCE = "extrapolated from the first readings: the meter was starting"
 LOCK_WAIT_S = 5.0
@@ -75,39 +73,6 @@ class Interval:
         for item in readings:
             key = (item.component, item.kind, item.source)
             self.readings[key] = self.readings.get(key, 0.0) + item.joules
-
-
-def ledger_path(run: Path, node: str) -> Path:
-    """energy/<node>.jsonl of a run folder."""
-    return run / "energy" / f"{node}.jsonl"
-
-
-def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Appends one whole line in one write and makes it durable.
-
-    A line that an earlier kill cut short is closed first, so that it can spoil only itself.
-    """
-    line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            line = b"\n" + line
-        os.write(descriptor, line)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def utc_now() -> str:
-    """Wall time for people and for the time-of-day curve; never used for durations."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def record(kind: str, attempt: str, node: str, **fields: Any) -> dict[str, Any]:
-    """A ledger line. `monotonic_s` orders the lines of one boot, whatever the wall clock does."""
-    when = {"time": utc_now(), "monotonic_s": round(time.monotonic(), 6)}
-    return {"kind": kind, **when, "attempt": attempt, "node": node, **fields}
 
 
 class Sampler:
@@ -275,67 +240,6 @@ class Sampler:
         self.end("the training process is gone" if marks.stopped_s is None else "stopped")
 
 
-class Marks:
-    """JSON lines from a pipe, without ever blocking past a timeout.
-
-    `open` turns False when the pipe closes or says {"stop": seconds of the monotonic clock}; `stopped_s`
-    tells the second from a parent that is gone.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.open = True
-        self.stopped_s: float | None = None
-        self._rest = b""
-
-    def wait(self, timeout_s: float) -> list[dict[str, Any]]:
-        """The marks that came within `timeout_s`; returns as soon as there are any."""
-        if not self.open:
-            return []
-        ready, _, _ = select.select([self.descriptor], [], [], timeout_s)
-        if not ready:
-            return []
-        block = os.read(self.descriptor, 1 << 16)
-        if not block:
-            self.open = False
-            return []
-        *lines, self._rest = (self._rest + block).split(b"\n")
-        messages = [json.loads(line) for line in lines if line]
-        for message in messages:
-            if "stop" in message:
-                self.open, self.stopped_s = False, float(message["stop"])
-        return [message for message in messages if "stop" not in message]
-
-
-def lock_node(run: Path, node: str) -> IO[bytes] | None:
-    """The right to count this node for this run, or None while another meter holds it.
-
-    The lock goes with the process, so a killed meter leaves none behind.
-    """
-    path = run / "energy" / f".{node}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = path.open("wb")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.close()
-        return None
-    return handle
-
-
-def _say_on(descriptor: int) -> Callable[[dict[str, Any]], None]:
-    """Messages to the parent: lines below PIPE_BUF, so whole; dropped when the parent does not read."""
-    os.set_blocking(descriptor, False)
-
-    def say(message: dict[str, Any]) -> None:
-        if "message" in message:
-            message = {"message": str(message["message"])[:500]}
-        with contextlib.suppress(OSError):  # full, or the parent is gone: `run` notices the latter by itself
-            os.write(descriptor, json.dumps(message).encode() + b"\n")
-
-    return say
-
-
 def main(argument: str) -> int:
     """Runs the meter; the exit status is 0 also when it could not count, which it has said."""
     # Ctrl-C and the launcher's SIGTERM go to the whole group; the meter must outlive the last checkpoint and
@@ -344,7 +248,7 @@ def main(argument: str) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     fields = json.loads(argument)
     setting = Setting(**{**fields, "run": Path(fields["run"])})
-    say = _say_on(sys.stdout.fileno())
+    say = say_on(sys.stdout.fileno())
     marks = Marks(sys.stdin.fileno())
     try:
         return _count(setting, marks, say)
@@ -394,11 +298,6 @@ def _note_death(setting: Setting, message: str) -> None:
             ledger_path(setting.run, setting.node),
             record("note", setting.attempt, setting.node, missing=True, message=message),
         )
-
-
-def new_attempt() -> str:
-    """A short name for one process's account, unique over a run's restarts."""
-    return uuid.uuid4().hex[:12]
 
 
 if __name__ == "__main__":

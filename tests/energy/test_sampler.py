@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 from ledgers import read_lines
 
+from persianmind.energy import lines
 from persianmind.energy import sampler as module
 from persianmind.energy.hardware import ESTIMATED, MEASURED, Reading
 from persianmind.energy.ledger import read_ledger, summarise
-from persianmind.energy.sampler import Marks, Sampler, Setting, append_record, lock_node
+from persianmind.energy.lines import append_record
+from persianmind.energy.pipes import Marks, lock_node
+from persianmind.energy.sampler import Sampler, Setting
 from persianmind.recipe import Energy
 
 
@@ -131,7 +134,7 @@ def test_a_run_that_ends_before_the_meter_is_ready_is_counted_to_its_end_and_no_
 
 def test_the_wall_clock_may_jump_back(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     days = itertools.count(28, -1)
-    monkeypatch.setattr(module, "utc_now", lambda: f"2026-03-{next(days):02d}T00:00:00+00:00")
+    monkeypatch.setattr(lines, "utc_now", lambda: f"2026-03-{next(days):02d}T00:00:00+00:00")
     sampler, _, _ = make(tmp_path, clock)
     sampler.begin([])
     for _ in range(3):
