@@ -77,10 +77,13 @@ def _hafez_entries() -> list[dict[str, Any]]:
 
 
 def _hafez() -> Rows:
+    """Poem and prose are two rows of one document: they pack better apart and are held out together."""
     for entry in _hafez_entries():
-        parts = ["\n".join(entry["poem"]), entry["interpretation"], entry["alt_interpretation"]]
-        text = "\n\n".join(part.strip() for part in parts if part and part.strip())
-        yield f"hafez/{entry['id']}", {"text": text}
+        key = f"hafez/{entry['id']}"
+        prose = [entry["interpretation"], entry["alt_interpretation"]]
+        yield key, {"text": "\n".join(entry["poem"]).strip()}
+        if text := "\n\n".join(part.strip() for part in prose if part and part.strip()):
+            yield key, {"text": text}
 
 
 def _hafez_instruct() -> Rows:

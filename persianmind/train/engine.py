@@ -17,7 +17,7 @@ from persianmind.model.adapted import AdaptedModel
 from persianmind.train.ranks import Ranks
 
 Batch = Mapping[str, NDArray[np.int64]]
-FLAG_LEVELS = 3  # what ranks can tell each other at a step: 0 nothing, 1 save and stop, 2 stop at once
+FLAG_LEVELS = 3  # what ranks can tell each other at a step: 0 nothing, 1 stop asked, 2 energy budget reached
 
 
 @dataclass(frozen=True, slots=True)

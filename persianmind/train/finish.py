@@ -16,6 +16,7 @@ from persianmind.model.export import export_merged
 from persianmind.recipe import Recipe
 from persianmind.report.page import write_report
 from persianmind.text.documents import held_out_texts
+from persianmind.train.card import write_card
 from persianmind.train.runlog import update_results
 from persianmind.train.saving import package_versions
 from persianmind.train.summary import summary_lines
@@ -52,7 +53,11 @@ def finish_run(
     if meter is not None:
         meter.stop()
     changes["energy"] = account(run)
-    results = update_results(run, **changes, finished=True)
+    results = update_results(run, **changes)
+    if recipe.export.enabled:
+        write_card(recipe, run / EXPORT, results)
+    # Last of all: until this is written, the same command does the end of the run again.
+    results = update_results(run, finished=True)
     report = write_report(run)
     for line in summary_lines(results):
         say(line)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from persianmind.checkpoint.lock import RunLock
+from persianmind.energy.budget import Budget
 from persianmind.energy.meter import EnergyMeter
 from persianmind.errors import CheckpointError
 from persianmind.plan.run_folder import claim_run_folder, same_recipe
@@ -50,6 +51,7 @@ def run_training(request: RunRequest, ranks: Ranks) -> None:
         if ranks.rank == 0:
             stack.enter_context(RunLock(request.run))
             claim_run_folder(request.run, request.recipe)
+        budget = Budget.of(request.recipe.energy, request.run)
         if ranks.local_rank == 0:
             meter = EnergyMeter(request.run, node=ranks.node, options=request.recipe.energy)
             stack.enter_context(meter)
@@ -58,7 +60,7 @@ def run_training(request: RunRequest, ranks: Ranks) -> None:
         else:
             wait_until_prepared(request.run, stop)
             prepared = read_prepared(request.run)
-        trained = _train(request, config, ranks, prepared, meter, stop)
+        trained = _train(request, config, ranks, prepared, meter, budget, stop)
         if ranks.rank == 0:
             from persianmind.train.finish import finish_run
 
@@ -71,6 +73,7 @@ def _train(
     ranks: Ranks,
     prepared: Prepared,
     meter: EnergyMeter | None,
+    budget: Budget,
     stop: Callable[[], bool],
 ) -> Any:
     """Joins the ranks, builds model and engine, resumes, trains; returns the trained `AdaptedModel`."""
@@ -119,6 +122,7 @@ def _train(
         progress=progress,
         meter=meter,
         stop_requested=stop,
+        budget=budget,
     )
     _resume(request, trainer)
     if not trainer.evaluation.has(BASE):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from persianmind.data.batches import StageData
 from persianmind.data.dataset import TokenDataset
 from persianmind.data.order import Mixture, mixture_shares, rank_samples
+from persianmind.energy.budget import Budget
 from persianmind.errors import Interrupted, NonFiniteError
 from persianmind.recipe import Recipe
 from persianmind.train.engine import Engine, StepResult
@@ -25,6 +26,8 @@ from persianmind.train.stages import StagePlan, locate_step
 
 if TYPE_CHECKING:
     from persianmind.energy.meter import EnergyMeter
+
+STOP, BUDGET = 1, 2  # flags of a step
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Trainer:
     progress: Progress
     meter: EnergyMeter | None
     stop_requested: Callable[[], bool]
+    budget: Budget
     step: int = 0
     nonfinite: int = 0
 
@@ -67,7 +71,7 @@ class Trainer:
             rates = group_rates(self.recipe, plan.stage, self.step - plan.first_step, plan.steps)
             self.engine.set_rates(rates)
             first = (self.step - plan.first_step) * self.recipe.train.global_batch_rows
-            result = self.engine.step(self._micro_batches(data, first), flags=int(self.stop_requested()))
+            result = self.engine.step(self._micro_batches(data, first), flags=self._flag())
             self.step += 1
             self._check_finite(result, first)
             self._log(plan, data, first, result, rates, time.perf_counter() - started_s)
@@ -76,8 +80,20 @@ class Trainer:
                 self._save(plan)
             if result.flags and not (at_end and plan is self.plans[-1]):
                 self.checkpoints.finish()
+                if result.flags == BUDGET:
+                    raise self.budget.reached(self._joules(), self.step)
                 raise Interrupted(f"stopped at step {self.step}, saved; run the same command to go on")
         self.checkpoints.finish()
+
+    def _flag(self) -> int:
+        """What this rank wants to tell the others at the coming step; the highest wins everywhere."""
+        if self.stop_requested():
+            return STOP
+        return BUDGET if self.budget.exceeded(self._joules()) else 0
+
+    def _joules(self) -> float:
+        """What this node has used so far in this attempt; 0.0 on ranks without the meter."""
+        return 0.0 if self.meter is None else self.meter.joules()
 
     def _micro_batches(self, data: StageData, first: int) -> list[dict[str, Any]]:
         train, ranks = self.recipe.train, self.engine.ranks
