@@ -221,6 +221,11 @@ class Recipe(Section):
     energy: Energy = Energy()
     export: Export = Export()
 
+    def stage_sources(self) -> list[str]:
+        """Every source some stage trains on, in the recipe's order."""
+        used = {name for stage in self.stages for name in stage.sources}
+        return [name for name in self.sources if name in used]
+
     @model_validator(mode="after")
     def _references(self) -> Self:
         asked = {

@@ -10,6 +10,7 @@ from persianmind.errors import MachineError
 from persianmind.model.bases import check_base
 from persianmind.plan.run_folder import check_run_folder
 from persianmind.recipe import Recipe
+from persianmind.text.documents import check_usable
 from persianmind.text.stream import check_sources
 from persianmind.train.deepspeed_config import resolve_deepspeed_config
 
@@ -26,6 +27,7 @@ def preflight(recipe: Recipe, deepspeed_json: Path, run: Path, world_size: int) 
     check_run_folder(run, recipe)
     check_base(recipe.base)
     check_sources(recipe.sources)
+    check_usable(recipe, recipe.stage_sources())
     check_compiler()
     check_disk_room(run, needed_bytes(recipe))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from persianmind.errors import EmptyCorpusError
 from persianmind.recipe import Recipe
 from persianmind.text.dialogue import Message, parse_dialogue
 from persianmind.text.duplicates import FingerprintSet, text_fingerprint
@@ -119,6 +120,36 @@ def training_texts(recipe: Recipe, source_names: Sequence[str]) -> Iterator[str]
     for source_name in source_names:
         for document in training_documents(recipe, source_name):
             yield from document.texts
+
+
+def check_usable(recipe: Recipe, source_names: Sequence[str]) -> None:
+    """Reads each source up to its first usable document: an empty corpus is found before anything is written.
+
+    Raises:
+        EmptyCorpusError: a source has none; the message counts what was read.
+    """
+    for source_name in source_names:
+        cleaner, counts = Cleaner(recipe, source_name), Quarantine()
+        rows = stream_rows(source_name, cleaner.source, counts)
+        if not any(not isinstance(cleaner.clean(row), Taken) for row in rows):
+            raise EmptyCorpusError(
+                f"sources.{source_name} has no usable row ({counts.seen} read, {counts.total_rejected} of "
+                "them damaged); check its uri, its text_field and the limits under `quality`"
+            )
+
+
+def check_held_out(recipe: Recipe) -> None:
+    """Something is held out of every language that the recipe evaluates.
+
+    Raises:
+        EmptyCorpusError: no document of a language fell into the split.
+    """
+    for language in dict.fromkeys(recipe.sources[name].language for name in recipe.heldout.sources):
+        if next(held_out_texts(recipe, language), None) is None:
+            raise EmptyCorpusError(
+                f"no document of language {language!r} fell into the held-out split; raise heldout.share="
+                f"{recipe.heldout.share:g} or add sources to heldout.sources"
+            )
 
 
 def held_out_texts(recipe: Recipe, language: str) -> Iterator[tuple[str, str]]:

@@ -32,12 +32,6 @@ class Prepared:
     rows_by_source: dict[str, int]
 
 
-def stage_sources(recipe: Recipe) -> list[str]:
-    """Every source some stage trains on, in the recipe's order."""
-    used = {name for stage in recipe.stages for name in stage.sources}
-    return [name for name in recipe.sources if name in used]
-
-
 def vocabulary_sources(recipe: Recipe) -> list[str]:
     """Sources the tokenizer is trained on: `vocab.sources`, or every one that is not English."""
     return recipe.vocab.sources or [n for n, source in recipe.sources.items() if source.language != "en"]
@@ -51,7 +45,7 @@ def prepare(recipe: Recipe, run: Path, say: Callable[[str], None], meter: Energy
     """
     from persianmind.data.build import build_source
     from persianmind.model.bases import base_fingerprint, resolve_base
-    from persianmind.text.documents import training_texts
+    from persianmind.text.documents import check_held_out, training_texts
     from persianmind.vocab.build import build_vocab
     from persianmind.vocab.expansion import load_expansion
 
@@ -60,6 +54,7 @@ def prepare(recipe: Recipe, run: Path, say: Callable[[str], None], meter: Energy
         if meter is not None:
             meter.mark(f"prepare:{what.split()[0]}", 0)
 
+    check_held_out(recipe)
     mark("base model")
     base = resolve_base(recipe.base)
     vocab = run / "vocab"
@@ -75,7 +70,7 @@ def prepare(recipe: Recipe, run: Path, say: Callable[[str], None], meter: Energy
             pad_token=recipe.vocab.pad_token,
         )
     rows = {}
-    for name in stage_sources(recipe):
+    for name in recipe.stage_sources():
         mark(f"data of {name}")
         rows[name] = build_source(recipe, name, vocab, run / "data" / name).rows
     prepared = Prepared(base_fingerprint(base), load_expansion(vocab).fingerprint, rows)
