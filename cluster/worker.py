@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import platform
@@ -127,18 +128,19 @@ def check_shared(run: Path, ranks: Ranks, wait_s: float = SHARED_WAIT_S) -> list
             probe.touch()
         except OSError as error:
             problem = f"{ranks.node}: {run} cannot be written ({error.strerror or error})"
-    said = group.all_gather({"probe": probe.name, "problem": problem})
+    said = group.all_gather({"probe": probe.name, "problem": problem, "run": str(run)})
     seen = said[0]["problem"] is None and _appears(run / said[0]["probe"], wait_s)
     views = group.all_gather({"node": ranks.node, "seen": seen})
     if ranks.rank == 0:
-        probe.unlink(missing_ok=True)
-        if made and not any(run.iterdir() if run.is_dir() else ()):
-            run.rmdir()
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+            if made:
+                run.rmdir()  # only an empty folder can be removed
     if said[0]["problem"]:
         raise ClusterError(f"{said[0]['problem']}; give an --output that every node can write")
     if blind := list(dict.fromkeys(view["node"] for view in views if not view["seen"])):
         raise ClusterError(
-            f"the run folder {run} of {views[0]['node']} is not seen by {', '.join(blind)}; put --output on "
+            f"the run folder {said[0]['run']} of {views[0]['node']} is not seen by {', '.join(blind)}; put --output on "
             "storage that every node mounts at the same path (NFS)"
         )
     return list(dict.fromkeys(view["node"] for view in views))
