@@ -48,6 +48,8 @@ def run_guarded(action: Callable[[], object], *, silent: bool = False, rank: int
             line = " ".join(str(error).split())
             print(f"persianmind: error: {where}{line}", file=sys.stderr, flush=True)
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
     except Exception:
         traceback.print_exc()
         return 1

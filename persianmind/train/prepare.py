@@ -78,14 +78,14 @@ def prepare(recipe: Recipe, run: Path, say: Callable[[str], None], meter: Energy
     return prepared
 
 
-def wait_until_prepared(run: Path, stop_requested: Callable[[], bool]) -> None:
+def wait_until_prepared(run: Path, stop_requested: Callable[[], bool] | None = None) -> None:
     """Blocks until rank 0 has prepared.
 
     Raises:
-        Interrupted: asked to stop, as the launcher does when rank 0 fails.
+        Interrupted: `stop_requested` says so. A launcher ends the process by a signal instead.
     """
     while not (run / MARKER).is_file():
-        if stop_requested():
+        if stop_requested is not None and stop_requested():
             raise Interrupted("stopped while another process prepared the run; run the same command to go on")
         time.sleep(POLL_S)
 

@@ -45,8 +45,3 @@ def plan_stages(recipe: Recipe, rows_by_source: Mapping[str, int]) -> list[Stage
         plans.append(StagePlan(index, stage, steps, first_step))
         first_step += steps
     return plans
-
-
-def locate_step(plans: list[StagePlan], step: int) -> StagePlan | None:
-    """The stage in which the step after `step` finished global steps lies; None when all are done."""
-    return next((plan for plan in plans if step < plan.last_step), None)

@@ -22,7 +22,7 @@ from persianmind.train.progress import Progress
 from persianmind.train.runlog import RunLog
 from persianmind.train.saving import RunCheckpoints
 from persianmind.train.schedule import group_rates
-from persianmind.train.stages import StagePlan, locate_step
+from persianmind.train.stages import StagePlan
 
 if TYPE_CHECKING:
     from persianmind.energy.meter import EnergyMeter
@@ -59,7 +59,7 @@ class Trainer:
             if self.step < plan.last_step:
                 self.train_stage(plan)
             if not self.evaluation.has(plan.stage.name):
-                self._mark(f"evaluate:{plan.stage.name}")
+                self.mark(f"evaluate:{plan.stage.name}")
                 self.evaluation.after(plan.stage.name)
 
     def train_stage(self, plan: StagePlan) -> None:
@@ -67,7 +67,7 @@ class Trainer:
         data = stage_data(self.recipe, plan, self.datasets)
         while self.step < plan.last_step:
             started_s = time.perf_counter()
-            self._mark(plan.stage.name)
+            self.mark(plan.stage.name)
             rates = group_rates(self.recipe, plan.stage, self.step - plan.first_step, plan.steps)
             self.engine.set_rates(rates)
             first = (self.step - plan.first_step) * self.recipe.train.global_batch_rows
@@ -124,7 +124,8 @@ class Trainer:
         tokens = self.step * self.recipe.train.global_batch_rows * self.recipe.data.row_length
         self.checkpoints.save(self.step, stage=plan.stage.name, tokens=tokens)
 
-    def _mark(self, stage: str) -> None:
+    def mark(self, stage: str) -> None:
+        """Tells the energy meter, where this rank has it, what follows."""
         if self.meter is not None:
             self.meter.mark(stage, self.step + 1)
 
@@ -179,8 +180,3 @@ def stage_data(recipe: Recipe, plan: StagePlan, datasets: dict[str, TokenDataset
         block_rows=recipe.data.shuffle_block_rows,
     )
     return StageData(mixture, datasets)
-
-
-def is_finished(plans: list[StagePlan], step: int) -> bool:
-    """Whether every stage is done after `step` optimizer steps."""
-    return locate_step(plans, step) is None

@@ -62,7 +62,6 @@ def test_control_another_start_gives_other_losses(fresh: Path, tiny_run: Launche
         "--output",
         str(fresh),
         "train.learning_rate=4e-3",
-        "stages.0.tokens=4096",
         ranks=2,
     )
     assert other.code == 0, other.text
@@ -74,7 +73,8 @@ def test_sigterm_saves_and_the_same_command_goes_on(fresh: Path, tiny_run: Launc
     stopped = _faulty(fresh, "term:1:6")
     assert stopped.code == 75, stopped.text
     folders = sorted((fresh / "checkpoints").glob("step-*"))
-    assert json.loads((folders[-1] / "manifest.json").read_text())["step"] == 6
+    # The signal came when the ranks had agreed on step 6 already: they stop together at the next one.
+    assert json.loads((folders[-1] / "manifest.json").read_text())["step"] == 7
     again = launch("--recipe", "tiny", "--output", str(fresh), ranks=2)
     assert again.code == 0, again.text
     assert _losses(again) == _losses(tiny_run)

@@ -59,9 +59,7 @@ def test_contradiction_names_both_places(tmp_path: Path) -> None:
     config["train_batch_size"] = 32
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(
-        PersianMindError, match=r"mine.json says train_batch_size=32 .*global_batch_rows"
-    ):
+    with pytest.raises(PersianMindError, match=r"mine.json says train_batch_size=32 .*global_batch_rows"):
         preflight(load_recipe("tiny"), path, tmp_path / "run", 2)
 
 

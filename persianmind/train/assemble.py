@@ -1,0 +1,107 @@
+"""Putting the parts of one run together on one rank: model, data, engine, and what watches them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from persianmind.energy.budget import Budget
+from persianmind.energy.meter import EnergyMeter
+from persianmind.recipe import Recipe
+from persianmind.train.prepare import Prepared
+from persianmind.train.progress import Progress
+from persianmind.train.ranks import Ranks
+from persianmind.train.runlog import RunLog
+
+if TYPE_CHECKING:
+    import torch
+
+    from persianmind.model.adapted import AdaptedModel
+    from persianmind.train.trainer import Trainer
+
+
+def assemble(
+    recipe: Recipe,
+    run: Path,
+    config: dict[str, Any],
+    ranks: Ranks,
+    prepared: Prepared,
+    meter: EnergyMeter | None,
+    budget: Budget,
+    stop: Callable[[], bool],
+) -> Trainer:
+    """Builds everything, prints the arithmetic, runs the self-tests of a fresh run; all ranks together.
+
+    Raises:
+        SelfTestError: the run would not train what it says.
+    """
+    import torch
+
+    from persianmind.data.dataset import TokenDataset
+    from persianmind.plan.arithmetic import describe_run
+    from persianmind.train.engine import Engine
+    from persianmind.train.evaluation import Evaluation
+    from persianmind.train.saving import RunCheckpoints
+    from persianmind.train.selftest import run_self_tests
+    from persianmind.train.stages import plan_stages
+    from persianmind.train.trainer import Trainer, stage_data
+
+    torch.set_num_threads(recipe.train.threads_per_rank or _threads(ranks))
+    torch.manual_seed(recipe.seed + ranks.rank)
+    if meter is not None:
+        meter.mark("start", 0)
+    datasets = {name: TokenDataset(run / "data" / name) for name in prepared.rows_by_source}
+    plans = plan_stages(recipe, prepared.rows_by_source)
+    progress = Progress(active=ranks.rank == 0, steps=plans[-1].last_step)
+    device = _device(ranks)
+    model = _build_model(recipe, run, ranks).to(device)
+    for line in describe_run(recipe, plans, model, ranks.world_size):
+        progress.say(line)
+    if recipe.train.self_tests and not any((run / "checkpoints").glob("step-*")):
+        first_stage = stage_data(recipe, plans[0], datasets)
+        rows = [first_stage.batch([sample]) for sample in range(ranks.world_size)]
+        run_self_tests(model, config, ranks, rows, device, progress.say)
+    engine = Engine(model, config, ranks)
+    return Trainer(
+        recipe=recipe,
+        engine=engine,
+        plans=plans,
+        datasets=datasets,
+        checkpoints=RunCheckpoints(recipe, run, engine, prepared, progress.say),
+        evaluation=Evaluation(recipe, run, engine, progress.say),
+        log=RunLog(run, active=ranks.rank == 0),
+        progress=progress,
+        meter=meter,
+        stop_requested=stop,
+        budget=budget,
+    )
+
+
+def _build_model(recipe: Recipe, run: Path, ranks: Ranks) -> AdaptedModel:
+    """The base is converted or downloaded once a node, by its first rank; the others find it done."""
+    import torch.distributed
+
+    from persianmind.model.adapted import build_adapted
+    from persianmind.model.bases import resolve_base
+    from persianmind.vocab.expansion import load_expansion
+
+    if ranks.local_rank == 0:
+        resolve_base(recipe.base)
+    torch.distributed.barrier()
+    expansion = load_expansion(run / "vocab")
+    pieces = [piece.base_ids for piece in expansion.pieces]
+    return build_adapted(resolve_base(recipe.base), recipe, pieces, expansion.base_vocab)
+
+
+def _device(ranks: Ranks) -> torch.device:
+    import torch
+    from deepspeed.accelerator import get_accelerator
+
+    return torch.device(get_accelerator().device_name(ranks.local_rank))
+
+
+def _threads(ranks: Ranks) -> int:
+    """This rank's fair share of the cores this process may use."""
+    return max(1, len(os.sched_getaffinity(0)) // ranks.local_size)
