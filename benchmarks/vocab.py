@@ -36,7 +36,7 @@ def main() -> None:
     options = _options()
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}
     if options.part:
-        print(json.dumps(measure(options.part, options.text, options.new_tokens, options.quick)))
+        print(json.dumps(measure(options)))
         return
     results = {name: _in_a_process(name, options) for name in BASES}
     rows = list(results[BASES[0]])
@@ -57,6 +57,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--text", nargs="+", default=DEFAULT_TEXT)
     parser.add_argument("--new-tokens", type=int)
     parser.add_argument("--part", choices=BASES, help=argparse.SUPPRESS)
+    parser.add_argument("--no-speed", action="store_true", help="leave out the encoding speed")
     options = parser.parse_args()
     options.new_tokens = options.new_tokens or (2_000 if options.quick else 10_000)
     return options
@@ -65,42 +66,45 @@ def _options() -> argparse.Namespace:
 def _in_a_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, __file__, "--part", name, "--new-tokens", str(options.new_tokens)]
     command += ["--text", *options.text] + (["--quick"] if options.quick else [])
+    command += ["--no-speed"] if options.no_speed else []
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def measure(name: str, uris: Sequence[str], new_tokens: int, quick: bool) -> dict[str, Any]:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Builds one expansion and measures it."""
     from persianmind.vocab.build import build_vocab
     from persianmind.vocab.texts import read_texts
 
-    read = read_texts(uris)
-    limit = 1_500 if quick else None
+    read = read_texts(options.text)
+    limit = 1_500 if options.quick else None
     with tempfile.TemporaryDirectory() as folder:
-        base = make_base(name, Path(folder) / "base")
+        base = make_base(options.part, Path(folder) / "base")
         out = Path(folder) / "out"
         start, cpu = time.monotonic(), time.process_time()
         expansion = build_vocab(
             base,
             lambda: (text for text in islice(read(), limit) if not is_held_out(text)),
             out,
-            new_tokens=new_tokens,
+            new_tokens=options.new_tokens,
         )
         wall_s, cpu_s = time.monotonic() - start, time.process_time() - cpu
         peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         held_out = [text for text in islice(read(), limit) if is_held_out(text)]
+        documents = list(islice(read(), 5_000))
         return {
             "ids": expansion.size,
             "build_s": round(wall_s, 1),
             "build_cpu_s": round(cpu_s, 1),
             "build_peak_gib": round(peak_gib, 2),
-            **compare(base, out, held_out, list(islice(read(), 5_000))),
+            **compare(base, out, held_out, documents),
+            **({} if options.no_speed else speed(base, out, documents)),
         }
 
 
 def compare(base: Path, out: Path, held_out: list[str], documents: list[str]) -> dict[str, Any]:
-    """Differences (all must be 0), fertility and speed of the expanded tokenizer against its base."""
+    """Differences (all must be 0), and fertility, of the expanded tokenizer against its base."""
     from persianmind.vocab.base import open_base
     from persianmind.vocab.foreign import english_prose, foreign_samples
     from persianmind.vocab.gate import Fast
@@ -118,7 +122,6 @@ def compare(base: Path, out: Path, held_out: list[str], documents: list[str]) ->
         "english_sentences": len(english_prose()),
         "english_changed": _changed(old, fast, english_prose()),
         "code_urls_changed": _changed(old, fast, foreign_samples()),
-        **speed(base, out, documents),
     }
 
 

@@ -223,13 +223,13 @@ def test_report_sees_unused_and_unreachable_pieces(
 @pytest.mark.parametrize("name", ["smollm2", "mistral"])
 def test_a_shorter_training_is_the_start_of_a_longer_one(name: str, bases: dict[str, Path]) -> None:
     base = open_base(bases[name])
-    units = read_corpus(base, lambda: iter(package_texts())).units
+    units = read_corpus(base, lambda: iter(package_texts()[:300])).units
     assert prefix(learn_exactly(base, units, 400), 150) == learn_exactly(base, units, 150)
 
 
 def test_plan_arithmetic(smollm2: Path) -> None:
     base = open_base(smollm2)
-    corpus = read_corpus(base, lambda: iter(package_texts()))
+    corpus = read_corpus(base, lambda: iter(package_texts()[:300]))
     shape = ModelShape(hidden=100, body_parameters=10**8, tied=False)
     plan = make_plan(base, corpus, [400, 100], shape, corpus_words=10**6, ranks=4, gpu_gib=8)
     none, few, many = plan.choices
