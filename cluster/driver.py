@@ -45,7 +45,10 @@ def run_driver(request: RunRequest, options: DriverOptions) -> None:
         PersianMindError: a named error of a worker, or a `ClusterError` that says what ended the run.
     """
     _set_environment(options)
-    import ray
+    # First: loaded after Ray has connected, torch's MKL can fail to find itself and ends the process.
+    import torch  # noqa: F401
+
+    import ray  # isort: skip
 
     from cluster.board import start_board
 

@@ -35,14 +35,16 @@ WORTH_RETRYING = (CheckpointWriteError, RunLockedError)
 
 
 def named_errors(failed: Exception) -> dict[int, PersianMindError] | None:
-    """Named errors by rank, or None when some rank ended in another way (killed, lost, a bug)."""
-    failures = getattr(failed, "worker_failures", None)
-    if not failures:
+    """Named errors by rank, or None when a rank was lost or none gave one.
+
+    Beside a rank that ended with a named error others end with broken connections; those say nothing.
+    """
+    failures = getattr(failed, "worker_failures", None) or {}
+    # Only what was raised in our function has `_base_exc`; a dead process or node has none.
+    if not all(hasattr(error, "_base_exc") for error in failures.values()):
         return None
-    causes = {rank: getattr(error, "_base_exc", error) for rank, error in failures.items()}
-    if not all(isinstance(cause, PersianMindError) for cause in causes.values()):
-        return None
-    return causes
+    causes = {rank: error._base_exc for rank, error in failures.items()}
+    return {rank: cause for rank, cause in causes.items() if isinstance(cause, PersianMindError)} or None
 
 
 class Budget(DefaultFailurePolicy):  # type: ignore[misc]

@@ -17,9 +17,11 @@ from ray.train.torch import TorchConfig
 
 from cluster.board import stop_predicate
 from launcher.train import ROOT, run_request
-from persianmind.errors import ClusterError, RunLockedError
+from persianmind.errors import ClusterError, Interrupted, PersianMindError, RunLockedError
+from persianmind.plan.preflight import preflight
+from persianmind.plan.run_folder import claim_run_folder
 from persianmind.train.ranks import Ranks, TorchGroup, prepare_environment, ranks_from_environment
-from persianmind.train.run import RunRequest
+from persianmind.train.run import RunRequest, is_complete
 
 # NFS servers free a dead client's locks after their lease, 90 s by default.
 LOCK_WAIT_S = 120.0
@@ -86,6 +88,7 @@ def train_worker(config: dict[str, Any]) -> None:
     if ranks.rank == 0:
         earlier = ray.get(config["board"].begin.remote(ranks.world_size, nodes))
         print(f"attempt {earlier + 1}: {ranks.world_size} ranks on {', '.join(nodes)}", flush=True)
+    check_first(request, ranks)
     request = dataclasses.replace(request, stop_requested=stop_predicate(config["board"]))
     _run(request, ranks, restarted=earlier > 0)
 
@@ -96,6 +99,26 @@ def localise(request: RunRequest, driver_root: Path) -> RunRequest:
     if path.is_relative_to(driver_root):
         path = ROOT / path.relative_to(driver_root)
     return dataclasses.replace(request, deepspeed_json=path)
+
+
+def check_first(request: RunRequest, ranks: Ranks) -> None:
+    """Rank 0 checks everything and claims the run folder before another node's meter writes into it.
+
+    Raises:
+        PersianMindError: on rank 0, what is wrong; the others raise `Interrupted`.
+    """
+    problem: PersianMindError | None = None
+    if ranks.rank == 0 and not is_complete(request.run, request.recipe):
+        try:
+            preflight(request.recipe, request.deepspeed_json, request.run, ranks.world_size)
+            claim_run_folder(request.run, request.recipe)
+        except PersianMindError as error:
+            problem = error
+    said = TorchGroup(ranks, own=ranks.world_size > 1).all_gather(problem is None)
+    if problem is not None:
+        raise problem
+    if not all(said):
+        raise Interrupted("rank 0 found a mistake and says which")
 
 
 def _run(request: RunRequest, ranks: Ranks, *, restarted: bool) -> None:
@@ -140,8 +163,8 @@ def check_shared(run: Path, ranks: Ranks, wait_s: float = SHARED_WAIT_S) -> list
         raise ClusterError(f"{said[0]['problem']}; give an --output that every node can write")
     if blind := list(dict.fromkeys(view["node"] for view in views if not view["seen"])):
         raise ClusterError(
-            f"the run folder {said[0]['run']} of {views[0]['node']} is not seen by {', '.join(blind)}; put --output on "
-            "storage that every node mounts at the same path (NFS)"
+            f"the run folder {said[0]['run']} of {views[0]['node']} is not seen by {', '.join(blind)}; put "
+            "--output on storage that every node mounts at the same path (NFS)"
         )
     return list(dict.fromkeys(view["node"] for view in views))
 

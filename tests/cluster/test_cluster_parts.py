@@ -213,6 +213,10 @@ def test_policies_tell_mistakes_from_lost_workers() -> None:
     from cluster.policies import named_errors
 
     mistake = SimpleNamespace(worker_failures={0: SimpleNamespace(_base_exc=RecipeError("x"))})
+    broken = SimpleNamespace(_base_exc=RuntimeError("Connection closed by peer"))
+    beside = SimpleNamespace(worker_failures={0: mistake.worker_failures[0], 1: broken})
+    assert list(named_errors(beside) or {}) == [0]
+    assert named_errors(SimpleNamespace(worker_failures={1: broken})) is None
     lost = SimpleNamespace(
         worker_failures={0: SimpleNamespace(_base_exc=RecipeError("x")), 1: RuntimeError("gone")}
     )
