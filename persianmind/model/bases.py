@@ -66,7 +66,7 @@ def resolve_base(base: str) -> Path:
     check_base(base)
     scheme, _, name = base.rpartition("://")
     if scheme == "package":
-        return _made_once(f"{name}-hf", lambda folder: _convert_gguf(name, folder))
+        return _made_once(f"{name}-bf16", lambda folder: _convert_gguf(name, folder))
     if scheme == "random":
         return _made_once(f"random-{name}-{RANDOM_VOCAB}", lambda folder: _make_random(name, folder))
     if Path(base).is_dir():
@@ -107,6 +107,7 @@ def _convert_gguf(name: str, folder: Path) -> None:
     `save_pretrained` refuses a model loaded from GGUF, so its weights move into a fresh one.
     """
     import torch
+    from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     distribution, package, file = GGUF_PACKAGES[name]
@@ -118,7 +119,13 @@ def _convert_gguf(name: str, folder: Path) -> None:
     fresh = AutoModelForCausalLM.from_config(type(loaded.config)(**tree))
     fresh.load_state_dict(loaded.state_dict())
     fresh.to(torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
+    # The GGUF says `pre = smollm`, which transformers' reader does not know: the model was trained with one
+    # token a digit before byte-level splitting.
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.save_pretrained(folder)
 
 
 def _make_random(name: str, folder: Path) -> None:

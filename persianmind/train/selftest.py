@@ -70,7 +70,7 @@ def check_isolation(model: AdaptedModel, row: Batch, device: torch.device) -> fl
     ids = torch.from_numpy(row["input_ids"][:, :64].copy()).to(device)
     half = ids.shape[1] // 2
     changed = ids.clone()
-    changed[:, :half] = ids[:, :half].flip(1).roll(1, dims=1) + (ids[:, :half] < 100).long()
+    changed[:, :half] = (ids[:, :half] + 1) % model.input_table.base_vocab
     packed = torch.cat([torch.arange(half), torch.arange(ids.shape[1] - half)]).unsqueeze(0).to(device)
     unbroken = torch.arange(ids.shape[1]).unsqueeze(0).to(device)
 
