@@ -21,8 +21,9 @@ from persianmind.errors import ClusterError, PersianMindError
 from persianmind.train.run import RunRequest
 
 POLL_S = 2.0
-# Ray's own default is 60 s; a placement that cannot be had now is tried again with what is there.
-GROUP_START_TIMEOUT_S = 20
+# Ray's own default is 60 s. Workers are placed at once where there is room; after a node's death Ray first
+# asks for as many as before, and only when this is over for as many as there are.
+GROUP_START_TIMEOUT_S = 10
 OBJECT_STORE_BYTES = 100_000_000  # training moves nothing through Ray's object store
 ERROR_CHARACTERS = 500
 

@@ -25,9 +25,11 @@ BIN = Path(sys.executable).parent
 WORKER = "ray::RayTrainWo"  # the process name is cut at 15 characters
 # The self-tests before step 1 have tests of their own; here every attempt would do them again.
 TINY = ("--recipe", "tiny")
-FAST = "train.self_tests=false"
-# 60 steps in the first stage, long enough to be hit by several kills; 72 in all.
-LONGER = "stages.0.tokens=61440"
+# One thread a rank: two spin against each other when the machine is busy.
+FAST = ("train.self_tests=false", "train.threads_per_rank=1")
+# 36 steps in the first stage, long enough to be hit by a kill; 48 in all.
+LONGER = "stages.0.tokens=36864"
+LONGER_STEPS = 48
 
 
 def environment(**more: str) -> dict[str, str]:

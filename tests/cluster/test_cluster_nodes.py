@@ -20,6 +20,7 @@ from cluster_helpers import (
     BIN,
     FAST,
     LONGER,
+    LONGER_STEPS,
     TINY,
     assert_complete,
     end_family,
@@ -81,7 +82,7 @@ class Machines:
 
     def submit(self, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
         """submit.py on the head, over its loopback dashboard."""
-        flags = (*arguments[:-2], "--address", DASHBOARD, *arguments[-2:])
+        flags = ("--address", DASHBOARD, *arguments)
         return start(*flags, env=self.env(), log=log, prefix=tuple(namespaces.inside(0)))
 
 
@@ -101,7 +102,7 @@ def machines() -> Iterator[Machines]:
 
 def test_a_node_is_lost_and_the_job_ends_on_the_other(machines: Machines, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
-    flags = (*TINY, "--output", str(run), "--cpu-workers", "2", "--min-workers", "1", FAST, LONGER)
+    flags = (*TINY, "--output", str(run), "--cpu-workers", "2", "--min-workers", "1", *FAST, LONGER)
     process = machines.submit(*flags, log=log)
     try:
         wait_for(lambda: step_of(run) >= 10, 180, process)
@@ -113,11 +114,12 @@ def test_a_node_is_lost_and_the_job_ends_on_the_other(machines: Machines, tmp_pa
         end_family(process)
     text = log.read_text()
     assert "attempt 2: 1 ranks on" in text and "resharded from 2 to 1 ranks" in text
-    assert_complete(run, 72)
+    assert_complete(run, LONGER_STEPS)
     first = min(
         t for line in metrics(run) if (t := datetime.fromisoformat(line["time"]).timestamp()) > lost_s + 1
     )
     print(f"time lost by the node's death: {first - lost_s:.1f} s")
+    assert first - lost_s < 150
     ledger = read_ledger(run)
     nodes = [node for node in ledger.nodes if node.endswith((".2", ".3"))]
     assert len(nodes) == 2, ledger.nodes
@@ -129,7 +131,7 @@ def test_a_node_is_lost_and_the_job_ends_on_the_other(machines: Machines, tmp_pa
 @pytest.mark.long
 def test_a_node_that_comes_back_is_waited_for(machines: Machines, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
-    flags = (*TINY, "--output", str(run), "--cpu-workers", "2", FAST, LONGER)
+    flags = (*TINY, "--output", str(run), "--cpu-workers", "2", *FAST, LONGER)
     process = machines.submit(*flags, log=log)
     try:
         wait_for(lambda: step_of(run) >= 10, 180, process)
@@ -141,7 +143,7 @@ def test_a_node_that_comes_back_is_waited_for(machines: Machines, tmp_path: Path
     finally:
         end_family(process)
     assert log.read_text().count("2 ranks on") >= 2
-    assert_complete(run, 72)
+    assert_complete(run, LONGER_STEPS)
 
 
 @pytest.mark.long
@@ -151,7 +153,7 @@ def test_a_folder_only_one_node_has_is_found_before_step_1(machines: Machines, t
     shared.mkdir()
     machines.start(2, before=f"mount -t tmpfs none {shared}")
     log = tmp_path / "log"
-    flags = (*TINY, "--output", str(shared / "run"), "--cpu-workers", "2", FAST, LONGER)
+    flags = (*TINY, "--output", str(shared / "run"), "--cpu-workers", "2", *FAST, LONGER)
     process = machines.submit(*flags, log=log)
     try:
         assert process.wait(180) == 2, log.read_text()[-4000:]
