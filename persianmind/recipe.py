@@ -170,7 +170,6 @@ class Stage(Section):
 class Evaluate(Section):
     """What is measured after every stage."""
 
-    batch_rows: Count = 1
     prompts: list[str] = []
     max_new_tokens: Count = 64
 

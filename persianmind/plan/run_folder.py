@@ -12,7 +12,7 @@ from persianmind.recipe_file import dump_recipe, load_recipe
 
 RECIPE = "recipe.yaml"
 # Sections that change nothing about what is trained: they may differ when a run is taken up again.
-FREE_SECTIONS = {"checkpoint", "energy", "export"}
+FREE_SECTIONS = {"checkpoint", "energy", "evaluate", "export"}
 
 
 def check_run_folder(run: Path, recipe: Recipe) -> None:

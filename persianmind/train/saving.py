@@ -15,6 +15,7 @@ from persianmind.checkpoint.loading import load_verified
 from persianmind.checkpoint.store import Checkpoint, CheckpointStore
 from persianmind.errors import CheckpointError
 from persianmind.files import hash_text
+from persianmind.plan.run_folder import FREE_SECTIONS
 from persianmind.recipe import Recipe
 from persianmind.train.engine import Engine
 from persianmind.train.prepare import Prepared
@@ -38,7 +39,7 @@ class RunCheckpoints:
         self.engine = engine
         self.say = say
         self.identity = {
-            "recipe_hash": hash_text(recipe.model_dump_json(exclude={"checkpoint", "energy", "export"})),
+            "recipe_hash": hash_text(recipe.model_dump_json(exclude=FREE_SECTIONS)),
             "base_fingerprint": prepared.base_fingerprint,
             "tokenizer_fingerprint": prepared.tokenizer_fingerprint,
         }
