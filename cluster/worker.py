@@ -108,10 +108,11 @@ def check_first(request: RunRequest, ranks: Ranks) -> None:
         PersianMindError: on rank 0, what is wrong; the others raise `Interrupted`.
     """
     problem: PersianMindError | None = None
-    if ranks.rank == 0 and not is_complete(request.run, request.recipe):
+    if ranks.rank == 0:
         try:
-            preflight(request.recipe, request.deepspeed_json, request.run, ranks.world_size)
-            claim_run_folder(request.run, request.recipe)
+            if not is_complete(request.run, request.recipe):
+                preflight(request.recipe, request.deepspeed_json, request.run, ranks.world_size)
+                claim_run_folder(request.run, request.recipe)
         except PersianMindError as error:
             problem = error
     said = TorchGroup(ranks, own=ranks.world_size > 1).all_gather(problem is None)
