@@ -108,10 +108,9 @@ def _connected(options: DriverOptions) -> Iterator[None]:
             )
         else:
             context = ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **common)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(
-            f"cannot connect to Ray: {_one_line(error)}; is `ray start` running here?"
-        ) from None
+    except Exception as error:  # Ray raises a bare Exception when its own processes do not come up
+        fix = "is the machine overloaded?" if options.local else "is `ray start` running here?"
+        raise ClusterError(f"cannot connect to Ray: {_one_line(error)}; {fix}") from None
     try:
         check_dashboard(context.dashboard_url or "", authenticated=_authenticated())
         yield
