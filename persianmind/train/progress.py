@@ -68,7 +68,7 @@ class Progress:
         left_s = int(per_step_s * (self.steps - values["step"]))
         parts = [
             f"{values['stage']:<12} step {values['step']}/{self.steps}",
-            f"loss {values['loss']:.4f}",
+            "loss not finite" if values["loss"] is None else f"loss {values['loss']:.4f}",
             f"{values['tokens_per_s']:,.0f} tokens/s",
             f"{left_s // 60}:{left_s % 60:02d} left",
         ]

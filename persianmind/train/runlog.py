@@ -69,7 +69,8 @@ class RunLog:
 
             self._writer = SummaryWriter(log_dir=str(self.run / "tensorboard"))
         for name in ("loss", "learning_rate", "grad_norm", "tokens_per_s"):
-            self._writer.add_scalar(name, values[name], values["step"])
+            if values[name] is not None:  # a loss that was not finite
+                self._writer.add_scalar(name, values[name], values["step"])
 
 
 def read_results(run: Path) -> dict[str, Any]:
