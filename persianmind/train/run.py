@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ from typing import TYPE_CHECKING, Literal
 from persianmind.checkpoint.lock import RunLock
 from persianmind.energy.budget import Budget
 from persianmind.energy.meter import EnergyMeter
-from persianmind.errors import CheckpointError
-from persianmind.plan.run_folder import claim_run_folder, same_recipe
+from persianmind.errors import CheckpointError, Interrupted
+from persianmind.plan.run_folder import RECIPE, claim_run_folder, same_recipe
 from persianmind.recipe import Recipe
 from persianmind.train.assemble import assemble
 from persianmind.train.deepspeed_config import resolve_deepspeed_config
-from persianmind.train.prepare import prepare, read_prepared, wait_until_prepared
+from persianmind.train.prepare import POLL_S, prepare, read_prepared, wait_until_prepared
 from persianmind.train.ranks import Ranks, start_distributed
 from persianmind.train.runlog import read_results
 
@@ -53,6 +54,8 @@ def run_training(request: RunRequest, ranks: Ranks) -> None:
         if ranks.rank == 0:
             stack.enter_context(RunLock(request.run))
             claim_run_folder(request.run, request.recipe)
+        elif ranks.local_rank == 0:
+            _wait_until_claimed(request)
         budget = Budget.of(request.recipe.energy, request.run)
         if ranks.local_rank == 0:
             meter = EnergyMeter(request.run, node=ranks.node, options=request.recipe.energy)
@@ -72,6 +75,18 @@ def run_training(request: RunRequest, ranks: Ranks) -> None:
             from persianmind.train.finish import finish_run
 
             finish_run(request.recipe, request.run, model, meter, _say)
+
+
+def _wait_until_claimed(request: RunRequest) -> None:
+    """On another node: its meter must not write into a folder that rank 0 has still to check and claim.
+
+    Raises:
+        Interrupted: a stop was asked for meanwhile.
+    """
+    while not (request.run / RECIPE).is_file():
+        if request.stop_requested is not None and request.stop_requested():
+            raise Interrupted("stopped before rank 0 had the run folder; run the same command to go on")
+        time.sleep(POLL_S)
 
 
 def _train(request: RunRequest, trainer: Trainer) -> AdaptedModel:
