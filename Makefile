@@ -43,7 +43,7 @@ bench: setup
 
 # The long fault runs; the short ones are part of `make test`.
 faults: setup
-	$(BIN)/python -m pytest -m 'long or not long' tests/faults tests/checkpoint
+	PERSIANMIND_LONG_TESTS=1 $(BIN)/python -m pytest tests/faults tests/checkpoint tests/cluster
 
 clean:
 	rm -rf $(VENV) runs

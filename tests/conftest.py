@@ -33,3 +33,12 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, so that anything written by mistake is seen."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long fault runs are for `make faults`, `-m long` or PERSIANMIND_LONG_TESTS=1."""
+    if "long" in config.option.markexpr or os.environ.get("PERSIANMIND_LONG_TESTS") == "1":
+        return
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.skip(reason="long fault run; PERSIANMIND_LONG_TESTS=1 runs it"))

@@ -36,7 +36,7 @@ from persianmind.energy.ledger import read_ledger
 
 REASON = namespaces.unavailable()
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(REASON is not None, reason=REASON or ""),
 ]
 DASHBOARD = "http://127.0.0.1:8265"  # of the head's own loopback

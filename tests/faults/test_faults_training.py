@@ -91,6 +91,7 @@ def test_another_number_of_ranks_goes_on_with_the_same_samples(fresh: Path, tiny
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
 
 
+@pytest.mark.long
 def test_nan_on_one_rank_is_skipped_by_all_then_ends_the_run_with_the_checkpoint_kept(fresh: Path) -> None:
     ended = _faulty(fresh, "nan:1:6")  # the budget is 3 in a row
     assert ended.code != 0
