@@ -118,7 +118,10 @@ class Train(Section):
     """The optimizer step. `global_batch_rows` rows make one step, whatever the number of ranks.
 
     `precision: auto` is bf16 where the hardware multiplies it and fp32 elsewhere; optimizer states and the
-    masters of what is trained are fp32 either way.
+    masters of what is trained are fp32 either way. `spike_sigma`: leave out a step whose loss or gradient
+    norm lies so many standard deviations above the mean of the last `spike_window` steps (6 is a good
+    value). `compile`: torch.compile of each decoder layer. `attention: flash_attention_2` needs the package
+    flash-attn and falls back to sdpa, saying so, where it is missing. `trackers` beside TensorBoard.
     """
 
     global_batch_rows: Count = 64
@@ -137,6 +140,11 @@ class Train(Section):
     gradient_checkpointing: Literal["off", "full"] | Count = "full"
     loss_chunk_tokens: Count = 512
     nonfinite_budget: int = Field(default=3, ge=0)
+    spike_sigma: Positive | None = None
+    spike_window: Annotated[int, Field(ge=2)] = 128
+    compile: bool = False
+    attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
+    trackers: list[Literal["wandb", "trackio"]] = []
     self_tests: bool = True
     threads_per_rank: Count | None = None
 
@@ -150,7 +158,11 @@ class Checkpoint(Section):
 
 
 class Stage(Section):
-    """One step of the curriculum. Length in `tokens` (of packed rows) or in `epochs` of its data."""
+    """One step of the curriculum. Length in `tokens` (of packed rows) or in `epochs` of its data.
+
+    `plateau_steps`: the stage ends early once the mean loss of so many steps is not lower than that of as
+    many before by the share `plateau_min_gain`; meant for a first stage that trains the new rows alone.
+    """
 
     name: Name
     sources: dict[Name, Positive] = Field(min_length=1)
@@ -159,6 +171,8 @@ class Stage(Section):
     learning_rate: Positive | None = None
     rows_learning_rate: Positive | None = None
     trained: list[Literal["adapters", "rows"]] = Field(default=["adapters", "rows"], min_length=1)
+    plateau_steps: Count | None = None
+    plateau_min_gain: Share = 0.005
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

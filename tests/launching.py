@@ -26,6 +26,12 @@ class Launched:
     text: str
     seconds: float
     run: Path
+    port: int = 0
+
+    @property
+    def shared_buffers(self) -> list[Path]:
+        """What its ranks left in the machine's shared memory: 67 MB each."""
+        return list(Path("/dev/shm").glob(f"deepspeed_allreduce_buffer_*_{self.port}_*"))
 
     @property
     def errors(self) -> list[str]:
@@ -72,8 +78,9 @@ def launch(
 ) -> Launched:
     """Runs launcher/train.py (or a test's own entry) to its end; reads `--output` back from the arguments."""
     started_s = time.monotonic()
+    port = free_port()
     done = subprocess.run(
-        command(arguments, ranks=ranks, script=script),
+        command(arguments, ranks=ranks, script=script, port=port),
         env={**os.environ, "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT), **(environment or {})},
         cwd=cwd or ROOT,
         stdout=subprocess.PIPE,
@@ -84,7 +91,7 @@ def launch(
         check=False,
     )
     output = arguments[arguments.index("--output") + 1] if "--output" in arguments else "runs/none"
-    return Launched(done.returncode, done.stdout, time.monotonic() - started_s, Path(output))
+    return Launched(done.returncode, done.stdout, time.monotonic() - started_s, Path(output), port)
 
 
 def free_port() -> int:

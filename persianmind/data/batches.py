@@ -43,3 +43,14 @@ class StageData:
         """Tokens of documents in these samples (padding not counted). Reads no tokens."""
         places = [self.mixture.locate(sample) for sample in sample_ids]
         return sum(self.datasets[source].useful_tokens(row) for source, row in places)
+
+    def characters(self, sample_ids: Sequence[int]) -> float | None:
+        """Characters of text behind these samples, by each source's mean a token; None for older shards."""
+        total = 0.0
+        for sample in sample_ids:
+            source, row = self.mixture.locate(sample)
+            manifest = self.datasets[source].manifest
+            if manifest.characters is None:
+                return None
+            total += self.datasets[source].useful_tokens(row) * manifest.characters / manifest.tokens
+        return total

@@ -226,6 +226,7 @@ class _Build:
         self.counts["documents"] += 1
         self.counts["documents_cut"] += len(pieces) > 1
         self.counts["tokens_in"] += len(document.tokens)
+        self.counts["characters"] += document.characters
         for piece in pieces:
             self.closed.extend(self.packer.add(piece))
         return None
@@ -293,6 +294,7 @@ class _Build:
             rows=rows,
             tokens=self.counts["tokens"],
             targets=self.counts["targets"],
+            characters=self.counts["characters"],
             fill=self.counts["tokens"] / (rows * row_length),
             documents=self.counts["documents"],
             documents_cut=self.counts["documents_cut"],

@@ -48,7 +48,8 @@ class Manifest(_Closed):
 
     tokens: token places filled; documents_cut: documents longer than a row (cut into pieces, nothing lost);
     tokens_lost: tokens of kept documents that are in no row, measured; fill: tokens / (rows x row_length);
-    targets: tokens that are loss targets; rejected: bad rows by reason; taken: rows by quality filter.
+    targets: tokens that are loss targets; characters: of the kept documents' text; rejected: bad rows by
+    reason; taken: rows by quality filter.
     """
 
     format: Literal[1] = 1
@@ -66,6 +67,7 @@ class Manifest(_Closed):
     rows: int
     tokens: int
     targets: int
+    characters: int | None = None
     fill: float
     documents: int
     documents_cut: int

@@ -36,6 +36,7 @@ class Tokenised:
 
     place: str
     sample: str
+    characters: int
     fingerprint: int
     tokens: Tokens
     targets: npt.NDArray[np.bool_] | None
@@ -103,7 +104,9 @@ class Preparer:
         if quality.enabled and quality.near_duplicates:
             near = near_signature("\n".join(document.texts))
         fingerprint = text_fingerprint(*document.texts)
-        return Tokenised(document.place, document.texts[0][:160], fingerprint, tokens, targets, near)
+        characters = sum(map(len, document.texts))
+        sample = document.texts[0][:160]
+        return Tokenised(document.place, sample, characters, fingerprint, tokens, targets, near)
 
     def _tokenise(
         self, documents: list[Document | Dialogue]

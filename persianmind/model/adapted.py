@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,10 @@ def adapt(
 def _load(base: Path, recipe: Recipe) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {"dtype": DTYPES[recipe.train.precision], "attn_implementation": "sdpa"}
+    options: dict[str, Any] = {
+        "dtype": DTYPES[recipe.train.precision],
+        "attn_implementation": attention_implementation(recipe.train.attention),
+    }
     if recipe.train.quantize == "nf4":
         from transformers import BitsAndBytesConfig
 
@@ -116,6 +120,19 @@ def _load(base: Path, recipe: Recipe) -> nn.Module:
     except (OSError, ValueError) as error:
         raise BaseModelError(f"base {base}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
     return model
+
+
+def attention_implementation(asked: str) -> str:
+    """`asked`, or "sdpa" where flash-attn is asked for and cannot run here."""
+    has_flash = importlib.util.find_spec("flash_attn") is not None and torch.cuda.is_available()
+    return asked if asked == "sdpa" or has_flash else "sdpa"
+
+
+def compile_layers(model: AdaptedModel) -> None:
+    """torch.compile of every decoder layer in place: equal layers share one compilation, names stay."""
+    decoder: Any = model.causal_lm.get_decoder()  # type: ignore[operator]
+    for layer in decoder.layers:
+        layer.compile()
 
 
 def _split_tables(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from persianmind.errors import MachineError
@@ -28,8 +30,23 @@ def preflight(recipe: Recipe, deepspeed_json: Path, run: Path, world_size: int) 
     check_base(recipe.base)
     check_sources(recipe.sources)
     check_usable(recipe, recipe.stage_sources())
+    check_trackers(recipe.train.trackers)
     check_compiler()
     check_disk_room(run, needed_bytes(recipe))
+
+
+def check_trackers(names: Iterable[str]) -> None:
+    """Looks for the packages of the trackers without importing them.
+
+    Raises:
+        MachineError: one is not installed.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise MachineError(
+                f"train.trackers names {name}, which is not installed: pip install {name}, or take it out of "
+                "the list"
+            )
 
 
 def check_compiler() -> None:

@@ -14,6 +14,7 @@ from persianmind.train.prepare import Prepared
 from persianmind.train.progress import Progress
 from persianmind.train.ranks import Ranks
 from persianmind.train.runlog import RunLog
+from persianmind.train.trackers import make_trackers
 
 if TYPE_CHECKING:
     import torch
@@ -40,9 +41,12 @@ def assemble(
     import torch
 
     from persianmind.data.dataset import TokenDataset
+    from persianmind.model.adapted import attention_implementation, compile_layers
     from persianmind.plan.arithmetic import describe_run
     from persianmind.train.engine import Engine
     from persianmind.train.evaluation import Evaluation
+    from persianmind.train.history import History
+    from persianmind.train.metrics import StepMetrics
     from persianmind.train.saving import RunCheckpoints
     from persianmind.train.selftest import run_self_tests
     from persianmind.train.stages import plan_stages
@@ -57,6 +61,11 @@ def assemble(
     progress = Progress(active=ranks.rank == 0, steps=plans[-1].last_step)
     device = _device(ranks)
     model = _build_model(recipe, run, ranks).to(device)
+    if recipe.train.attention != attention_implementation(recipe.train.attention):
+        progress.say("attention: flash-attn cannot run here; sdpa is used instead")
+    if recipe.train.compile:
+        progress.say("compile: the first steps are slow")
+        compile_layers(model)
     for line in describe_run(recipe, plans, model, ranks.world_size):
         progress.say(line)
     if recipe.train.self_tests and not any((run / "checkpoints").glob("step-*")):
@@ -71,12 +80,20 @@ def assemble(
         datasets=datasets,
         checkpoints=RunCheckpoints(recipe, run, engine, prepared, progress.say),
         evaluation=Evaluation(recipe, run, engine, progress.say),
-        log=RunLog(run, active=ranks.rank == 0),
+        log=_run_log(recipe, run, ranks),
+        metrics=StepMetrics(recipe, engine),
+        history=History(recipe.train, recipe.stages),
         progress=progress,
         meter=meter,
         stop_requested=stop,
         budget=budget,
     )
+
+
+def _run_log(recipe: Recipe, run: Path, ranks: Ranks) -> RunLog:
+    if ranks.rank != 0:
+        return RunLog(run, active=False)
+    return RunLog(run, active=True, trackers=make_trackers(recipe, run))
 
 
 def _build_model(recipe: Recipe, run: Path, ranks: Ranks) -> AdaptedModel:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +23,17 @@ FLAG_LEVELS = 3  # what ranks can tell each other at a step: 0 nothing, 1 stop a
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one optimizer step did, the same on every rank; `loss` is the mean over all targets, in nats."""
+    """What one optimizer step did, the same on every rank; `loss` is the mean over all targets, in nats.
+
+    `grad_norm`: before clipping; inf or nan where a gradient was. `vetoed`: finite, but left out on request.
+    """
 
     loss: float
     target_tokens: int
     grad_norm: float
     applied: bool
     flags: int
+    vetoed: bool = False
 
 
 def quiet_deepspeed() -> None:
@@ -73,25 +78,36 @@ class Engine:
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = rates[group["name"]]
 
-    def step(self, micro_batches: Sequence[Batch], flags: int = 0) -> StepResult:
+    def step(
+        self,
+        micro_batches: Sequence[Batch],
+        flags: int = 0,
+        veto: Callable[[float, float], bool] | None = None,
+    ) -> StepResult:
         """One optimizer step over this rank's micro-batches; the loss is normalised by all ranks' targets.
 
         Gradients are summed in fp32 over the micro-batches and reduced over the ranks once. `flags` (below
-        FLAG_LEVELS) is combined by maximum over the ranks, free of an extra exchange.
+        FLAG_LEVELS) is combined by maximum over the ranks, free of an extra exchange. `veto(loss, grad_norm)`
+        is asked before the weights move, with the same numbers on every rank.
         """
         local_targets = sum(int((batch["labels"] >= 0).sum()) for batch in micro_batches)
         total_targets, any_flags = self._agree(local_targets, flags)
         self.deepspeed.train()
         # ZeRO averages over ranks; times world_size makes it the sum, and the sum over targets the mean.
         local_sum = self.accumulate(micro_batches, scale=self.ranks.world_size / max(1, total_targets))
-        self.apply()
-        return StepResult(
-            loss=self._sum_over_ranks(local_sum) / max(1, total_targets),
-            target_tokens=total_targets,
-            grad_norm=float(self.deepspeed.get_global_grad_norm() or 0.0),
-            applied=bool(self.deepspeed.was_step_applied()),
-            flags=any_flags,
-        )
+        loss = self._sum_over_ranks(local_sum) / max(1, total_targets)
+        norm = float(self.deepspeed.optimizer.scaled_global_norm()) if veto is not None else None
+        vetoed = bool(norm is not None and norm >= 0 and veto is not None and veto(loss, norm))
+        if vetoed or not math.isfinite(loss):
+            self._leave_out()
+        else:
+            self.apply()
+        if norm is None:
+            norm = float(self.deepspeed.get_global_grad_norm() or 0.0)
+        applied = bool(self.deepspeed.was_step_applied())
+        # DeepSpeed gives -1 for a norm that is no number.
+        norm = norm if norm >= 0 and (applied or vetoed) else math.inf
+        return StepResult(loss, total_targets, norm, applied, any_flags, vetoed)
 
     def accumulate(self, micro_batches: Sequence[Batch], scale: float) -> Tensor:
         """Gradients of `scale` times this rank's summed loss, reduced over the ranks once at the end.
@@ -113,6 +129,17 @@ class Engine:
         self.deepspeed.step()
         if self.deepspeed.global_steps != before + 1:
             raise RuntimeError("DeepSpeed did not count the step: the accumulation boundary was lost")
+
+    def _leave_out(self) -> None:
+        """Counts the step but drops its gradients: DeepSpeed's own path for an overflow, taken on purpose."""
+        optimizer = self.deepspeed.optimizer
+        checks, check = optimizer.check_grad_overflow, optimizer.check_overflow
+        optimizer.check_grad_overflow = True
+        optimizer.check_overflow = lambda **_: setattr(optimizer, "overflow", True)
+        try:
+            self.apply()
+        finally:
+            optimizer.check_grad_overflow, optimizer.check_overflow = checks, check
 
     @torch.no_grad()
     def summed_loss(self, batches: Iterable[Batch], *, base_rows_only: bool = False) -> float:

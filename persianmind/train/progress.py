@@ -32,13 +32,13 @@ class Progress:
         else:
             print(message, flush=True)
 
-    def step(self, values: dict[str, Any]) -> None:
-        """Shows one optimizer step (a metrics line)."""
+    def step(self, values: dict[str, Any], budget: str = "") -> None:
+        """Shows one optimizer step (a metrics line); `budget`: what of an energy budget is used."""
         if not self.active:
             return
         if self._first_step is None:
             self._first_step, self._started_s = values["step"] - 1, time.monotonic() - values["seconds"]
-        text = self._text(values)
+        text = self._text(values) + (f"  {budget}" if budget else "")
         if self._live is not None:
             self._live.update(self._task, completed=values["step"], description=text)
             return

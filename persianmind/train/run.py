@@ -123,8 +123,7 @@ def _resume(request: RunRequest, trainer: Trainer) -> None:
             raise CheckpointError(f"--resume must: {request.run}/checkpoints holds no checkpoint")
         trainer.log.rewind(0)
         return
-    trainer.checkpoints.restore(checkpoint)
-    trainer.step = checkpoint.step
+    trainer.restore(checkpoint)
     trainer.log.rewind(checkpoint.step)
     trainer.progress.say(f"resuming from {checkpoint.path} at step {checkpoint.step}")
     if trainer.meter is not None:

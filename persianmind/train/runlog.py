@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from persianmind.errors import PersianMindError
 from persianmind.files import read_json, write_json, write_text
+from persianmind.train.trackers import Tracker
 
 METRICS = "metrics.jsonl"
 DISCARDED = "metrics.discarded.jsonl"
@@ -22,9 +24,10 @@ class RunLog:
     to metrics.discarded.jsonl, so metrics.jsonl always holds each step once.
     """
 
-    def __init__(self, run: Path, *, active: bool) -> None:
+    def __init__(self, run: Path, *, active: bool, trackers: Sequence[Tracker] = ()) -> None:
         self.run = run
         self.active = active
+        self.trackers = trackers
         self._writer: Any = None
 
     def rewind(self, step: int) -> None:
@@ -42,12 +45,14 @@ class RunLog:
             write_text(path, "".join(line + "\n" for line in kept))
 
     def metric(self, values: dict[str, Any]) -> None:
-        """Appends one line and, where tensorboard is installed, the scalars of it."""
+        """Appends one line; then the same to TensorBoard files and trackers."""
         if not self.active:
             return
         with (self.run / METRICS).open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(values, ensure_ascii=False) + "\n")
         self._tensorboard(values)
+        for tracker in self.trackers:
+            tracker.log(values)
 
     def flush(self) -> None:
         """Makes what was logged durable; called before every checkpoint commits."""
@@ -59,9 +64,11 @@ class RunLog:
             self._writer.flush()
 
     def close(self) -> None:
-        """Ends the TensorBoard file."""
+        """Ends the TensorBoard file and the trackers."""
         if self._writer is not None:
             self._writer.close()
+        for tracker in self.trackers:
+            tracker.finish()
 
     def _tensorboard(self, values: dict[str, Any]) -> None:
         if self._writer is None:

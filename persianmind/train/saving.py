@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class RunCheckpoints:
         # The background thread talks on a process group of its own, beside the gradients' one.
         self.saver = BackgroundSaver(self.store, TorchGroup(engine.ranks, own=True))
 
-    def save(self, step: int, *, stage: str, tokens: int) -> None:
+    def save(self, step: int, *, stage: str, tokens: int, history: Mapping[str, Any]) -> None:
         """Snapshots now and writes while training goes on; waits for the save before it, if one runs.
 
         Raises:
@@ -67,6 +67,7 @@ class RunCheckpoints:
             "stage": stage,
             "tokens": tokens,
             "next_sample": step,
+            "history": dict(history),
             "versions": package_versions(),
         }
 

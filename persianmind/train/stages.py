@@ -25,8 +25,12 @@ class StagePlan:
         return self.first_step + self.steps
 
 
-def plan_stages(recipe: Recipe, rows_by_source: Mapping[str, int]) -> list[StagePlan]:
+def plan_stages(
+    recipe: Recipe, rows_by_source: Mapping[str, int], ended: Mapping[str, int] | None = None
+) -> list[StagePlan]:
     """Lengths in optimizer steps, rounded up: `tokens` counts packed positions, `epochs` rows of its data.
+
+    ended: stages that ended before their time, with their length in steps.
 
     Raises:
         RecipeError: a stage's source has no rows.
@@ -41,7 +45,7 @@ def plan_stages(recipe: Recipe, rows_by_source: Mapping[str, int]) -> list[Stage
             rows = math.ceil(stage.tokens / recipe.data.row_length)
         else:
             rows = math.ceil((stage.epochs or 0) * sum(rows_by_source[name] for name in stage.sources))
-        steps = max(1, math.ceil(rows / batch_rows))
+        steps = (ended or {}).get(stage.name) or max(1, math.ceil(rows / batch_rows))
         plans.append(StagePlan(index, stage, steps, first_step))
         first_step += steps
     return plans

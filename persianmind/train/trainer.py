@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from persianmind.data.batches import StageData
@@ -18,13 +15,16 @@ from persianmind.errors import Interrupted, NonFiniteError
 from persianmind.recipe import Recipe
 from persianmind.train.engine import Engine, StepResult
 from persianmind.train.evaluation import Evaluation
+from persianmind.train.history import History
+from persianmind.train.metrics import StepMetrics
 from persianmind.train.progress import Progress
 from persianmind.train.runlog import RunLog
 from persianmind.train.saving import RunCheckpoints
 from persianmind.train.schedule import group_rates
-from persianmind.train.stages import StagePlan
+from persianmind.train.stages import StagePlan, plan_stages
 
 if TYPE_CHECKING:
+    from persianmind.checkpoint.store import Checkpoint
     from persianmind.energy.meter import EnergyMeter
 
 STOP, BUDGET = 1, 2  # flags of a step
@@ -41,6 +41,8 @@ class Trainer:
     checkpoints: RunCheckpoints
     evaluation: Evaluation
     log: RunLog
+    metrics: StepMetrics
+    history: History
     progress: Progress
     meter: EnergyMeter | None
     stop_requested: Callable[[], bool]
@@ -55,7 +57,8 @@ class Trainer:
             Interrupted: a stop was asked for; the checkpoint of the step reached is committed.
             NonFiniteError: too many steps in a row had no finite gradient.
         """
-        for plan in self.plans:
+        for index in range(len(self.plans)):  # by number: a stage that ends early moves those after it
+            plan = self.plans[index]
             if self.step < plan.last_step:
                 self.train_stage(plan)
             if not self.evaluation.has(plan.stage.name):
@@ -71,11 +74,15 @@ class Trainer:
             rates = group_rates(self.recipe, plan.stage, self.step - plan.first_step, plan.steps)
             self.engine.set_rates(rates)
             first = (self.step - plan.first_step) * self.recipe.train.global_batch_rows
-            result = self.engine.step(self._micro_batches(data, first), flags=self._flag())
+            veto = self.history.is_spike if self.history.watches_spikes else None
+            result = self.engine.step(self._micro_batches(data, first), flags=self._flag(), veto=veto)
             self.step += 1
-            self._check_finite(result, first)
+            self._judge(result, first)
             self._log(plan, data, first, result, rates, time.perf_counter() - started_s)
+            plan = self._end_early(plan)
             at_end = self.step == plan.last_step
+            if at_end:
+                self.history.stage_done()
             if result.flags or at_end or self.step % self.recipe.checkpoint.every_steps == 0:
                 self._save(plan)
             if result.flags and not (at_end and plan is self.plans[-1]):
@@ -84,6 +91,27 @@ class Trainer:
                     raise self.budget.reached(self._joules(), self.step)
                 raise Interrupted(f"stopped at step {self.step}, saved; run the same command to go on")
         self.checkpoints.finish()
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Takes the run up where the checkpoint left it, stages that ended early included."""
+        self.checkpoints.restore(checkpoint)
+        self.step = checkpoint.step
+        self.history.restore(checkpoint.facts.get("history", {}))
+        self._replan()
+
+    def _end_early(self, plan: StagePlan) -> StagePlan:
+        """The plan of the stage, cut short at the present step if it has reached its plateau."""
+        if self.step == plan.last_step or not self.history.on_plateau(plan.stage):
+            return plan
+        self.history.ended[plan.stage.name] = self.step - plan.first_step
+        self.progress.say(f"stage {plan.stage.name} ends at step {self.step}: its loss stopped falling")
+        self._replan()
+        return self.plans[plan.index]
+
+    def _replan(self) -> None:
+        rows = {name: len(dataset) for name, dataset in self.datasets.items()}
+        self.plans = plan_stages(self.recipe, rows, self.history.ended)
+        self.progress.steps = self.plans[-1].last_step
 
     def _flag(self) -> int:
         """What this rank wants to tell the others at the coming step; the highest wins everywhere."""
@@ -101,13 +129,19 @@ class Trainer:
         size = train.micro_batch_rows
         return [data.batch(mine[start : start + size]) for start in range(0, len(mine), size)]
 
-    def _check_finite(self, result: StepResult, first: int) -> None:
-        """ZeRO skipped the step on all ranks alike when a gradient was not finite; within a budget, go on."""
-        if result.applied and math.isfinite(result.loss):
+    def _judge(self, result: StepResult, first: int) -> None:
+        """All ranks left the step out alike if it was a spike or not finite; within a budget, go on."""
+        self.history.add(result.loss, result.grad_norm)
+        samples = f"samples {first} to {first + self.recipe.train.global_batch_rows - 1}"
+        if result.vetoed:
+            self.progress.say(
+                f"step {self.step}: loss {result.loss:.4f}, gradient norm {result.grad_norm:.3g} is a spike, "
+                f"step left out ({samples})"
+            )
+        if result.applied or result.vetoed:
             self.nonfinite = 0
             return
         self.nonfinite += 1
-        samples = f"samples {first} to {first + self.recipe.train.global_batch_rows - 1}"
         self.progress.say(f"step {self.step}: loss or gradient not finite, step skipped ({samples})")
         if self.nonfinite > self.recipe.train.nonfinite_budget:
             self.checkpoints.finish()
@@ -122,7 +156,8 @@ class Trainer:
             return  # never the newest checkpoint of a run that has lost its footing
         self.log.flush()
         tokens = self.step * self.recipe.train.global_batch_rows * self.recipe.data.row_length
-        self.checkpoints.save(self.step, stage=plan.stage.name, tokens=tokens)
+        history = self.history.facts()
+        self.checkpoints.save(self.step, stage=plan.stage.name, tokens=tokens, history=history)
 
     def mark(self, stage: str) -> None:
         """Tells the energy meter, where this rank has it, what follows."""
@@ -140,33 +175,12 @@ class Trainer:
     ) -> None:
         if not self.log.active:
             return
-        batch_rows = self.recipe.train.global_batch_rows
-        tokens = batch_rows * self.recipe.data.row_length
-        useful = data.useful_tokens(range(first, first + batch_rows))
-        values = {
-            "stage": plan.stage.name,
-            "step": self.step,
-            "stage_step": self.step - plan.first_step,
-            "loss": result.loss if math.isfinite(result.loss) else None,
-            "loss_hex": float.hex(result.loss),
-            "tokens": tokens,
-            "useful_tokens": useful,
-            "target_tokens": result.target_tokens,
-            "tokens_per_s": tokens / seconds,
-            "useful_tokens_per_s": useful / seconds,
-            "grad_norm": result.grad_norm if math.isfinite(result.grad_norm) else None,
-            "learning_rate": rates["adapters_a"],
-            "rows_learning_rate": rates["rows"],
-            "applied": result.applied,
-            "first_sample": first,
-            "samples": batch_rows,
-            "seconds": seconds,
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "joules": None if self.meter is None else self.meter.joules(),
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        }
+        samples = range(first, first + self.recipe.train.global_batch_rows)
+        stage = (plan.stage.name, self.step - plan.first_step)
+        joules = None if self.meter is None else self.meter.joules()
+        values = self.metrics.values(self.step, stage, samples, data, result, rates, seconds, joules)
         self.log.metric(values)
-        self.progress.step(values)
+        self.progress.step(values, budget=self.budget.progress(joules or 0.0))
 
 
 def stage_data(recipe: Recipe, plan: StagePlan, datasets: dict[str, TokenDataset]) -> StageData:

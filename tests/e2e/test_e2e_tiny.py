@@ -45,7 +45,7 @@ def test_run_folder_has_what_scripts_rely_on(tiny_run: Launched) -> None:
 def test_metrics_have_a_line_an_optimizer_step(tiny_run: Launched) -> None:
     lines = tiny_run.metrics
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
-    assert [line["stage"] for line in lines] == ["pretrain"] * 12 + ["instruct-1"] * 6 + ["instruct-2"] * 6
+    assert [line["stage"] for line in lines] == ["pretrain"] * 16 + ["instruct-1"] * 7 + ["instruct-2"] * 7
     for line in lines:
         assert float.fromhex(line["loss_hex"]) == line["loss"]
         assert 0 < line["target_tokens"] <= line["useful_tokens"] <= line["tokens"] == 1024
@@ -69,7 +69,11 @@ def test_energy_is_accounted(tiny_run: Launched) -> None:
 
 def test_self_tests_ran_before_step_1(tiny_run: Launched) -> None:
     assert tiny_run.text.count("self-test:") == 3
-    assert tiny_run.text.index("self-test:") < tiny_run.text.index("step 1/24")
+    assert tiny_run.text.index("self-test:") < tiny_run.text.index("step 1/30")
+
+
+def test_no_shared_memory_is_left_behind(tiny_run: Launched) -> None:
+    assert tiny_run.port and not tiny_run.shared_buffers
 
 
 def test_export_is_loaded_by_transformers_alone(tiny_run: Launched) -> None:

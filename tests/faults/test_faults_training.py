@@ -44,6 +44,7 @@ def test_kill_9_then_the_same_command_gives_every_loss_to_the_bit(
 ) -> None:
     killed = _faulty(fresh, f"kill:{rank}:{step}")
     assert killed.code != 0
+    assert not killed.shared_buffers
     again = launch("--recipe", "tiny", "--output", str(fresh), ranks=2)
     assert again.code == 0, again.text
     assert "resuming from" in again.text

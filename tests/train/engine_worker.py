@@ -1,0 +1,138 @@
+"""One rank of the engine tests: what a step exchanges, and that a step left out moves nothing.
+
+Runs under the DeepSpeed launcher; rank 0 writes what it saw as JSON to the file named by OUT.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.lib.collectives import Collectives, counted_collectives
+from persianmind.model.adapted import AdaptedModel, build_adapted
+from persianmind.model.bases import resolve_base
+from persianmind.recipe_file import load_recipe
+from persianmind.train.deepspeed_config import resolve_deepspeed_config
+from persianmind.train.engine import Batch, Engine
+from persianmind.train.ranks import prepare_environment, ranks_from_environment, start_distributed
+from tests.launching import ZERO2
+
+RATES = {"adapters_a": 1e-2, "adapters_b": 1e-2, "rows": 1e-2}
+FORWARD = AdaptedModel.forward
+ACCUMULATIONS = (1, 4, 16)
+
+
+def main() -> None:
+    """All measurements one after the other, over one process group."""
+    prepare_environment()
+    ranks = ranks_from_environment()
+    start_distributed(ranks)
+    seen: dict[str, Any] = {}
+    with counted_collectives() as counter:
+        for accumulation in ACCUMULATIONS:
+            engine = _engine(accumulation)
+            engine.set_rates(RATES)
+            engine.step(_batches(ranks.rank, accumulation))  # the first step also sets things up
+            counter.reset()
+            engine.step(_batches(ranks.rank, accumulation))
+            seen[f"ours-{accumulation}"] = counter.as_json()
+            engine.close()
+            seen[f"default-{accumulation}"] = _default_zero2(counter, ranks.rank, accumulation)
+    seen["trained"] = sum(value.numel() for value in _model().trained().values())
+    seen.update(_left_out(ranks.rank))
+    if ranks.rank == 0:
+        Path(os.environ["OUT"]).write_text(json.dumps(seen), encoding="utf-8")
+    os._exit(0)
+
+
+def _default_zero2(counter: Collectives, rank: int, accumulation: int) -> dict[str, Any]:
+    """DeepSpeed used the ordinary way: a reduction at every micro-batch."""
+    engine = _engine(accumulation).deepspeed
+    engine.set_gradient_accumulation_boundary(None)
+    for step in range(2):
+        if step:
+            counter.reset()
+        for batch in _batches(rank, accumulation):
+            loss = engine(**{name: torch.from_numpy(array) for name, array in batch.items()})
+            engine.backward(loss / 100)
+            engine.step()
+    seen = counter.as_json()
+    engine.destroy()
+    return seen
+
+
+def _left_out(rank: int) -> dict[str, Any]:
+    """A vetoed step and one that is not finite on rank 1 alone: nothing moves, on either rank."""
+    seen: dict[str, Any] = {}
+    engine = _engine(1)
+    engine.set_rates(RATES)
+    engine.step(_batches(rank, 1))
+    asked: list[tuple[float, float]] = []
+
+    def veto(loss: float, norm: float) -> bool:
+        asked.append((loss, norm))
+        return True
+
+    before = _values(engine.model)
+    result = engine.step(_batches(rank, 1), veto=veto)
+    seen["veto"] = {
+        "moved": _values(engine.model) != before,
+        "vetoed": result.vetoed,
+        "applied": result.applied,
+        "asked": asked == [(result.loss, result.grad_norm)],
+    }
+    for kind, value in (("nan", float("nan")), ("inf", float("inf"))):
+
+        def poisoned(self: AdaptedModel, *args: Any, _factor: float = value, **options: Any) -> Any:
+            return FORWARD(self, *args, **options) * (_factor if rank == 1 else 1.0)
+
+        AdaptedModel.forward = poisoned  # type: ignore[method-assign]
+        result = engine.step(_batches(rank, 1))
+        AdaptedModel.forward = FORWARD  # type: ignore[method-assign]
+        seen[kind] = {"moved": _values(engine.model) != before, "applied": result.applied}
+    hook = next(iter(engine.model.trained().values())).register_hook(
+        lambda grad: grad * float("nan") if rank == 1 else grad
+    )
+    result = engine.step(_batches(rank, 1))
+    hook.remove()
+    seen["gradient"] = {"moved": _values(engine.model) != before, "applied": result.applied}
+    result = engine.step(_batches(rank, 1), veto=lambda loss, norm: False)
+    seen["control"] = {"moved": _values(engine.model) != before, "applied": result.applied}
+    seen["norms"] = [result.grad_norm, float(engine.deepspeed.get_global_grad_norm())]
+    return seen
+
+
+def _values(model: AdaptedModel) -> list[float]:
+    return [float(value.double().sum()) for value in model.trained().values()]
+
+
+def _model() -> AdaptedModel:
+    recipe = load_recipe("tiny")
+    return build_adapted(resolve_base(recipe.base), recipe, [[5, 6], [7], [8, 9]], 1024)
+
+
+def _engine(accumulation: int) -> Engine:
+    recipe = load_recipe("tiny", [f"train.global_batch_rows={2 * accumulation}"])
+    ranks = ranks_from_environment()
+    return Engine(_model(), resolve_deepspeed_config(ZERO2, recipe, ranks.world_size), ranks)
+
+
+def _batches(rank: int, count: int) -> list[Batch]:
+    generator = np.random.default_rng(rank)
+    batches = []
+    for _ in range(count):
+        ids = generator.integers(0, 1027, (1, 32))
+        ids[0, :3] = [1024, 1025, 1026]
+        labels = np.roll(ids, -1, axis=1)
+        labels[0, -1] = -100
+        batches.append({"input_ids": ids, "position_ids": np.arange(32)[None], "labels": labels})
+    return batches
+
+
+if __name__ == "__main__":
+    main()

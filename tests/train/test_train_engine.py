@@ -1,0 +1,51 @@
+"""The engine over two real ranks: one reduction a step whatever the accumulation; steps that are left out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.launching import ROOT, launch
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    out = tmp_path_factory.mktemp("engine") / "seen.json"
+    launched = launch(
+        ranks=2, script=ROOT / "tests" / "train" / "engine_worker.py", environment={"OUT": str(out)}
+    )
+    assert launched.code == 0 and out.is_file(), launched.text
+    result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    return result
+
+
+def test_calls_and_bytes_do_not_grow_with_accumulation(seen: dict[str, Any]) -> None:
+    ours = [seen[f"ours-{accumulation}"] for accumulation in (1, 4, 16)]
+    assert ours[0] == ours[1] == ours[2]
+    # fp32: gradients are reduced once and the stepped weights gathered once; the rest is a few scalars.
+    once = 4 * seen["trained"]
+    assert 2 * once <= ours[0]["payload_bytes"] < 2 * once * 1.02 + 4096
+
+
+def test_control_the_ordinary_way_reduces_at_every_micro_batch(seen: dict[str, Any]) -> None:
+    once = 4 * seen["trained"]
+    default = [seen[f"default-{accumulation}"]["payload_bytes"] for accumulation in (1, 4, 16)]
+    assert default[1] > default[0] + 2.5 * once and default[2] > default[0] + 14 * once
+
+
+def test_a_vetoed_step_moves_nothing_and_asks_with_what_it_reports(seen: dict[str, Any]) -> None:
+    assert seen["veto"] == {"moved": False, "vetoed": True, "applied": False, "asked": True}
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
+def test_what_is_not_finite_on_one_rank_is_left_out_on_all(seen: dict[str, Any], kind: str) -> None:
+    assert seen[kind] == {"moved": False, "applied": False}
+
+
+def test_control_the_next_sound_step_moves(seen: dict[str, Any]) -> None:
+    assert seen["control"] == {"moved": True, "applied": True}
+    assert seen["norms"][0] == pytest.approx(seen["norms"][1], rel=1e-6)

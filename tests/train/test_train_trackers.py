@@ -1,0 +1,78 @@
+"""Trackers: every metrics line arrives as numbers; one that fails is dropped and training goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from persianmind.errors import MachineError
+from persianmind.plan.preflight import check_trackers
+from persianmind.recipe_file import load_recipe
+from persianmind.train.runlog import RunLog
+from persianmind.train.trackers import make_trackers
+
+# A stand-in with trackio's three calls that writes down what it is told.
+STAND_IN = """
+import json, pathlib
+HERE = pathlib.Path(__file__).parent
+def _write(*what):
+    with (HERE / "calls.jsonl").open("a") as handle:
+        handle.write(json.dumps(what) + chr(10))
+def init(**options):
+    if (HERE / "refuse").exists():
+        raise RuntimeError("no login")
+    _write("init", options["project"], options["name"], options["config"]["name"])
+    return object()
+def log(values, step):
+    if step == 3:
+        raise OSError("the network is gone")
+    _write("log", values, step)
+def finish():
+    _write("finish")
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "trackio.py").write_text(STAND_IN, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "trackio", raising=False)
+    return tmp_path
+
+
+def _line(step: int) -> dict[str, object]:
+    values = {"loss": 1.5, "learning_rate": 0.1, "grad_norm": None, "tokens_per_s": 9.0}
+    return {**values, "step": step, "stage": "pretrain", "applied": True}
+
+
+def test_a_tracker_gets_numbers_until_it_fails(stand_in: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = load_recipe("tiny", ["train.trackers=[trackio]"])
+    run = stand_in / "run"
+    run.mkdir()
+    log = RunLog(run, active=True, trackers=make_trackers(recipe, run))
+    for step in range(1, 6):
+        log.metric(_line(step))
+    log.close()
+    calls = [json.loads(line) for line in (stand_in / "calls.jsonl").read_text().splitlines()]
+    numbers = {"loss": 1.5, "learning_rate": 0.1, "tokens_per_s": 9.0}
+    assert calls == [
+        ["init", "persianmind", "run", "tiny"],
+        ["log", {**numbers, "step": 1}, 1],
+        ["log", {**numbers, "step": 2}, 2],
+    ]
+    assert "trackio dropped, training goes on: the network is gone" in capsys.readouterr().err
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 5
+
+
+def test_one_that_does_not_start_is_one_clear_line(stand_in: Path) -> None:
+    (stand_in / "refuse").touch()
+    with pytest.raises(MachineError, match=r"trackio did not start: no login"):
+        make_trackers(load_recipe("tiny", ["train.trackers=[trackio]"]), stand_in)
+
+
+def test_a_missing_package_is_found_before_anything_is_written() -> None:
+    with pytest.raises(MachineError, match="pip install wandb"):
+        check_trackers(["wandb"])
