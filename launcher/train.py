@@ -18,7 +18,7 @@ if str(ROOT) not in sys.path:  # `deepspeed launcher/train.py` puts launcher/ on
 
 from persianmind.console import run_guarded  # noqa: E402
 from persianmind.plan.precision import resolve_precision  # noqa: E402
-from persianmind.plan.preflight import preflight  # noqa: E402
+from persianmind.plan.preflight import check_resume_from, preflight  # noqa: E402
 from persianmind.recipe_file import known_recipes, load_recipe  # noqa: E402
 from persianmind.train.ranks import Ranks, prepare_environment, ranks_from_environment  # noqa: E402
 from persianmind.train.run import RunRequest, is_complete, run_training  # noqa: E402
@@ -39,6 +39,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--recipe", default="demo", help=f"a name ({recipes}) or a .yaml file; default demo")
     parser.add_argument("--output", type=Path, help="the run folder; default runs/<recipe name>")
     parser.add_argument("--resume", choices=("auto", "must", "never"), default="auto")
+    parser.add_argument(
+        "--resume-from",
+        type=Path,
+        metavar="PATH",
+        help="begin with the trained weights of another run (its folder, or one of its checkpoints)",
+    )
     parser.add_argument("--local_rank", type=int, default=None, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="recipe overrides")
     return parser
@@ -49,7 +55,9 @@ def read_request(arguments: Sequence[str]) -> RunRequest:
     options = build_parser().parse_args(arguments)
     recipe = load_recipe(options.recipe, options.overrides)
     run = options.output or Path("runs") / recipe.name
-    return RunRequest(resolve_precision(recipe, run), options.deepspeed, run, options.resume)
+    return RunRequest(
+        resolve_precision(recipe, run), options.deepspeed, run, options.resume, options.resume_from
+    )
 
 
 def run_request(request: RunRequest, ranks: Ranks) -> None:
@@ -64,6 +72,7 @@ def run_request(request: RunRequest, ranks: Ranks) -> None:
         return
     if ranks.rank == 0:
         preflight(request.recipe, request.deepspeed_json, request.run, ranks.world_size)
+        check_resume_from(request.resume_from)
     run_training(request, ranks)
 
 

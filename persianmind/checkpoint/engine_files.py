@@ -132,6 +132,16 @@ def write_snapshot(snapshot: Snapshot, folder: Path) -> None:
                 raise
 
 
+def load_weights(engine: Any, checkpoint: Checkpoint, tag: str = TAG) -> None:
+    """Puts the trained weights of a verified checkpoint into an engine, from any number of ranks; optimizer
+    moments, rates and step counters stay as they are. Collective.
+
+    Raises:
+        CheckpointError: the checkpoint trains other parameters.
+    """
+    scatter_state(engine.optimizer, gather_state(checkpoint, tag), weights_only=True)
+
+
 def load_engine(engine: Any, checkpoint: Checkpoint, tag: str = TAG) -> bool:
     """Restores a ZeRO-2 engine from a verified checkpoint, whatever number of ranks saved it.
 

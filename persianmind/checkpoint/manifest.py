@@ -95,6 +95,11 @@ def write_manifest(folder: Path, checkpoint: Checkpoint) -> None:
     write_bytes(folder / MANIFEST, (_canonical(content) + "\n").encode("utf-8"))
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Whether `folder` has a manifest, sound or not."""
+    return (folder / MANIFEST).is_file()
+
+
 def read_manifest(folder: Path) -> Checkpoint:
     """Reads and checks the manifest of a checkpoint folder; the files it lists are not looked at yet.
 

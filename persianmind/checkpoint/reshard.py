@@ -140,11 +140,12 @@ def differences(zero: Any, parameters: Mapping[str, Any]) -> list[str]:
     return sorted(problems)
 
 
-def scatter_state(zero: Any, state: FullState) -> None:
+def scatter_state(zero: Any, state: FullState, *, weights_only: bool = False) -> None:
     """Puts `state` into a running ZeRO-2 optimizer (`engine.optimizer`) of any number of ranks.
 
     Masters and moments are copied bit for bit into this rank's slices, Adam's state is made where it does not
     exist yet, and the low-precision weights are refreshed from the masters. Collective: every rank calls it.
+    `weights_only` leaves moments and hyperparameters as they are here.
 
     Raises:
         CheckpointError: names, shapes or the number of groups differ; nothing was changed.
@@ -160,20 +161,25 @@ def scatter_state(zero: Any, state: FullState) -> None:
         raise CheckpointError(f"the checkpoint does not fit this model: {'; '.join(problems[:5])}")
     with torch.no_grad():
         for index, parameters in enumerate(zero.bit16_groups):
-            _fill_group(zero, index, parameters, state)
+            _fill_group(zero, index, parameters, state, weights_only=weights_only)
+    if weights_only:
+        zero.update_lp_params()
+        return
     for group, saved in zip(zero.optimizer.param_groups, state.groups, strict=True):
         group.update(saved)
     zero._lazy_init_hp_params_optimizer_state()  # so that DeepSpeed's own by-name accessors see the moments
     zero.update_lp_params()
 
 
-def _fill_group(zero: Any, index: int, parameters: list[Any], state: FullState) -> None:
+def _fill_group(
+    zero: Any, index: int, parameters: list[Any], state: FullState, *, weights_only: bool
+) -> None:
     import torch
 
     master = zero.single_partition_of_fp32_groups[index]
-    slots = zero.optimizer.state[master]
+    slots = {} if weights_only else zero.optimizer.state[master]
     for key, value in state.parameters[zero.param_names[parameters[0]]].items():
-        if key == MASTER:
+        if key == MASTER or weights_only:
             continue
         if value.shape == parameters[0].shape and value.dim() > 0:
             if key not in slots:
@@ -186,6 +192,8 @@ def _fill_group(zero: Any, index: int, parameters: list[Any], state: FullState) 
             continue
         here, piece = mapping.hp_fragment_address, mapping.lp_fragment_address
         for key, value in state.parameters[zero.param_names[parameter]].items():
+            if weights_only and key != MASTER:
+                continue
             target = master if key == MASTER else slots[key]
             if value.shape == parameter.shape and value.dim() > 0:
                 source = value.reshape(-1).narrow(0, piece.start, piece.numel)

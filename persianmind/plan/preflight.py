@@ -8,7 +8,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from persianmind.errors import MachineError
+from persianmind.checkpoint.manifest import is_checkpoint
+from persianmind.errors import CheckpointError, MachineError
 from persianmind.model.bases import check_base
 from persianmind.plan.run_folder import check_run_folder
 from persianmind.recipe import Recipe
@@ -47,6 +48,19 @@ def check_trackers(names: Iterable[str]) -> None:
                 f"train.trackers names {name}, which is not installed: pip install {name}, or take it out of "
                 "the list"
             )
+
+
+def check_resume_from(place: Path | None) -> None:
+    """Looks whether there is something to begin with; its bytes are verified when it is used.
+
+    Raises:
+        CheckpointError: neither a checkpoint nor a run with checkpoints.
+    """
+    if place is not None and not is_checkpoint(place) and not any(place.glob("checkpoints/step-*")):
+        raise CheckpointError(
+            f"--resume-from {place}: neither a checkpoint nor a run folder with checkpoints; give e.g. "
+            "runs/NAME or runs/NAME/checkpoints/step-200"
+        )
 
 
 def check_compiler() -> None:

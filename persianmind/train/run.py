@@ -22,7 +22,7 @@ from persianmind.train.assemble import assemble
 from persianmind.train.deepspeed_config import resolve_deepspeed_config
 from persianmind.train.prepare import POLL_S, prepare, read_prepared, wait_until_prepared
 from persianmind.train.ranks import Ranks, start_distributed
-from persianmind.train.runlog import read_results
+from persianmind.train.runlog import read_results, update_results
 
 if TYPE_CHECKING:
     from persianmind.model.adapted import AdaptedModel
@@ -39,6 +39,8 @@ class RunRequest:
     deepspeed_json: Path
     run: Path
     resume: Resume = "auto"
+    # Another run's checkpoint, or its run folder: where a new run takes its first weights from.
+    resume_from: Path | None = None
     # How the cluster asks for a stop; None: signals to this process do.
     stop_requested: Callable[[], bool] | None = None
 
@@ -105,6 +107,7 @@ def _train(request: RunRequest, trainer: Trainer) -> AdaptedModel:
                 )
             trainer.mark(f"evaluate:{BASE}")
             trainer.evaluation.base(resolve_base(request.recipe.base))
+        _adopt(request, trainer)
         trainer.train()
         trainer.progress.say(f"training done: {trainer.step} steps")
     finally:
@@ -128,6 +131,37 @@ def _resume(request: RunRequest, trainer: Trainer) -> None:
     trainer.progress.say(f"resuming from {checkpoint.path} at step {checkpoint.step}")
     if trainer.meter is not None:
         trainer.meter.mark("start", checkpoint.step, resumed_step=checkpoint.step)
+
+
+def _adopt(request: RunRequest, trainer: Trainer) -> None:
+    """First weights from another run, where `--resume-from` asks for it and this one has no steps yet.
+
+    Raises:
+        CheckpointError: they cannot be taken, or the run began from others before.
+    """
+    if trainer.step:
+        return
+    before = read_results(request.run).get("weights_from")
+    if request.resume_from is None:
+        if before:
+            path = before["path"]
+            raise CheckpointError(
+                f"{request.run} began with weights from {path}; give --resume-from {path} again, or another "
+                "--output"
+            )
+        return
+    checkpoint = trainer.checkpoints.adopt(request.resume_from)
+    if trainer.log.active:
+        facts = {
+            "path": str(request.resume_from),
+            "step": checkpoint.step,
+            "stage": checkpoint.facts.get("stage"),
+        }
+        update_results(request.run, weights_from=facts)
+    trainer.progress.say(
+        f"trained weights taken from {checkpoint.path} (step {checkpoint.step}); optimizer, schedule and "
+        "data start afresh"
+    )
 
 
 def is_complete(run: Path, recipe: Recipe) -> bool:

@@ -10,9 +10,16 @@ from typing import Any
 import torch
 
 from persianmind.checkpoint.background import BackgroundSaver
-from persianmind.checkpoint.engine_files import load_engine, snapshot_engine, write_snapshot
+from persianmind.checkpoint.engine_files import (
+    load_engine,
+    load_weights,
+    snapshot_engine,
+    write_snapshot,
+)
 from persianmind.checkpoint.loading import load_verified
+from persianmind.checkpoint.manifest import is_checkpoint
 from persianmind.checkpoint.store import Checkpoint, CheckpointStore
+from persianmind.checkpoint.verify import examine
 from persianmind.errors import CheckpointError
 from persianmind.files import hash_text
 from persianmind.plan.run_folder import FREE_SECTIONS
@@ -98,6 +105,32 @@ class RunCheckpoints:
                     f"{checkpoint.path} was made with another {key.split('_')[0]} ({key} "
                     f"{checkpoint.facts.get(key)} there, {here} here); use another --output"
                 )
+        return checkpoint
+
+    def adopt(self, place: Path) -> Checkpoint:
+        """Takes the trained weights, and nothing else, from a checkpoint of another run over the same base
+        and vocabulary; `place` is a checkpoint folder or a run folder (then its newest good one).
+
+        Raises:
+            CheckpointError: it is damaged, or of another base or vocabulary, or trains other parameters.
+        """
+        if is_checkpoint(place):
+            checkpoint, problems = examine(place, self.group)
+            if checkpoint is None or problems:
+                raise CheckpointError(f"--resume-from {place} is not usable: {'; '.join(problems[:3])}")
+        else:
+            others = CheckpointStore(place / FOLDER, keep_last=1, keep_every_steps=None)
+            found = others.newest_good(self.say, self.group)
+            if found is None:
+                raise CheckpointError(f"--resume-from {place}: no checkpoint there")
+            checkpoint = found
+        for key in ("base_fingerprint", "tokenizer_fingerprint"):
+            if checkpoint.facts.get(key) != self.identity[key]:
+                raise CheckpointError(
+                    f"--resume-from {checkpoint.path} was trained over another {key.split('_')[0]}; its "
+                    "weights mean nothing here: use the same base, and the same vocabulary sources and sizes"
+                )
+        load_weights(self.engine.deepspeed, checkpoint)
         return checkpoint
 
     def restore(self, checkpoint: Checkpoint) -> None:

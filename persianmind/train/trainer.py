@@ -77,8 +77,8 @@ class Trainer:
             veto = self.history.is_spike if self.history.watches_spikes else None
             result = self.engine.step(self._micro_batches(data, first), flags=self._flag(), veto=veto)
             self.step += 1
-            self._judge(result, first)
             self._log(plan, data, first, result, rates, time.perf_counter() - started_s)
+            self._judge(result, first)
             plan = self._end_early(plan)
             at_end = self.step == plan.last_step
             if at_end:

@@ -27,9 +27,9 @@ WORKER = "ray::RayTrainWo"  # the process name is cut at 15 characters
 TINY = ("--recipe", "tiny")
 # One thread a rank: two spin against each other when the machine is busy.
 FAST = ("train.self_tests=false", "train.threads_per_rank=1")
-# 36 steps in the first stage, long enough to be hit by a kill; 48 in all.
+# 36 steps in the first stage, long enough to be hit by a kill; 50 in all.
 LONGER = "stages.0.tokens=36864"
-LONGER_STEPS = 48
+LONGER_STEPS = 50
 
 
 def environment(**more: str) -> dict[str, str]:

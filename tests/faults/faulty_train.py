@@ -1,18 +1,22 @@
 """launcher/train.py with one fault at an exact event: FAULT="kind:rank:step".
 
-kill: SIGKILL to this rank before the step. term: SIGTERM to this rank before the step. nan: this rank's loss
-becomes NaN from the step on. leave-after: SIGKILL to the whole launcher's group after that step's metrics.
+kill, term: SIGKILL or SIGTERM to this rank before the step. nan, inf, spike: this rank's loss times that (100
+for a spike) at that step alone; nan-on: from that step on. hang: this rank sleeps for ever at the step.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import launcher.train as entry
 from persianmind.model.adapted import AdaptedModel
 from persianmind.train.engine import Engine
+
+SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
+FACTORS = {"nan": float("nan"), "nan-on": float("nan"), "inf": float("inf"), "spike": 100.0}
 
 
 def main() -> None:
@@ -25,21 +29,23 @@ def main() -> None:
 
 def _install(kind: str, step: int) -> None:
     ordinary_step, ordinary_forward = Engine.step, AdaptedModel.forward
-    poisoned = False
+    factor = 1.0
 
     def faulty_step(self: Engine, *arguments: Any, **options: Any) -> Any:
-        nonlocal poisoned
+        nonlocal factor
         # DeepSpeed's counter, restored with a checkpoint: the number of the step about to be done.
-        if self.deepspeed.global_steps + 1 >= step:
-            if kind == "nan":
-                poisoned = True
-            elif self.deepspeed.global_steps + 1 == step:
-                os.kill(os.getpid(), {"kill": signal.SIGKILL, "term": signal.SIGTERM}[kind])
+        number = self.deepspeed.global_steps + 1
+        now = number == step or (kind.endswith("-on") and number > step)
+        factor = FACTORS.get(kind, 1.0) if now else 1.0
+        if now and kind in SIGNALS:
+            os.kill(os.getpid(), SIGNALS[kind])
+        if now and kind == "hang":
+            time.sleep(3600)
         return ordinary_step(self, *arguments, **options)
 
     def faulty_forward(self: AdaptedModel, *arguments: Any, **options: Any) -> Any:
         loss = ordinary_forward(self, *arguments, **options)
-        return loss * float("nan") if poisoned and self.training else loss
+        return loss * factor if factor != 1.0 and self.training else loss
 
     Engine.step = faulty_step  # type: ignore[method-assign]
     AdaptedModel.forward = faulty_forward  # type: ignore[method-assign]
