@@ -39,5 +39,5 @@ def test_two_machines_with_a_hostfile(tmp_path: Path) -> None:
                 end_family(process)
     assert codes == [0, 0], "\n".join((tmp_path / f"log{node}").read_text()[-2000:] for node in (0, 1))
     assert "x 2 ranks)" in (tmp_path / "log0").read_text()
-    assert_complete(run, 24)
+    assert_complete(run, 30)
     assert sorted(read_ledger(run).nodes) == ["box0", "box1"]

@@ -96,7 +96,7 @@ def test_local_ray_two_workers_budget_used_up(tmp_path: Path) -> None:
     finally:
         end_family(process)
     assert "resuming from" in log.read_text()
-    assert_complete(run, 24)
+    assert_complete(run, 30)
 
 
 def assert_refusals(head: Head, run: Path) -> None:
