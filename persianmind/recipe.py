@@ -208,10 +208,12 @@ class Energy(Section):
 
 
 class Export(Section):
-    """The merged Hugging Face folder written at the end."""
+    """The merged Hugging Face folder written at the end. `pad_rows_to_multiple`: vocabulary rows that no id
+    stands for are added at the end, for kernels that want such a number; no id changes."""
 
     enabled: bool = True
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    pad_rows_to_multiple: Count = 1
 
 
 class Recipe(Section):

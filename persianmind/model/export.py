@@ -25,11 +25,19 @@ def export_merged(
     out: Path,
     *,
     dtype: str = "bfloat16",
+    pad_rows_to_multiple: int = 1,
 ) -> Path:
-    """Writes `out` (whole, by rename): config, safetensors, tokenizer; `transformers` alone loads it."""
+    """Writes `out` (whole, by rename): config, safetensors, tokenizer; `transformers` alone loads it.
+
+    Padding rows are the mean of the table, so that none of them is ever the likeliest: an average direction
+    loses to some real token wherever the model prefers any.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tables = [model.input_table.folded().cpu(), model.output_table.folded().cpu()]
+    tables = [
+        padded(table.folded().cpu(), pad_rows_to_multiple)
+        for table in (model.input_table, model.output_table)
+    ]
     deltas = adapter_deltas(model)
     merged = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
     _replace_tables(merged, tables)
@@ -40,6 +48,15 @@ def export_merged(
         merged.save_pretrained(temporary)
         AutoTokenizer.from_pretrained(tokenizer_dir).save_pretrained(temporary)
     return out
+
+
+def padded(table_VD: Tensor, multiple: int) -> Tensor:
+    """The table [V, D] with rows of its mean added up to a multiple of so many."""
+    missing = -table_VD.shape[0] % multiple
+    if not missing:
+        return table_VD
+    mean_1D = table_VD.float().mean(dim=0, keepdim=True).to(table_VD.dtype)
+    return torch.cat([table_VD, mean_1D.expand(missing, -1)])
 
 
 def adapter_deltas(model: AdaptedModel) -> dict[str, tuple[Tensor, Tensor | None]]:

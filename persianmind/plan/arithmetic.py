@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from persianmind.plan.flops import weight_count
 from persianmind.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def describe_run(
     recipe: Recipe, plans: Sequence[StagePlan], model: AdaptedModel, world_size: int
 ) -> Iterator[str]:
     """One line each for parameters, batch, stages and state memory."""
-    total = sum(value.numel() for value in model.parameters())
+    total = sum(map(weight_count, model.parameters()))
     trained = sum(value.numel() for value in model.trained().values())
     width = 2 if recipe.train.precision == "bf16" else 4
     weights_gb = sum(value.numel() * value.element_size() for value in model.parameters()) / 1e9

@@ -45,7 +45,7 @@ def flops_per_token(model: AdaptedModel, row_length: int) -> float:
         weights = [value for value in model.parameters() if id(value) not in input_rows]
     else:
         weights = list(model.parameters())
-    count = sum(map(_numel, weights))
+    count = sum(map(weight_count, weights))
     trained = sum(value.numel() for value in weights if value.requires_grad)
     head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     width = int(config.num_attention_heads * head_width)
@@ -53,7 +53,7 @@ def flops_per_token(model: AdaptedModel, row_length: int) -> float:
     return 4.0 * count + 2.0 * trained + attention
 
 
-def _numel(parameter: Any) -> int:
+def weight_count(parameter: Any) -> int:
     """Weights in a parameter; a 4-bit one packs two into a byte and keeps its shape beside."""
     state = getattr(parameter, "quant_state", None)
     return int(parameter.numel() if state is None else state.shape.numel())

@@ -142,6 +142,23 @@ def test_exported_logits_equal_the_trained_ones(
     assert torch.allclose(ours, theirs, atol=2e-5 * float(ours.abs().max()))
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_padding_at_export_changes_no_id_and_no_logit(tmp_path: Path, tied: bool) -> None:
+    base = make_base(tmp_path / "base", "llama", tied=tied)
+    _save_some_tokenizer(tmp_path / "tokenizer")
+    model = _stirred(build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)).eval()
+    out = export_merged(
+        model, base, tmp_path / "tokenizer", tmp_path / "out", dtype="float32", pad_rows_to_multiple=64
+    )
+    exported = AutoModelForCausalLM.from_pretrained(out)
+    assert exported.config.vocab_size == -(-VOCAB // 64) * 64 > VOCAB
+    ids = packed_batch(vocab=VOCAB)["input_ids"]
+    with torch.no_grad():
+        ours, theirs = model.causal_lm(input_ids=ids).logits, exported(input_ids=ids).logits
+    assert torch.allclose(ours, theirs[..., :VOCAB], atol=2e-5 * float(ours.abs().max()))
+    assert int(theirs.argmax(-1).max()) < VOCAB
+
+
 def _save_some_tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
