@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -145,6 +145,12 @@ class Train(Section):
     compile: bool = False
     attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
     trackers: list[Literal["wandb", "trackio"]] = []
+
+    @field_validator("gradient_checkpointing", mode="before")
+    @classmethod
+    def _yaml_off(cls, value: object) -> object:
+        """YAML reads a bare `off` as false."""
+        return "off" if value is False else value
     self_tests: bool = True
     threads_per_rank: Count | None = None
 

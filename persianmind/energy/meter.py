@@ -49,11 +49,13 @@ class EnergyMeter:
         self._process: subprocess.Popen[bytes] | None = None
         self._joules = 0.0
         self._rest = b""
+        self._started_s = time.monotonic()
 
     def start(self, stage: str = "prepare", step: int = 0, *, resumed_step: int | None = None) -> Self:
         """Starts the process and returns at once. Trouble is said once, and the run goes on uncounted."""
         if not self.options.enabled or self._process is not None:
             return self
+        self._started_s = time.monotonic()
         setting = {
             "run": str(self.run),
             "node": self.node,
@@ -62,7 +64,7 @@ class EnergyMeter:
             "country_iso": self.options.country_iso,
             "cpu_tdp_w": self.options.cpu_tdp_w,
             "parent": os.getpid(),
-            "started_s": time.monotonic(),
+            "started_s": self._started_s,
             "stage": stage,
             "step": step,
             "resumed_step": resumed_step,
@@ -102,6 +104,11 @@ class EnergyMeter:
         """Joules counted so far by this meter, at most about a second old; 0.0 when nothing is counted."""
         self._drain()
         return self._joules
+
+    def watts(self) -> float | None:
+        """Mean power since the start; None before the first reading."""
+        joules = self.joules()
+        return joules / (time.monotonic() - self._started_s) if joules > 0 else None
 
     def stop(self) -> None:
         """Takes the last reading and ends the process; safe to call twice."""

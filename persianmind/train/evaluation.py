@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,15 @@ class Evaluation:
         self.languages = list(dict.fromkeys(recipe.sources[name].language for name in names))
         self._expanded: dict[str, HeldOutRows] | None = None
 
-    def base(self, base: Path) -> None:
-        """Row 0: the base with its own tokenizer and vocabulary; needs the adapters as they were made."""
-        self._row(BASE, self._rows(base), base_rows_only=True)
+    def base(self, base: Path) -> tuple[float, int]:
+        """Row 0: the base with its own tokenizer and vocabulary; needs the adapters as they were made.
+
+        Returns the seconds it took and the tokens of all ranks together.
+        """
+        rows = self._rows(base)
+        started_s = time.perf_counter()
+        self._row(BASE, rows, base_rows_only=True)
+        return time.perf_counter() - started_s, sum(held_out.tokens for held_out in rows.values())
 
     def after(self, stage: str) -> None:
         """The row of a finished stage, with the expanded tokenizer."""

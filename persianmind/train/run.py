@@ -106,7 +106,8 @@ def _train(request: RunRequest, trainer: Trainer) -> AdaptedModel:
                     f"{request.run}/results.json lost its base row and training has begun; restore it"
                 )
             trainer.mark(f"evaluate:{BASE}")
-            trainer.evaluation.base(resolve_base(request.recipe.base))
+            forward = trainer.evaluation.base(resolve_base(request.recipe.base))
+            trainer.say_outlook(*forward)
         _adopt(request, trainer)
         trainer.train()
         trainer.progress.say(f"training done: {trainer.step} steps")

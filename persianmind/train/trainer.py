@@ -17,6 +17,7 @@ from persianmind.train.engine import Engine, StepResult
 from persianmind.train.evaluation import Evaluation
 from persianmind.train.history import History
 from persianmind.train.metrics import StepMetrics
+from persianmind.train.outlook import outlook
 from persianmind.train.progress import Progress
 from persianmind.train.runlog import RunLog
 from persianmind.train.saving import RunCheckpoints
@@ -158,6 +159,16 @@ class Trainer:
         tokens = self.step * self.recipe.train.global_batch_rows * self.recipe.data.row_length
         history = self.history.facts()
         self.checkpoints.save(self.step, stage=plan.stage.name, tokens=tokens, history=history)
+
+    def say_outlook(self, forward_s: float, forward_tokens: int) -> None:
+        """Hours, kWh and whether the energy budget will do, from the speed of a first evaluation."""
+        ranks = self.engine.ranks
+        watts = None if self.meter is None else self.meter.watts()
+        if watts is not None:
+            watts *= ranks.world_size / ranks.local_size
+        steps = self.plans[-1].last_step
+        for line in outlook(self.recipe, forward_s, forward_tokens, steps, watts, self.budget):
+            self.progress.say(line)
 
     def mark(self, stage: str) -> None:
         """Tells the energy meter, where this rank has it, what follows."""

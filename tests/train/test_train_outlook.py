@@ -1,0 +1,30 @@
+"""The forecast before step 1: arithmetic, and the warning of a budget that will not do."""
+
+from __future__ import annotations
+
+import pytest
+
+from persianmind.energy.budget import Budget
+from persianmind.recipe_file import load_recipe
+from persianmind.train.outlook import outlook, step_over_forward
+
+
+def test_time_and_energy_follow_from_the_forward_pass() -> None:
+    recipe = load_recipe("tiny")  # 1,024 tokens a step, every layer recomputed
+    lines = list(outlook(recipe, 10.0, 1000, 30, 120.0, Budget(None)))
+    assert lines == ["forecast: about 15 min for 30 steps and 0.0307 kWh at 120 W"]  # 921.6 s
+
+
+def test_a_budget_that_will_not_do_is_said_before_step_1() -> None:
+    lines = list(outlook(load_recipe("tiny"), 10.0, 1000, 30, 120.0, Budget(0.01)))
+    assert len(lines) == 2 and "save and stop at about 33%" in lines[1]
+
+
+@pytest.mark.parametrize(("setting", "passes"), [("off", 2.0), ("full", 3.0), ("4", 2.25)])
+def test_recomputed_layers_go_forward_twice(setting: str, passes: float) -> None:
+    assert step_over_forward(load_recipe("tiny", [f"train.gradient_checkpointing={setting}"])) == passes
+
+
+def test_without_a_meter_only_the_time_is_said() -> None:
+    lines = list(outlook(load_recipe("tiny"), 0.1, 1000, 30, None, Budget(None)))
+    assert lines == ["forecast: about 9 s for 30 steps; energy is not known yet"]
