@@ -2,10 +2,10 @@
 
     python benchmarks/train.py [--quick] [--json FILE]
 
-All sides: the same Llama (d 512, 6 layers, 4,190 + 1,000 ids), the same documents of web-like length, LoRA rank 8
-plus vocabulary rows, AdamW at one rate, fp32 on CPU, two ranks under ZeRO-2 (one thread each), rounds interleaved,
-medians. Useful tokens a second leave out the first step; the loss is that of the same held-out rows after the
-same number of useful tokens. HF and TRL train whole tables (modules_to_save), for they know no other way.
+All sides: the same Llama (d 512, 6 layers, 4,190 + 1,000 ids), the same documents of web-like length, LoRA
+rank 8 plus vocabulary rows, AdamW at one rate, fp32 on CPU, two ranks under ZeRO-2 (one thread each), rounds
+interleaved, medians. Useful tokens a second leave out the first step; the loss is that of the same held-out
+rows after as many useful tokens. HF and TRL train whole tables (modules_to_save), as their users do.
 
     ours      this project's engine, packed rows
     hf        transformers Trainer + DeepSpeed ZeRO-2 + peft, pad-to-longest collator

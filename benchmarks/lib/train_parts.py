@@ -79,7 +79,7 @@ def run_ours(folder: Path, ranks: Ranks, useful_tokens: int) -> dict[str, Any]:
 
 
 def run_bare(folder: Path, useful_tokens: int) -> dict[str, Any]:
-    """The same modules and mathematics in a plain loop: ordinary cross-entropy, torch's AdamW and clipping."""
+    """The same modules and mathematics in a plain loop: ordinary cross-entropy, torch AdamW and clipping."""
     held_out, documents = read_documents(folder)
     model = ours(folder)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.0), lr=LEARNING_RATE, betas=(0.9, 0.95))

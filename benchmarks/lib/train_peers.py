@@ -1,4 +1,4 @@
-"""The other sides of benchmarks/train.py: transformers Trainer and TRL's SFTTrainer, as their users run them."""
+"""The other sides of benchmarks/train.py: transformers Trainer and TRL SFTTrainer, as users run them."""
 
 from __future__ import annotations
 

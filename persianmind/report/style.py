@@ -81,7 +81,7 @@ background:repeating-linear-gradient(
 45deg,var(--spent) 0 2px,color-mix(in srgb,var(--spent) 28%,transparent) 2px 6px)}
 .solid{display:block;height:100%;background:var(--spent)}
 .fa{font-family:"Noto Naskh Arabic",Vazirmatn,"Segoe UI","Geeza Pro","DejaVu Sans",sans-serif;
-unicode-bidi:isolate}
+unicode-bidi:plaintext}
 .sample{border-inline-start:3px solid var(--fa);padding:2px 14px;margin:0 0 8px;font-size:18px;
 line-height:1.95;
 display:block;white-space:pre-wrap;overflow-wrap:anywhere}
