@@ -3,7 +3,7 @@
     python benchmarks/qlora.py [--quick] [--json FILE]
 
 SmolLM2-135M-Instruct with the demo's vocabulary, adapters of rank 8 and new rows, one process, rows of 128
-tokens. bf16 is scored and trained for a few steps only: processors without bf16 instructions emulate it slowly.
+tokens. bf16 is trained for a few steps only: processors without bf16 instructions emulate it slowly.
 fp32 against nf4 with fp32 products shows the same difference over more steps.
 """
 
