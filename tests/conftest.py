@@ -12,11 +12,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-from persianmind.model.bases import cache_folder
+from persianmind.train.kernel import extensions_folder
 from tests.launching import Launched, launch
 
 # One build of DeepSpeed's CPU kernel for the whole suite, the one that runs use too.
-os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(cache_folder() / "torch_extensions"))
+os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(extensions_folder()))
 
 
 @pytest.fixture(scope="session")

@@ -50,14 +50,11 @@ class Score:
 
 def held_out_rows(texts: Iterable[tuple[str, str]], tokenizer_dir: Path, row_length: int) -> HeldOutRows:
     """Tokenises (key, text) pairs and packs the pieces into rows, in order, each piece whole."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json"))
-    lead = lead_token(tokenizer_dir)
+    encode, lead = _encoder(tokenizer_dir)
     pieces: list[list[int]] = []
     tokens = utf8_bytes = documents = 0
     for _, text in texts:
-        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        ids = encode(text)
         room = row_length - 1
         pieces += [[lead, *ids[start : start + room]] for start in range(0, len(ids), room)]
         tokens += len(ids)
@@ -83,6 +80,23 @@ def score(
         bytes=held_out.utf8_bytes,
         documents=held_out.documents,
     )
+
+
+def _encoder(tokenizer_dir: Path) -> tuple[Callable[[str], list[int]], int]:
+    """(text -> ids, the leading id); a base that has only a SentencePiece model is read by SentencePiece."""
+    path = tokenizer_dir / "tokenizer.json"
+    if path.is_file():
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(path))
+        return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids), lead_token(
+            tokenizer_dir
+        )
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor(model_file=str(tokenizer_dir / "tokenizer.model"))
+    bos = int(processor.bos_id())
+    return lambda text: list(processor.encode(text)), bos if bos >= 0 else int(processor.eos_id())
 
 
 def lead_token(tokenizer_dir: Path) -> int:

@@ -8,10 +8,12 @@ killed while building leaves the file, and every later run hangs. We build under
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 from pathlib import Path
 
 from persianmind.errors import MachineError
+from persianmind.files import hash_text
 from persianmind.model.bases import cache_folder
 
 STALE = "lock"
@@ -19,8 +21,16 @@ STALE = "lock"
 
 def extensions_folder() -> Path:
     """Where kernels of this project are built: $TORCH_EXTENSIONS_DIR, or a folder of our own, so that no
-    other program's build can be the one in progress."""
-    return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cache_folder() / "torch_extensions")
+    other program's build can be the one in progress.
+
+    One folder an installed DeepSpeed: torch builds again whenever the sources lie at another path, so two
+    clones with environments of their own would rebuild in turns, under each other's running processes.
+    """
+    if given := os.environ.get("TORCH_EXTENSIONS_DIR"):
+        return Path(given)
+    found = importlib.util.find_spec("deepspeed")
+    place = str(found.origin) if found is not None else ""
+    return cache_folder() / "torch_extensions" / hash_text(place)[:12]
 
 
 def load_cpu_kernel() -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,12 @@ from persianmind.model.bases import resolve_base
 from persianmind.recipe_file import load_recipe
 from persianmind.train.deepspeed_config import resolve_deepspeed_config
 from persianmind.train.engine import Batch, Engine
-from persianmind.train.ranks import prepare_environment, ranks_from_environment, start_distributed
-from tests.launching import ZERO2
+from persianmind.train.ranks import Ranks, prepare_environment, ranks_from_environment, start_distributed
+from persianmind.train.selftest import run_self_tests
+from tests.launching import ROOT, ZERO2
+
+sys.path.insert(0, str(ROOT / "tests" / "model"))
+from model_helpers import ARCHITECTURES, BASE_VOCAB, PIECES, make_base, make_recipe
 
 RATES = {"adapters_a": 1e-2, "adapters_b": 1e-2, "rows": 1e-2}
 FORWARD = AdaptedModel.forward
@@ -45,6 +51,7 @@ def main() -> None:
             seen[f"default-{accumulation}"] = _default_zero2(counter, ranks.rank, accumulation)
     seen["trained"] = sum(value.numel() for value in _model().trained().values())
     seen.update(_left_out(ranks.rank))
+    seen["self_tests"] = _self_tests(ranks)
     if ranks.rank == 0:
         Path(os.environ["OUT"]).write_text(json.dumps(seen), encoding="utf-8")
     os._exit(0)
@@ -107,6 +114,22 @@ def _left_out(rank: int) -> dict[str, Any]:
     return seen
 
 
+def _self_tests(ranks: Ranks) -> dict[str, int]:
+    """The self-tests of a run (isolation, sharded gradient, movement) on every architecture."""
+    passed: dict[str, int] = {}
+    config = resolve_deepspeed_config(ZERO2, load_recipe("tiny"), ranks.world_size)
+    rows = [batch for rank in range(ranks.world_size) for batch in _batches(rank, 1, BASE_VOCAB)]
+    for architecture in ARCHITECTURES:
+        for tied in (False, True):
+            with tempfile.TemporaryDirectory() as folder:
+                base = make_base(Path(folder) / "base", architecture, tied=tied)
+                model = build_adapted(base, make_recipe(), PIECES[:3], BASE_VOCAB)
+            said: list[str] = []
+            run_self_tests(model, config, ranks, rows, torch.device("cpu"), said.append)
+            passed[f"{architecture}-{'tied' if tied else 'untied'}"] = len(said)
+    return passed
+
+
 def _values(model: AdaptedModel) -> list[float]:
     return [float(value.double().sum()) for value in model.trained().values()]
 
@@ -122,12 +145,12 @@ def _engine(accumulation: int) -> Engine:
     return Engine(_model(), resolve_deepspeed_config(ZERO2, recipe, ranks.world_size), ranks)
 
 
-def _batches(rank: int, count: int) -> list[Batch]:
+def _batches(rank: int, count: int, base_vocab: int = 1024) -> list[Batch]:
     generator = np.random.default_rng(rank)
     batches = []
     for _ in range(count):
-        ids = generator.integers(0, 1027, (1, 32))
-        ids[0, :3] = [1024, 1025, 1026]
+        ids = generator.integers(0, base_vocab + 3, (1, 32))
+        ids[0, :3] = [base_vocab, base_vocab + 1, base_vocab + 2]
         labels = np.roll(ids, -1, axis=1)
         labels[0, -1] = -100
         batches.append({"input_ids": ids, "position_ids": np.arange(32)[None], "labels": labels})

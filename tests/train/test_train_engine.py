@@ -46,6 +46,11 @@ def test_what_is_not_finite_on_one_rank_is_left_out_on_all(seen: dict[str, Any],
     assert seen[kind] == {"moved": False, "applied": False}
 
 
+def test_self_tests_pass_on_every_architecture_tied_and_untied(seen: dict[str, Any]) -> None:
+    names = [f"{one}-{two}" for one in ("llama", "mistral", "qwen2") for two in ("untied", "tied")]
+    assert seen["self_tests"] == dict.fromkeys(names, 3)
+
+
 def test_control_the_next_sound_step_moves(seen: dict[str, Any]) -> None:
     assert seen["control"] == {"moved": True, "applied": True}
     assert seen["norms"][0] == pytest.approx(seen["norms"][1], rel=1e-6)
