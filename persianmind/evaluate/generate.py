@@ -11,9 +11,10 @@ REPETITION_PENALTY = 1.1
 def generate(folder: Path, prompts: Sequence[str], *, max_new_tokens: int) -> list[str]:
     """The continuation of each prompt, greedy with repetition penalty 1.1 (the paper's decoding)."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    # By its tokenizer.json alone: AutoTokenizer imports optional packages for some model types.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
     model.eval()
     texts = []

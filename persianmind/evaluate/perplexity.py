@@ -101,9 +101,9 @@ def _encoder(tokenizer_dir: Path) -> tuple[Callable[[str], list[int]], int]:
 
 def lead_token(tokenizer_dir: Path) -> int:
     """The id of BOS, or of EOS for tokenizers without one."""
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_dir, trust_remote_code=False)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_dir, local_files_only=True)
     found = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return int(found or 0)
 

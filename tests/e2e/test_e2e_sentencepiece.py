@@ -1,7 +1,7 @@
-"""The whole line over a SentencePiece base (Mistral's tokenizer, a tiny Mistral model): two ranks, 4 bits.
+"""The whole line over a SentencePiece base (Mistral's tokenizer, a tiny model): two ranks, 4 bits.
 
-The other end-to-end tests have a byte-level BPE: so both tokenizer families, two architectures and a
-quantised base go through the real launcher.
+The other end-to-end tests have a byte-level BPE: both tokenizer families and a quantised base go through the
+real launcher.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ pytestmark = pytest.mark.slow
 FEW = ["stages.0.tokens=6144", "stages.1.tokens=2048", "stages.2.tokens=2048"]
 
 
-def _make_mistral(folder: Path) -> Path:
-    """A random two-layer Mistral of 32,000 rows with the tokenizer.model that mistral-common carries."""
+def _make_base(folder: Path) -> Path:
+    """A random two-layer Llama of 32,000 rows with the tokenizer.model that mistral-common carries."""
     import importlib.util
     import shutil
 
-    from transformers import MistralConfig, MistralForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    config = MistralConfig(
+    config = LlamaConfig(
         vocab_size=32_000,
         hidden_size=64,
         intermediate_size=128,
@@ -34,9 +34,8 @@ def _make_mistral(folder: Path) -> Path:
         num_attention_heads=4,
         num_key_value_heads=2,
         tie_word_embeddings=False,
-        sliding_window=None,
     )
-    MistralForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(config).save_pretrained(folder)
     spec = importlib.util.find_spec("mistral_common")
     assert spec is not None and spec.origin is not None
     shutil.copy2(Path(spec.origin).parent / "data" / "tokenizer.model.v1", folder / "tokenizer.model")
@@ -46,7 +45,7 @@ def _make_mistral(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     folder = tmp_path_factory.mktemp("sentencepiece")
-    base = _make_mistral(folder / "base")
+    base = _make_base(folder / "base")
     arguments = ["--recipe", "tiny", "--output", str(folder / "run"), f"base={base}", "vocab.pad_token=true"]
     launched = launch(*arguments, "train.quantize=nf4", *FEW, ranks=2)
     assert launched.code == 0, launched.text

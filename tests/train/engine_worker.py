@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,9 @@ def main() -> None:
     """All measurements one after the other, over one process group."""
     prepare_environment()
     ranks = ranks_from_environment()
+    with tempfile.TemporaryDirectory() as folder:
+        # Before the group exists: transformers saves on rank 0 alone afterwards.
+        models = dict(_every_architecture(Path(folder)))
     start_distributed(ranks)
     seen: dict[str, Any] = {}
     with counted_collectives() as counter:
@@ -51,7 +55,7 @@ def main() -> None:
             seen[f"default-{accumulation}"] = _default_zero2(counter, ranks.rank, accumulation)
     seen["trained"] = sum(value.numel() for value in _model().trained().values())
     seen.update(_left_out(ranks.rank))
-    seen["self_tests"] = _self_tests(ranks)
+    seen["self_tests"] = _self_tests(ranks, models)
     if ranks.rank == 0:
         Path(os.environ["OUT"]).write_text(json.dumps(seen), encoding="utf-8")
     os._exit(0)
@@ -114,19 +118,23 @@ def _left_out(rank: int) -> dict[str, Any]:
     return seen
 
 
-def _self_tests(ranks: Ranks) -> dict[str, int]:
-    """The self-tests of a run (isolation, sharded gradient, movement) on every architecture."""
+def _every_architecture(folder: Path) -> Iterator[tuple[str, AdaptedModel]]:
+    for architecture in ARCHITECTURES:
+        for tied in (False, True):
+            name = f"{architecture}-{'tied' if tied else 'untied'}"
+            base = make_base(folder / name, architecture, tied=tied)
+            yield name, build_adapted(base, make_recipe(), PIECES[:3], BASE_VOCAB)
+
+
+def _self_tests(ranks: Ranks, models: Mapping[str, AdaptedModel]) -> dict[str, int]:
+    """The self-tests of a run (isolation, sharded gradient, movement): lines said for each model."""
     passed: dict[str, int] = {}
     config = resolve_deepspeed_config(ZERO2, load_recipe("tiny"), ranks.world_size)
     rows = [batch for rank in range(ranks.world_size) for batch in _batches(rank, 1, BASE_VOCAB)]
-    for architecture in ARCHITECTURES:
-        for tied in (False, True):
-            with tempfile.TemporaryDirectory() as folder:
-                base = make_base(Path(folder) / "base", architecture, tied=tied)
-                model = build_adapted(base, make_recipe(), PIECES[:3], BASE_VOCAB)
-            said: list[str] = []
-            run_self_tests(model, config, ranks, rows, torch.device("cpu"), said.append)
-            passed[f"{architecture}-{'tied' if tied else 'untied'}"] = len(said)
+    for name, model in models.items():
+        said: list[str] = []
+        run_self_tests(model, config, ranks, rows, torch.device("cpu"), said.append)
+        passed[name] = len(said)
     return passed
 
 
