@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -12,6 +12,8 @@ from persianmind.errors import DataError, PersianMindError
 from persianmind.files import hash_file, hash_text, read_json, resolve_inside, write_json
 
 MANIFEST = "manifest.json"
+BUILDING = "building.json"
+_HASH = "manifest_hash"
 
 
 class _Closed(BaseModel):
@@ -81,10 +83,26 @@ class Manifest(_Closed):
     shards: list[ShardEntry]
 
 
+class Building(_Closed):
+    """What readers may use of a build that is not done: whole shards that an interrupted build keeps."""
+
+    format: Literal[1] = 1
+    fingerprints: Fingerprints
+    shards: list[ShardEntry]
+
+
+M = TypeVar("M", Manifest, Building)
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes the manifest whole, with a hash of itself."""
-    body = manifest.model_dump(mode="json")
-    write_json(folder / MANIFEST, {**body, "manifest_hash": _body_hash(body)})
+    """Writes the manifest whole, with a hash of itself; the list of an unfinished build is then gone."""
+    _write(folder / MANIFEST, manifest)
+    (folder / BUILDING).unlink(missing_ok=True)
+
+
+def write_building(folder: Path, building: Building) -> None:
+    """Publishes the shards so far, whole, with a hash of itself."""
+    _write(folder / BUILDING, building)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -96,23 +114,19 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise DataError(f"{folder} holds no finished token shards ({MANIFEST} is missing); build them first")
+    return _read(path, Manifest)
+
+
+def read_building(folder: Path) -> Building | None:
+    """The shards published so far by an unfinished build; None where there are none.
+
+    Raises:
+        DataError: the list is damaged, or was not written by this program.
+    """
     try:
-        tree: Any = read_json(path)
-    except PersianMindError as error:
-        raise DataError(str(error)) from None
-    if not isinstance(tree, dict):
-        raise DataError(f"{path} is no manifest of token shards")
-    stated = tree.pop("manifest_hash", None)
-    if stated != _body_hash(tree):
-        raise DataError(
-            f"{path} was changed or damaged after it was written; delete {folder} and build again"
-        )
-    try:
-        return Manifest.model_validate(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path}: {place}: {first['msg']}; was it written by another version?") from None
+        return _read(folder / BUILDING, Building)
+    except FileNotFoundError:  # never there, or the build was finished a moment ago
+        return None
 
 
 def shard_path(folder: Path, entry: ShardEntry) -> Path:
@@ -142,6 +156,31 @@ def verify_shard(folder: Path, entry: ShardEntry) -> Path:
             f"{path} is damaged (its bytes do not match the manifest); delete {folder} and build again"
         )
     return path
+
+
+def _write(path: Path, content: Manifest | Building) -> None:
+    body = content.model_dump(mode="json")
+    write_json(path, {**body, _HASH: _body_hash(body)})
+
+
+def _read(path: Path, kind: type[M]) -> M:
+    try:
+        tree: Any = read_json(path)
+    except PersianMindError as error:
+        raise DataError(str(error)) from None
+    if not isinstance(tree, dict):
+        raise DataError(f"{path} is no manifest of token shards")
+    stated = tree.pop(_HASH, None)
+    if stated != _body_hash(tree):
+        raise DataError(
+            f"{path} was changed or damaged after it was written; delete {path.parent} and build again"
+        )
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path}: {place}: {first['msg']}; was it written by another version?") from None
 
 
 def _body_hash(body: dict[str, Any]) -> str:

@@ -13,9 +13,9 @@ from persianmind.errors import RecipeError
 from persianmind.recipe import Recipe
 
 if TYPE_CHECKING:
-    from persianmind.data.build import BuildProgress
     from persianmind.data.dataset import TokenDataset
     from persianmind.data.manifest import Manifest
+    from persianmind.data.running import BuildProgress
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -18,12 +18,13 @@ from data_helpers import make_bpe, make_recipe, real_data, sentences, write_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persianmind.data import build as build_module
+from persianmind.data import running as running_module
 from persianmind.data import shards as shards_module
-from persianmind.data.build import BuildProgress, build_source
+from persianmind.data.build import build_source
 from persianmind.data.dataset import TokenDataset
 from persianmind.data.manifest import MANIFEST
 from persianmind.data.prepare import BATCH_RECORDS
+from persianmind.data.running import BuildProgress
 from persianmind.data.tokenise import FolderTokenizer
 from persianmind.errors import DataError, EmptyCorpusError, MachineError, SourceError, TooManyBadRowsError
 from persianmind.recipe import Normalise, Recipe
@@ -115,7 +116,7 @@ def test_second_build_returns_at_once_and_touches_nothing(
 ) -> None:
     first = build_source(_recipe(corpus), "fa", bpe_dir, tmp_path / "out")
     before = files_of(tmp_path / "out")
-    monkeypatch.setattr(build_module, "prepared_batches", lambda *_: pytest.fail("read the source again"))
+    monkeypatch.setattr(running_module, "prepared_batches", lambda *_: pytest.fail("read the source again"))
     assert build_source(_recipe(corpus), "fa", bpe_dir, tmp_path / "out") == first
     assert files_of(tmp_path / "out") == before
 
@@ -157,7 +158,7 @@ def test_crash_between_a_shard_and_its_state(
 ) -> None:
     recipe = _recipe(corpus)
     build_source(recipe, "fa", bpe_dir, tmp_path / "whole")
-    real = build_module.write_state
+    real = running_module.write_state
     calls = Counter[str]()
 
     def crash_at_second(*args: Any) -> None:
@@ -166,10 +167,10 @@ def test_crash_between_a_shard_and_its_state(
             raise _Stop
         real(*args)
 
-    monkeypatch.setattr(build_module, "write_state", crash_at_second)
+    monkeypatch.setattr(running_module, "write_state", crash_at_second)
     with pytest.raises(_Stop):
         build_source(recipe, "fa", bpe_dir, tmp_path / "cut")
-    monkeypatch.setattr(build_module, "write_state", real)
+    monkeypatch.setattr(running_module, "write_state", real)
     build_source(recipe, "fa", bpe_dir, tmp_path / "cut")
     assert files_of(tmp_path / "cut") == files_of(tmp_path / "whole")
 
