@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from persianmind.data.manifest import Manifest, read_manifest, verify_shard
+from persianmind.data.manifest import Manifest, ShardEntry, read_manifest, verify_shard
 from persianmind.data.shards import ShardReader
+from persianmind.errors import DataError
 
 IGNORED = -100
 MAX_OPEN_SHARDS = 128
@@ -43,13 +44,48 @@ class TokenDataset:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.manifest: Manifest = read_manifest(folder)
-        self._ends = list(accumulate(shard.rows for shard in self.manifest.shards))
+        self._manifest: Manifest | None = None
+        self._shards: list[ShardEntry] = []
+        self._ends: list[int] = []
         self._open: OrderedDict[int, ShardReader] = OrderedDict()
         self._verified: set[int] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads what there is to know about the folder."""
+        self._manifest = read_manifest(self.folder)
+        self._take(self._manifest.shards)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the finished build. Raises DataError while it is still being built."""
+        return self._manifest or read_manifest(self.folder)
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows there are; None while that is not known yet."""
+        return None if self._manifest is None else self._manifest.rows
 
     def __len__(self) -> int:
-        return self.manifest.rows
+        """The rows that can be read now: all of a finished folder."""
+        return self._ends[-1] if self._ends else 0
+
+    def rows_at(self, number: int, block_rows: int | None) -> int | None:
+        """What locating running number `number` of the order needs (`Mixture.row`): the rows of the folder,
+        or None if they are not known and `number` lies in a block of `block_rows` that is whole."""
+        return self.rows
+
+    def can_locate(self, number: int, block_rows: int | None) -> bool:
+        """Whether `rows_at` returns at once; looks at the files where needed."""
+        if self._reaches(number, block_rows):
+            return True
+        self.refresh()
+        return self._reaches(number, block_rows)
+
+    def _reaches(self, number: int, block_rows: int | None) -> bool:
+        if self.rows is not None:
+            return True
+        return block_rows is not None and (number // block_rows + 1) * block_rows <= len(self)
 
     def row(self, index: int) -> Row:
         """Row `index`, ready for the model. Raises IndexError outside [0, len)."""
@@ -80,8 +116,15 @@ class TokenDataset:
 
     def verify(self) -> None:
         """Checks every shard now. Raises DataError naming the first damaged one."""
-        for entry in self.manifest.shards:
+        for entry in self._shards:
             verify_shard(self.folder, entry)
+
+    def _take(self, shards: list[ShardEntry]) -> None:
+        """The shards as now known; those known before are among them, or the folder was built anew."""
+        if shards[: len(self._shards)] != self._shards:
+            raise DataError(f"{self.folder} was built anew while it was read; run the same command again")
+        self._shards = shards
+        self._ends = list(accumulate(shard.rows for shard in shards))
 
     def _find(self, index: int) -> tuple[ShardReader, int]:
         if not 0 <= index < len(self):
@@ -94,7 +137,7 @@ class TokenDataset:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        entry = self.manifest.shards[number]
+        entry = self._shards[number]
         if number not in self._verified:
             verify_shard(self.folder, entry)
             self._verified.add(number)

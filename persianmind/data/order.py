@@ -56,17 +56,23 @@ def _round_keys(seed: int, epoch: int) -> tuple[int, ...]:
     return tuple(keys)
 
 
-def locate_row(index: int, n: int, seed: int, epoch: int, block_rows: int | None = None) -> int:
+def locate_row(index: int, n: int | None, seed: int, epoch: int, block_rows: int | None = None) -> int:
     """The row that is served at place `index` of an epoch over `n` rows.
 
+    n: None while it is not known yet; then `index` lies in a block that has all of its `block_rows` rows.
     block_rows: rows are permuted within consecutive blocks of this size, so that the order of a whole block
         does not depend on how many rows come after it; None permutes all n.
+
+    Raises:
+        ValueError: neither `n` nor `block_rows` is known, or `index` lies outside [0, n).
     """
-    if block_rows is None or block_rows >= n:
+    if block_rows is None:
+        if n is None:
+            raise ValueError("without blocks an order needs the number of rows")
         return permute(index, n, seed, epoch)
     block = index // block_rows
     first = block * block_rows
-    size = min(block_rows, n - first)
+    size = block_rows if n is None else min(block_rows, n - first)
     return first + permute(index - first, size, mix64(seed ^ mix64(block)), epoch)
 
 
@@ -93,13 +99,20 @@ def window_counts(shares: Mapping[str, float], window: int) -> dict[str, int]:
 
 
 def mixture_shares(
-    weights: Mapping[str, float], rows_by_source: Mapping[str, int], temperature: float | None
+    weights: Mapping[str, float], rows_by_source: Mapping[str, int | None], temperature: float | None
 ) -> dict[str, float]:
-    """Shares that add up to 1: by weight, or by weight x rows^(1/temperature)."""
-    raw = {
-        name: weight if temperature is None else weight * float(rows_by_source[name] ** (1 / temperature))
-        for name, weight in weights.items()
-    }
+    """Shares that add up to 1: by weight, or by weight x rows^(1/temperature).
+
+    Raises:
+        ValueError: a temperature is given and the rows of a source are not known yet.
+    """
+    raw = dict(weights)
+    if temperature is not None:
+        for name, weight in weights.items():
+            rows = rows_by_source[name]
+            if rows is None:
+                raise ValueError(f"a temperature needs the rows of {name!r}, which is still being built")
+            raw[name] = weight * float(rows ** (1 / temperature))
     total = sum(raw.values())
     return {name: value / total for name, value in raw.items()}
 
@@ -107,7 +120,8 @@ def mixture_shares(
 class Mixture:
     """Which row of which source is sample i. Shares are exact in every window [k w, (k+1) w).
 
-    Each source is served in epochs of its own: every row once before any row again.
+    Each source is served in epochs of its own: every row once before any row again. The rows of a source may
+    be None, not known yet: then only places of whole blocks of its first epoch can be located.
 
     Raises:
         DataError: a source without rows, or one too rare for the window.
@@ -115,7 +129,7 @@ class Mixture:
 
     def __init__(
         self,
-        rows_by_source: Mapping[str, int],
+        rows_by_source: Mapping[str, int | None],
         weights: Mapping[str, float],
         window: int,
         seed: int,
@@ -123,7 +137,8 @@ class Mixture:
         block_rows: int | None = None,
     ) -> None:
         for name in weights:
-            if rows_by_source[name] < 1:
+            rows = rows_by_source[name]
+            if rows is not None and rows < 1:
                 raise DataError(f"source {name!r} has no rows; take it out of the stage or give it text")
         self.rows_by_source = {name: rows_by_source[name] for name in weights}
         self.window = window
@@ -133,11 +148,6 @@ class Mixture:
         self._slots = [name for name, count in self.counts.items() for _ in range(count)]
         self._layouts: dict[int, list[tuple[str, int]]] = {}
         self._seeds = {name: _seed_of(seed, name) for name in weights}
-
-    @property
-    def rows(self) -> int:
-        """Rows of all sources together."""
-        return sum(self.rows_by_source.values())
 
     def place(self, sample: int) -> tuple[str, int]:
         """(source, running number of the sample within its source)."""
@@ -165,13 +175,12 @@ class Mixture:
     def locate(self, sample: int) -> tuple[str, int]:
         """(source, row) of sample number `sample` (0, 1, 2, ... without end)."""
         name, number = self.place(sample)
-        n = self.rows_by_source[name]
-        epoch, index = divmod(number, n)
-        return name, locate_row(index, n, self._seeds[name], epoch, self.block_rows)
+        return name, self.row(name, number, self.rows_by_source[name])
 
-    def samples_for_epochs(self, epochs: float) -> int:
-        """Length of a stage of so many `epochs`: the rows of all its sources, so many times."""
-        return max(1, round(self.rows * epochs))
+    def row(self, name: str, number: int, rows: int | None) -> int:
+        """The row served as running number `number` of a source of `rows` rows (None: see the class)."""
+        epoch, index = (0, number) if rows is None else divmod(number, rows)
+        return locate_row(index, rows, self._seeds[name], epoch, self.block_rows)
 
 
 def _seed_of(seed: int, name: str) -> int:
