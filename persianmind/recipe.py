@@ -75,8 +75,9 @@ class Data(Section):
     """Packing, token shards and their order.
 
     `mixture_temperature` T: shares of sources go with weight x rows^(1/T); None: with the weights alone.
-    `shuffle_block_rows`: rows are shuffled within blocks of so many, which lets training start before a
-    build is done; None: over the whole source. `fast_tokenizer`: use gigatoken where it is installed and
+    `shuffle_block_rows`: rows are shuffled within blocks of so many, in the order of the source, which lets
+    training start on whole blocks while the rest is built; None: over the whole source, which is then built
+    before step 1. `fast_tokenizer`: use gigatoken where it is installed and
     gives the very ids of the saved tokenizer.
     """
 
@@ -86,7 +87,7 @@ class Data(Section):
     max_bad_row_share: Share = 0.05
     mixture_window: Count = 100
     mixture_temperature: Positive | None = None
-    shuffle_block_rows: Count | None = None
+    shuffle_block_rows: Count | None = 65_536
     fast_tokenizer: bool = True
     prompt: Literal["persianmind", "chat_template"] = "persianmind"
 

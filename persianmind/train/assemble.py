@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from persianmind.energy.budget import Budget
 from persianmind.energy.meter import EnergyMeter
+from persianmind.errors import Interrupted
 from persianmind.recipe import Recipe
 from persianmind.train.prepare import Prepared
 from persianmind.train.progress import Progress
@@ -19,6 +20,7 @@ from persianmind.train.trackers import make_trackers
 if TYPE_CHECKING:
     import torch
 
+    from persianmind.data.dataset import TokenDataset
     from persianmind.model.adapted import AdaptedModel
     from persianmind.train.trainer import Trainer
 
@@ -32,6 +34,7 @@ def assemble(
     meter: EnergyMeter | None,
     budget: Budget,
     stop: Callable[[], bool],
+    beat: Callable[[], None] = lambda: None,
 ) -> Trainer:
     """Builds everything, prints the arithmetic, runs the self-tests of a fresh run; all ranks together.
 
@@ -40,7 +43,6 @@ def assemble(
     """
     import torch
 
-    from persianmind.data.dataset import TokenDataset
     from persianmind.model.adapted import attention_implementation, compile_layers
     from persianmind.plan.arithmetic import describe_run
     from persianmind.train.engine import Engine
@@ -51,12 +53,13 @@ def assemble(
     from persianmind.train.selftest import run_self_tests
     from persianmind.train.stages import plan_stages
     from persianmind.train.trainer import Trainer, stage_data
+    from persianmind.train.waiting import DataGate
 
     torch.set_num_threads(recipe.train.threads_per_rank or _threads(ranks))
     torch.manual_seed(recipe.seed + ranks.rank)
     if meter is not None:
         meter.mark("start", 0)
-    datasets = {name: TokenDataset(run / "data" / name) for name in prepared.rows_by_source}
+    datasets = _datasets(run, prepared, stop, beat)
     plans = plan_stages(recipe, prepared.rows_by_source)
     progress = Progress(active=ranks.rank == 0, steps=plans[-1].last_step)
     device = _device(ranks)
@@ -70,6 +73,8 @@ def assemble(
         progress.say(line)
     if recipe.train.self_tests and not any((run / "checkpoints").glob("step-*")):
         first_stage = stage_data(recipe, plans[0], datasets)
+        if missing := first_stage.missing(range(ranks.world_size)):
+            progress.say(f"data: waiting for the first rows of {missing}")
         rows = [first_stage.batch([sample]) for sample in range(ranks.world_size)]
         run_self_tests(model, config, ranks, rows, device, progress.say)
     engine = Engine(model, config, ranks)
@@ -84,10 +89,29 @@ def assemble(
         metrics=StepMetrics(recipe, engine),
         history=History(recipe.train, recipe.stages),
         progress=progress,
+        gate=DataGate(datasets, engine.count_over_ranks, progress.say, beat),
         meter=meter,
         stop_requested=stop,
         budget=budget,
     )
+
+
+def _datasets(
+    run: Path, prepared: Prepared, stop: Callable[[], bool], beat: Callable[[], None]
+) -> dict[str, TokenDataset]:
+    """What is built by now, and will be."""
+    from persianmind.data.growing import GrowingDataset
+    from persianmind.data.manifest import Fingerprints
+
+    def while_waiting() -> None:
+        beat()
+        if stop():
+            raise Interrupted("stopped while the first rows were being built; run the same command to go on")
+
+    return {
+        name: GrowingDataset(run / "data" / name, Fingerprints.model_validate(fingerprints), while_waiting)
+        for name, fingerprints in prepared.fingerprints.items()
+    }
 
 
 def _run_log(recipe: Recipe, run: Path, ranks: Ranks) -> RunLog:

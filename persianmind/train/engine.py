@@ -155,6 +155,13 @@ class Engine:
         """The sum of a float64 over all ranks, in rank order."""
         return self._sum_over_ranks(torch.tensor(value, dtype=torch.float64))
 
+    def count_over_ranks(self, values: Sequence[int]) -> list[int]:
+        """The sum of each whole number over all ranks, in one exchange."""
+        counts = torch.tensor(list(values), dtype=torch.int64, device=self.device)
+        if self.ranks.world_size > 1:
+            torch.distributed.all_reduce(counts)
+        return [int(count) for count in counts.tolist()]
+
     def close(self) -> None:
         """Frees the engine; the module stays usable."""
         self.deepspeed.destroy()
@@ -165,11 +172,9 @@ class Engine:
     def _agree(self, local_targets: int, flags: int) -> tuple[int, int]:
         """(targets of all ranks, maximum of the flags), in one exchange."""
         votes = [int(level == flags) for level in range(FLAG_LEVELS)]
-        counts = torch.tensor([local_targets, *votes], dtype=torch.int64, device=self.device)
-        if self.ranks.world_size > 1:
-            torch.distributed.all_reduce(counts)
-        raised = [level for level, count in enumerate(counts[1:].tolist()) if count]
-        return int(counts[0]), max(raised, default=0)
+        targets, *counts = self.count_over_ranks([local_targets, *votes])
+        raised = [level for level, count in enumerate(counts) if count]
+        return targets, max(raised, default=0)
 
     def _sum_over_ranks(self, value: Tensor) -> float:
         value = value.to(self.device)

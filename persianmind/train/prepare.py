@@ -1,4 +1,4 @@
-"""Everything a run needs before the process group exists: base, vocabulary, packed data.
+"""Everything a run needs before the process group exists: base, vocabulary, and the data step 1 needs whole.
 
 One process (rank 0) does it; the others wait for `prepared.json`. No collective is open meanwhile, so no
 ten-minute timeout of a collective can hit a long preparation.
@@ -12,14 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from persianmind.errors import Interrupted
+from persianmind.errors import DataError, Interrupted
 from persianmind.files import read_json, write_json
 from persianmind.recipe import Recipe
 
 if TYPE_CHECKING:
+    from persianmind.data.manifest import Fingerprints
     from persianmind.energy.meter import EnergyMeter
 
 MARKER = "prepared.json"
+BUILDER_LOG = "builder.log"
 POLL_S = 0.2
 
 
@@ -29,7 +31,13 @@ class Prepared:
 
     base_fingerprint: str
     tokenizer_fingerprint: str
-    rows_by_source: dict[str, int]
+    rows_by_source: dict[str, int | None]  # None: built while training runs
+    fingerprints: dict[str, dict[str, str]]  # of each source's shards, data/manifest.py
+
+    @property
+    def to_build(self) -> list[str]:
+        """Sources that are not whole yet, in the recipe's order."""
+        return [name for name, rows in self.rows_by_source.items() if rows is None]
 
 
 def vocabulary_sources(recipe: Recipe) -> list[str]:
@@ -43,7 +51,8 @@ def prepare(recipe: Recipe, run: Path, say: Callable[[str], None], meter: Energy
     Raises:
         PersianMindError: whatever the rooms below raise, before anything half-made is left behind.
     """
-    from persianmind.data.build import build_source
+    from persianmind.data.build import build_fingerprints
+    from persianmind.data.tokenise import FolderTokenizer
     from persianmind.model.bases import base_fingerprint, resolve_base
     from persianmind.text.documents import check_held_out, training_texts
     from persianmind.vocab.build import build_vocab
@@ -69,13 +78,57 @@ def prepare(recipe: Recipe, run: Path, say: Callable[[str], None], meter: Energy
             train_size=recipe.vocab.train_size,
             pad_token=recipe.vocab.pad_token,
         )
-    rows = {}
-    for name in recipe.stage_sources():
-        mark(f"data of {name}")
-        rows[name] = build_source(recipe, name, vocab, run / "data" / name).rows
-    prepared = Prepared(base_fingerprint(base), load_expansion(vocab).fingerprint, rows)
+    tokenizer = FolderTokenizer(vocab)
+    names = recipe.stage_sources()
+    prints = {name: build_fingerprints(recipe, name, tokenizer) for name in names}
+    rows = {name: _rows(recipe, name, run, prints[name], mark) for name in names}
+    prepared = Prepared(
+        base_fingerprint(base),
+        load_expansion(vocab).fingerprint,
+        rows,
+        {name: one.model_dump() for name, one in prints.items()},
+    )
+    if prepared.to_build:
+        say(f"prepare: {', '.join(prepared.to_build)}: built while training runs, see {run / BUILDER_LOG}")
     write_json(run / MARKER, asdict(prepared))
     return prepared
+
+
+def _rows(
+    recipe: Recipe, name: str, run: Path, fingerprints: Fingerprints, mark: Callable[[str], None]
+) -> int | None:
+    """The rows of one source, built now if step 1 needs all of them; None: left for the builder."""
+    from persianmind.data.build import build_source, finished_build
+    from persianmind.data.growing import clear_failure
+    from persianmind.data.supply import needed_whole
+
+    folder = run / "data" / name
+    clear_failure(folder)
+    if name in needed_whole(recipe):
+        mark(f"data of {name}")
+        return build_source(recipe, name, run / "vocab", folder).rows
+    if (finished := finished_build(folder, fingerprints)) is not None:
+        return finished.rows
+    _refuse_changed(name, run, fingerprints)
+    return None
+
+
+def _refuse_changed(name: str, run: Path, fingerprints: Fingerprints) -> None:
+    """Once steps were done, an unfinished build may only be gone on with: they may have used its first rows.
+
+    Raises:
+        DataError: it would be started anew.
+    """
+    from persianmind.data.manifest import read_building
+
+    published = read_building(run / "data" / name)
+    if published is None or published.fingerprints == fingerprints:
+        return
+    if any((run / "checkpoints").glob("step-*")):
+        raise DataError(
+            f"sources.{name} is not what {run / 'data' / name} was begun with, and steps were done since: "
+            "restore it, or delete that folder if no stage has used it yet, or give another --output"
+        )
 
 
 def wait_until_prepared(run: Path, stop_requested: Callable[[], bool] | None = None) -> None:

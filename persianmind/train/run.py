@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from persianmind.checkpoint.lock import RunLock
+from persianmind.data.background import BackgroundBuild
 from persianmind.energy.budget import Budget
 from persianmind.energy.meter import EnergyMeter
 from persianmind.errors import CheckpointError, Interrupted
@@ -20,7 +21,14 @@ from persianmind.plan.run_folder import RECIPE, claim_run_folder, same_recipe
 from persianmind.recipe import Recipe
 from persianmind.train.assemble import assemble
 from persianmind.train.deepspeed_config import resolve_deepspeed_config
-from persianmind.train.prepare import POLL_S, prepare, read_prepared, wait_until_prepared
+from persianmind.train.prepare import (
+    BUILDER_LOG,
+    POLL_S,
+    Prepared,
+    prepare,
+    read_prepared,
+    wait_until_prepared,
+)
 from persianmind.train.ranks import Ranks, start_distributed
 from persianmind.train.runlog import read_results, update_results
 
@@ -64,19 +72,28 @@ def run_training(request: RunRequest, ranks: Ranks) -> None:
             stack.enter_context(meter)
         if ranks.rank == 0:
             prepared = prepare(request.recipe, request.run, _say, meter)
+            builder = stack.enter_context(_builder(request.run, prepared))
         else:
             wait_until_prepared(request.run, request.stop_requested)
-            prepared = read_prepared(request.run)
+            builder = None
         config = resolve_deepspeed_config(request.deepspeed_json, request.recipe, ranks.world_size)
         start_distributed(ranks)
+        prepared = read_prepared(request.run)  # only now: before, it may be that of an earlier attempt
         # Only now: until here a signal may end the process at once, nothing is lost and nobody waits for it.
         stop = request.stop_requested or stack.enter_context(_stop_on_signal())
         trainer = assemble(request.recipe, request.run, config, ranks, prepared, meter, budget, stop)
         model = _train(request, trainer)
+        if builder is not None:
+            builder.end()
         if ranks.rank == 0:
             from persianmind.train.finish import finish_run
 
             finish_run(request.recipe, request.run, model, meter, _say)
+
+
+def _builder(run: Path, prepared: Prepared) -> BackgroundBuild:
+    """What builds the rest of the data beside training."""
+    return BackgroundBuild(run / RECIPE, run / "vocab", run / "data", prepared.to_build, run / BUILDER_LOG)
 
 
 def _wait_until_claimed(request: RunRequest) -> None:

@@ -23,6 +23,7 @@ from persianmind.train.runlog import RunLog
 from persianmind.train.saving import RunCheckpoints
 from persianmind.train.schedule import group_rates
 from persianmind.train.stages import StagePlan, plan_stages
+from persianmind.train.waiting import DataGate
 
 if TYPE_CHECKING:
     from persianmind.checkpoint.store import Checkpoint
@@ -45,10 +46,12 @@ class Trainer:
     metrics: StepMetrics
     history: History
     progress: Progress
+    gate: DataGate
     meter: EnergyMeter | None
     stop_requested: Callable[[], bool]
     budget: Budget
     step: int = 0
+    saved_step: int = 0
     nonfinite: int = 0
 
     def train(self) -> None:
@@ -70,11 +73,12 @@ class Trainer:
         """Steps through one stage, from wherever `step` stands in it."""
         data = stage_data(self.recipe, plan, self.datasets)
         while self.step < plan.last_step:
-            started_s = time.perf_counter()
             self.mark(plan.stage.name)
+            first = (self.step - plan.first_step) * self.recipe.train.global_batch_rows
+            self._wait_for_rows(plan, data, first)
+            started_s = time.perf_counter()
             rates = group_rates(self.recipe, plan.stage, self.step - plan.first_step, plan.steps)
             self.engine.set_rates(rates)
-            first = (self.step - plan.first_step) * self.recipe.train.global_batch_rows
             veto = self.history.is_spike if self.history.watches_spikes else None
             result = self.engine.step(self._micro_batches(data, first), flags=self._flag(), veto=veto)
             self.step += 1
@@ -96,9 +100,26 @@ class Trainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Takes the run up where the checkpoint left it, stages that ended early included."""
         self.checkpoints.restore(checkpoint)
-        self.step = checkpoint.step
+        self.step = self.saved_step = checkpoint.step
         self.history.restore(checkpoint.facts.get("history", {}))
         self._replan()
+
+    def _wait_for_rows(self, plan: StagePlan, data: StageData, first: int) -> None:
+        """Lets the step begin once its rows are built; a stop is not left waiting for them.
+
+        Raises:
+            Interrupted: a stop was asked for; the checkpoint of the step reached is committed.
+        """
+        samples = range(first, first + self.recipe.train.global_batch_rows)
+        if self.gate.open(data, samples, self.stop_requested):
+            return
+        if self.step != self.saved_step:
+            self._save(plan)
+        self.checkpoints.finish()
+        raise Interrupted(
+            f"stopped at step {self.step}, saved, while the next rows were being built; run the same command "
+            "to go on"
+        )
 
     def _end_early(self, plan: StagePlan) -> StagePlan:
         """The plan of the stage, cut short at the present step if it has reached its plateau."""
@@ -110,7 +131,7 @@ class Trainer:
         return self.plans[plan.index]
 
     def _replan(self) -> None:
-        rows = {name: len(dataset) for name, dataset in self.datasets.items()}
+        rows = {name: dataset.rows for name, dataset in self.datasets.items()}
         self.plans = plan_stages(self.recipe, rows, self.history.ended)
         self.progress.steps = self.plans[-1].last_step
 
@@ -158,6 +179,7 @@ class Trainer:
         self.log.flush()
         tokens = self.step * self.recipe.train.global_batch_rows * self.recipe.data.row_length
         history = self.history.facts()
+        self.saved_step = self.step
         self.checkpoints.save(self.step, stage=plan.stage.name, tokens=tokens, history=history)
 
     def say_outlook(self, forward_s: float, forward_tokens: int) -> None:
@@ -196,7 +218,7 @@ class Trainer:
 
 def stage_data(recipe: Recipe, plan: StagePlan, datasets: dict[str, TokenDataset]) -> StageData:
     """The order of one stage; its number is mixed into the seed, so stages do not repeat each other."""
-    rows = {name: len(datasets[name]) for name in plan.stage.sources}
+    rows = {name: datasets[name].rows for name in plan.stage.sources}
     mixture = Mixture(
         rows,
         mixture_shares(plan.stage.sources, rows, recipe.data.mixture_temperature),

@@ -86,12 +86,13 @@ def _save(tokenizer: Tokenizer, folder: Path, config: dict[str, Any]) -> Path:
 def make_recipe(sources: dict[str, dict[str, Any]], **sections: Any) -> Recipe:
     """A recipe over these sources with small shards."""
     data = {"row_length": 64, "shard_rows": 48, "open_rows": 8, **sections.pop("data", {})}
+    stages = [{"name": "one", "sources": dict.fromkeys(sources, 1.0), "epochs": 1.0}]
     return Recipe.model_validate(
         {
             "name": "test",
             "base": "none",
             "sources": sources,
-            "stages": [{"name": "one", "sources": dict.fromkeys(sources, 1.0), "epochs": 1.0}],
+            "stages": stages,
             "data": data,
             **sections,
         }

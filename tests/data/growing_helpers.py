@@ -1,0 +1,112 @@
+"""Reading folders that another process is building."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from persianmind.data.batches import StageData
+from persianmind.data.build import build_fingerprints, build_steps
+from persianmind.data.dataset import TokenDataset
+from persianmind.data.growing import GrowingDataset
+from persianmind.data.manifest import Fingerprints, read_building
+from persianmind.data.order import Mixture
+from persianmind.data.tokenise import FolderTokenizer
+from persianmind.recipe import Recipe
+
+WAIT_S = 60.0
+
+
+class SlowBuilder:
+    """A real second process that builds what it is asked for, slowly."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("slow_builder.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(
+        self, recipe: Recipe, tokenizer: Path, out: Path, *, batch_records: int, pause_s: float
+    ) -> None:
+        assert self.process.stdin is not None
+        request: dict[str, Any] = {"recipe": recipe.model_dump(mode="json"), "tokenizer": str(tokenizer)}
+        request |= {"out": str(out), "batch_records": batch_records, "pause_s": pause_s}
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+
+    def finish(self) -> bool:
+        """Whether all of it could be built."""
+        assert self.process.stdout is not None
+        return bool(json.loads(self.process.stdout.readline())["whole"])
+
+    def kill(self) -> None:
+        """SIGKILL: whatever it was doing stays as it is."""
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def prints(recipe: Recipe, name: str, tokenizer: Path) -> Fingerprints:
+    return build_fingerprints(recipe, name, FolderTokenizer(tokenizer))
+
+
+def growing(recipe: Recipe, tokenizer: Path, out: Path, **options: Any) -> dict[str, TokenDataset]:
+    """A reader of every source, whatever of it is built."""
+    return {
+        name: GrowingDataset(out / name, prints(recipe, name, tokenizer), **options)
+        for name in recipe.sources
+    }
+
+
+def stage(recipe: Recipe, datasets: dict[str, TokenDataset], seed: int = 3) -> StageData:
+    """The recipe's first stage over these readers."""
+    data, weights = recipe.data, recipe.stages[0].sources
+    rows = {name: datasets[name].rows for name in weights}
+    mixture = Mixture(rows, weights, data.mixture_window, seed, block_rows=data.shuffle_block_rows)
+    return StageData(mixture, datasets)
+
+
+def served(data: StageData, samples: range) -> list[tuple[tuple[str, int], bytes, bytes, bytes]]:
+    """What these samples are: their places and every byte of their rows."""
+    found = []
+    for sample in samples:
+        row = data.row(sample)
+        arrays = (row.input_ids, row.position_ids, row.labels)
+        found.append((data.locate(sample), *(array.tobytes() for array in arrays)))
+    return found
+
+
+def build_part(recipe: Recipe, name: str, tokenizer: Path, out: Path, shards: int) -> None:
+    """Builds in this process until so many shards are published, and stops there as if interrupted."""
+    with closing(build_steps(recipe, name, tokenizer, out / name)) as steps:
+        for step in steps:
+            if step.shards >= shards:
+                return
+    raise AssertionError(f"{name} has fewer than {shards} shards")
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    """Until it is so; fails after a minute."""
+    until_s = time.monotonic() + WAIT_S
+    while not what():
+        assert time.monotonic() < until_s, "waited for nothing"
+        time.sleep(0.01)
+
+
+def published_shards(folder: Path) -> int:
+    published = read_building(folder)
+    return 0 if published is None else len(published.shards)
