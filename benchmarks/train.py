@@ -12,7 +12,7 @@ rows after as many useful tokens. HF and TRL train whole tables (modules_to_save
     trl       SFTTrainer + DeepSpeed ZeRO-2 + peft, packing bfd_split (left out where trl is not installed)
     bare      one rank: a plain torch loop over the same modules, an ordinary cross-entropy; against ours-1
     memory    one micro-batch of 4,096 tokens at 41,510 ids: peak memory above that of the loaded model
-    traffic   payload bytes of a step at accumulation 16, against DeepSpeed used the ordinary way
+    traffic   bytes a rank sends in a step at accumulation 16, against DeepSpeed used the ordinary way
 """
 
 from __future__ import annotations
@@ -108,6 +108,9 @@ def ratios(runs: dict[str, list[dict[str, Any]]], extra: dict[str, Any]) -> dict
         "useful tokens/s, ours over HF (aim 2.5 or more)": over(median("ours", speed), median("hf", speed)),
         "useful tokens/s, ours over TRL (aim 1.1 or more)": over(median("ours", speed), median("trl", speed)),
         "peak memory, ours over TRL (aim 0.7 or less)": over(median("ours", memory), median("trl", memory)),
+        "the same above the imports": over(
+            median("ours", "above_imports_bytes"), median("trl", "above_imports_bytes")
+        ),
         "step time, ours over a bare loop (aim 1.05 or less)": over(
             median("ours-1", "step_s"), median("bare", "step_s")
         ),
@@ -129,7 +132,15 @@ def ratios(runs: dict[str, list[dict[str, Any]]], extra: dict[str, Any]) -> dict
 
 def show(result: dict[str, Any]) -> None:
     """The medians, then the ratios."""
-    keys = ("useful_tokens_per_s", "step_s", "peak_bytes", "checkpoint_bytes", "loss", "fill")
+    keys = (
+        "useful_tokens_per_s",
+        "step_s",
+        "peak_bytes",
+        "above_imports_bytes",
+        "checkpoint_bytes",
+        "loss",
+        "fill",
+    )
     print(f"{'part':<8}" + "".join(f"{key:>22}" for key in keys))
     for part, runs in result["runs"].items():
         cells = []

@@ -35,6 +35,12 @@ class Collectives:
         self.calls.clear()
         self.payload_bytes.clear()
 
+    def wire_bytes(self, world: int) -> float:
+        """What one rank sends on average, by the usual cost of each collective (Thakur et al. 2005): an
+        all-reduce moves its payload twice over the other ranks, everything else once."""
+        twice = sum(self.payload_bytes[name] for name in ("all_reduce", "all_reduce_coalesced"))
+        return (self.payload_bytes.total() + twice) * (world - 1) / world
+
     def as_json(self) -> dict[str, Any]:
         """Totals, and the calls by name."""
         return {

@@ -65,6 +65,7 @@ def run_ours(folder: Path, ranks: Ranks, useful_tokens: int) -> dict[str, Any]:
     start_distributed(ranks)
     held_out, documents = read_documents(folder)
     recipe = recipe_of(ranks.world_size)
+    before = status_bytes("VmRSS")
     engine = Engine(ours(folder), resolve_deepspeed_config(ZERO2, recipe, ranks.world_size), ranks)
     engine.set_rates(RATES)
     timer = StepTimer(useful_tokens)
@@ -75,12 +76,13 @@ def run_ours(folder: Path, ranks: Ranks, useful_tokens: int) -> dict[str, Any]:
     rows = packed_rows(held_out)
     loss = engine.summed_loss(_plain(rows)) / _targets(rows)
     size = _checkpoint_bytes(engine, folder / "checkpoint", ranks)
-    return {**timer.figures(), "loss": loss, "checkpoint_bytes": size}
+    return {**timer.figures(before), "loss": loss, "checkpoint_bytes": size}
 
 
 def run_bare(folder: Path, useful_tokens: int) -> dict[str, Any]:
     """The same modules and mathematics in a plain loop: ordinary cross-entropy, torch AdamW and clipping."""
     held_out, documents = read_documents(folder)
+    before = status_bytes("VmRSS")
     model = ours(folder)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.0), lr=LEARNING_RATE, betas=(0.9, 0.95))
     trained = list(model.trained().values())
@@ -106,7 +108,7 @@ def run_bare(folder: Path, useful_tokens: int) -> dict[str, Any]:
     rows = packed_rows(held_out)
     with torch.no_grad():
         loss = sum(float(summed(batch)) for batch in _plain(rows)) / _targets(rows)
-    return {**timer.figures(), "loss": loss}
+    return {**timer.figures(before), "loss": loss}
 
 
 def memory_ours(folder: Path, ranks: Ranks) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def memory_ours(folder: Path, ranks: Ranks) -> dict[str, Any]:
 
 
 def traffic(folder: Path, ranks: Ranks) -> dict[str, Any]:
-    """Payload bytes of one step at accumulation 16: ours, and DeepSpeed's defaults used the ordinary way."""
+    """Bytes a rank sends in a step at accumulation 16: ours, and DeepSpeed used the ordinary way."""
     import deepspeed
 
     start_distributed(ranks)
@@ -135,14 +137,15 @@ def traffic(folder: Path, ranks: Ranks) -> dict[str, Any]:
     rows = packed_rows(documents)[: 32 * MICRO_ROWS]
     batches = _micro_batches(rows[ranks.rank :: ranks.world_size])
     recipe = recipe_of(1, f"train.global_batch_rows={32 * MICRO_ROWS}")
-    figures = {}
+    figures: dict[str, Any] = {}
+    world = ranks.world_size
     with counted_collectives() as counter:
         engine = Engine(ours(folder), resolve_deepspeed_config(ZERO2, recipe, ranks.world_size), ranks)
         engine.set_rates(RATES)
         for _ in range(2):
             counter.reset()
             engine.step(batches)
-        figures["ours"] = counter.payload_bytes.total()
+        figures |= {"ours": counter.wire_bytes(world), "ours_payload": dict(counter.payload_bytes)}
         engine.close()
         model = ours(folder)
         default, _, _, _ = deepspeed.initialize(
@@ -160,7 +163,7 @@ def traffic(folder: Path, ranks: Ranks) -> dict[str, Any]:
             for batch in batches:
                 default.backward(default(**{n: torch.from_numpy(a) for n, a in batch.items()}) / 1000)
                 default.step()
-        figures["default"] = counter.payload_bytes.total()
+        figures |= {"default": counter.wire_bytes(world), "default_payload": dict(counter.payload_bytes)}
     return figures
 
 
@@ -185,8 +188,8 @@ class StepTimer:
             self.timed_useful += useful
         return self.useful >= self.limit
 
-    def figures(self) -> dict[str, float]:
-        """What all sides report."""
+    def figures(self, before_bytes: int) -> dict[str, float]:
+        """What all sides report. before_bytes: memory with everything imported and no model yet."""
         seconds = self.ended_s - self.started_s
         return {
             "useful_tokens_per_s": self.timed_useful / seconds,
@@ -194,7 +197,8 @@ class StepTimer:
             "steps": self.steps,
             "useful_tokens": self.useful,
             "fill": self.useful / self.tokens,
-            "peak_bytes": _status_bytes("VmHWM"),
+            "peak_bytes": status_bytes("VmHWM"),
+            "above_imports_bytes": status_bytes("VmHWM") - before_bytes,
         }
 
 
@@ -203,11 +207,11 @@ class PeakMemory:
 
     def __enter__(self) -> PeakMemory:
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to the present size
-        self.before = _status_bytes("VmRSS")
+        self.before = status_bytes("VmRSS")
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.peak = _status_bytes("VmHWM")
+        self.peak = status_bytes("VmHWM")
 
     def figures(self) -> dict[str, int]:
         """In bytes."""
@@ -272,7 +276,7 @@ def _checkpoint_bytes(engine: Engine, folder: Path, ranks: Ranks) -> int:
     return folder_bytes(folder)
 
 
-def _status_bytes(key: str) -> int:
+def status_bytes(key: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024

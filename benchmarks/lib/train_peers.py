@@ -37,6 +37,7 @@ def run_hf(folder: Path, useful_tokens: int) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
     _, documents = read_documents(folder)
+    before = train_parts.status_bytes("VmRSS")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder / "wide"), _lora())
     timer = train_parts.StepTimer(useful_tokens)
     # Padded to the longest, 4 documents of this length distribution take about our 2 x 256 tokens.
@@ -48,7 +49,7 @@ def run_hf(folder: Path, useful_tokens: int) -> dict[str, Any]:
         data_collator=_pad_to_longest,
     )
     trainer.train()
-    return _figures(trainer, timer, folder / "hf", folder)
+    return _figures(trainer, timer, before, folder / "hf")
 
 
 def run_trl(folder: Path, useful_tokens: int) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def run_trl(folder: Path, useful_tokens: int) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     _, documents = read_documents(folder)
+    before = train_parts.status_bytes("VmRSS")
     timer = train_parts.StepTimer(useful_tokens)
     arguments = SFTConfig(
         **_arguments(folder / "trl", rows=MICRO_ROWS),
@@ -79,7 +81,7 @@ def run_trl(folder: Path, useful_tokens: int) -> dict[str, Any]:
         peft_config=_lora(),
     )
     trainer.train()
-    return _figures(trainer, timer, folder / "trl", folder)
+    return _figures(trainer, timer, before, folder / "trl")
 
 
 def memory_hf(folder: Path) -> dict[str, Any]:
@@ -176,15 +178,15 @@ def _counting(trainer: type[Any], timer: train_parts.StepTimer) -> type[Any]:
     return Counting
 
 
-def _figures(trainer: Any, timer: train_parts.StepTimer, out: Path, folder: Path) -> dict[str, Any]:
+def _figures(trainer: Any, timer: train_parts.StepTimer, before_bytes: int, out: Path) -> dict[str, Any]:
     """All ranks: the checkpoint is written by all, the rest is the same everywhere."""
-    figures = timer.figures()
+    figures = timer.figures(before_bytes)
     if torch.distributed.get_rank() == 0:
         shutil.rmtree(out, ignore_errors=True)
     torch.distributed.barrier()
     trainer._save_checkpoint(trainer.model, trial=None)
     torch.distributed.barrier()
-    loss = train_parts.held_out_loss(trainer.model, folder)
+    loss = train_parts.held_out_loss(trainer.model, out.parent)
     size = sum(train_parts.folder_bytes(path) for path in out.glob("checkpoint-*"))
     return {**figures, "loss": loss, "checkpoint_bytes": size}
 

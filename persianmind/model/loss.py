@@ -67,9 +67,13 @@ def _chunk_loss(
     hidden_CD: Tensor, labels_C: Tensor, base_VD: Tensor, new_AD: Tensor | None, total: Tensor
 ) -> Tensor:
     """Adds the chunk's summed loss to `total`; returns d loss / d logits, [C, V + A], in the model dtype."""
-    logits = hidden_CD @ base_VD.T
+    base_vocab = base_VD.shape[0]
+    added = 0 if new_AD is None else new_AD.shape[0]
+    # Both products go into one tensor: joining two would hold the chunk's logits twice.
+    logits = hidden_CD.new_empty(len(hidden_CD), base_vocab + added)
+    torch.mm(hidden_CD, base_VD.T, out=logits[:, :base_vocab])
     if new_AD is not None:
-        logits = torch.cat([logits, hidden_CD @ new_AD.T], dim=-1)
+        torch.mm(hidden_CD, new_AD.T, out=logits[:, base_vocab:])
     logits = logits.float()
     log_norm_C = torch.logsumexp(logits, dim=-1)
     picked_C = logits.gather(1, labels_C.unsqueeze(1)).squeeze(1)
