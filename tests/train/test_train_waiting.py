@@ -1,0 +1,159 @@
+"""Steps wait for their rows together: on real folders of which a part is built, over two ranks as threads."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.launching import ROOT
+
+sys.path.insert(0, str(ROOT / "tests" / "data"))
+from data_helpers import make_bpe, make_recipe, sentences, write_jsonl
+from growing_helpers import build_part, growing, stage
+
+from persianmind.data import prepare as prepare_module
+from persianmind.data.build import build_source
+from persianmind.data.growing import write_failure
+from persianmind.errors import DataError
+from persianmind.recipe import Recipe
+from persianmind.train import waiting as waiting_module
+from persianmind.train.waiting import DataGate
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare_module, "BATCH_RECORDS", 40)
+    monkeypatch.setattr(waiting_module, "POLL_S", 0.01)
+    monkeypatch.setattr(waiting_module, "LOOK_INTERVAL_S", 0.0)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    """One source of which two shards (16 rows, one block) are built in tmp_path/fa."""
+    path = write_jsonl(tmp_path / "fa.jsonl", [{"text": text} for text in sentences(400)])
+    make_bpe(tmp_path / "bpe")
+    one = make_recipe(
+        {"fa": {"uri": str(path)}},
+        data={"shard_rows": 8, "shuffle_block_rows": 16},
+        stages=[{"name": "one", "sources": {"fa": 1.0}, "tokens": 64 * 100}],
+    )
+    build_part(one, "fa", tmp_path / "bpe", tmp_path, 2)
+    return one
+
+
+class Rank:
+    """One rank's gate over the folder, and what it said."""
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, count: Callable[[Sequence[int]], list[int]] = list
+    ) -> None:
+        datasets = growing(recipe, folder / "bpe", folder)
+        self.said: list[str] = []
+        self.beats = self.exchanges = 0
+        self._count = count
+        self.data = stage(recipe, datasets)
+        self.gate = DataGate(datasets, self._counted, self.said.append, self._beat)
+
+    def _counted(self, values: Sequence[int]) -> list[int]:
+        self.exchanges += 1
+        return self._count(values)
+
+    def _beat(self) -> None:
+        self.beats += 1
+
+    def open(self, samples: range, stop: Callable[[], bool] = lambda: False) -> bool:
+        return self.gate.open(self.data, samples, stop)
+
+
+def test_rows_that_are_there_are_not_waited_for(recipe: Recipe, tmp_path: Path) -> None:
+    rank = Rank(recipe, tmp_path)
+    assert rank.open(range(16), stop=lambda: True), (
+        "a stop is the step's own business where nothing is missing"
+    )
+    assert rank.beats == 0 and not rank.said
+
+
+def test_a_stop_ends_the_wait_and_the_end_of_the_build_opens(recipe: Recipe, tmp_path: Path) -> None:
+    rank = Rank(recipe, tmp_path)
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 5
+
+    assert not rank.open(range(64, 68), stop)
+    assert len(asked) == 6 and rank.beats == 5, "waiting is no hang"
+    assert len(rank.said) == 1 and rank.said[0].startswith("data: waiting for fa, of which ")
+    build_source(recipe, "fa", tmp_path / "bpe", tmp_path / "fa")
+    assert rank.open(range(64, 68))
+    assert rank.said[1].startswith("data: fa is whole, ")
+    before = rank.exchanges
+    assert rank.open(range(68, 72)) and rank.exchanges == before, "a whole stage costs no exchange"
+
+
+def test_a_failed_build_ends_the_wait_with_its_line(recipe: Recipe, tmp_path: Path) -> None:
+    rank = Rank(recipe, tmp_path)
+    write_failure(tmp_path / "fa", "sources.fa: 7 of 9 rows are bad")
+    assert rank.open(range(16)), "what was built before can be used"
+    assert "training goes on as far as its rows do: sources.fa: 7 of 9" in rank.said[0]
+    with pytest.raises(DataError, match="sources.fa: 7 of 9 rows are bad"):
+        rank.open(range(64, 68))
+
+
+class _Sum:
+    """Sums over two threads, each the caller of one rank."""
+
+    def __init__(self) -> None:
+        self.barrier = threading.Barrier(2, timeout=30)
+        self.values: list[Sequence[int]] = []
+        self.lock = threading.Lock()
+
+    def __call__(self, values: Sequence[int]) -> list[int]:
+        with self.lock:
+            self.values.append(list(values))
+        self.barrier.wait()
+        total = [sum(column) for column in zip(*self.values[-2:], strict=True)]
+        self.barrier.wait()
+        return total
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_ranks_that_see_the_files_at_different_times_go_on_together(
+    recipe: Recipe, tmp_path: Path, stopped: bool
+) -> None:
+    """One rank has the rows, the other (another machine, say) does not see them yet: both wait, both answer
+    alike, also when only the one that has them is asked to stop."""
+    summed = _Sum()
+    early, late = Rank(recipe, tmp_path, summed), Rank(recipe, tmp_path, summed)
+    build_source(recipe, "fa", tmp_path / "bpe", tmp_path / "fa")
+    early.data.datasets["fa"].refresh()
+    looks: list[int] = []
+    real = late.data.datasets["fa"].refresh
+
+    def blind() -> None:
+        looks.append(1)
+        if len(looks) > 20:
+            real()
+
+    late.data.datasets["fa"].refresh = blind  # type: ignore[method-assign]
+    answers: dict[str, Any] = {}
+
+    def run(name: str, rank: Rank, stop: bool) -> None:
+        answers[name] = rank.open(range(64, 68), lambda: stop)
+
+    threads = [
+        threading.Thread(target=run, args=("early", early, stopped)),
+        threading.Thread(target=run, args=("late", late, False)),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert answers == {"early": not stopped, "late": not stopped}
+    assert early.exchanges == late.exchanges
+    assert (len(looks) > 20) is not stopped
