@@ -101,7 +101,7 @@ def test_a_failed_build_ends_the_wait_with_its_line(recipe: Recipe, tmp_path: Pa
     write_failure(tmp_path / "fa", "sources.fa: 7 of 9 rows are bad")
     assert rank.open(range(16)), "what was built before can be used"
     assert "training goes on as far as its rows do: sources.fa: 7 of 9" in rank.said[0]
-    with pytest.raises(DataError, match="sources.fa: 7 of 9 rows are bad"):
+    with pytest.raises(DataError, match=r"sources\.fa: 7 of 9 rows are bad"):
         rank.open(range(64, 68))
 
 
