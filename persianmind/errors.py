@@ -57,6 +57,10 @@ class DataError(PersianMindError):
     """Token shards are missing, damaged, or do not fit the recipe."""
 
 
+class BuildFailedError(DataError):
+    """Building a source beside training failed. Every rank reads so in its folder; rank 0 says it for all."""
+
+
 # --- vocabulary --------------------------------------------------------------------------------------
 class VocabError(PersianMindError):
     """The vocabulary cannot be expanded as asked."""

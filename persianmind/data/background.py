@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from persianmind.data.growing import read_failure, write_failure
 from persianmind.data.manifest import MANIFEST
 
 END_WITHIN_S = 10.0
+RETRY_S = 2.0
 
 
 class BackgroundBuild:
@@ -75,11 +77,20 @@ class BackgroundBuild:
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
         for folder in self._folders:
             if not (folder / MANIFEST).is_file() and read_failure(folder) is None:
-                write_failure(
+                self._report(
                     folder,
                     f"the process that builds {folder} {how} before it was done (its log: {self._log}); run "
                     "the same command, it goes on from the last whole shard",
                 )
+
+    def _report(self, folder: Path, text: str) -> None:
+        """Readers would wait for ever without it, so a disk that is full is asked again."""
+        while not self._ending:
+            try:
+                return write_failure(folder, text)
+            except OSError:
+                time.sleep(RETRY_S)
+        return None
 
     def __enter__(self) -> Self:
         return self

@@ -35,7 +35,7 @@ class StageData:
         """A source whose rows for these samples are still to be built; None: nothing would wait.
 
         Raises:
-            DataError: the build of one that is needed has failed.
+            BuildFailedError: the build of one that is needed has failed.
         """
         for source, number in map(self.mixture.place, sample_ids):
             if not self.datasets[source].can_locate(number, self.mixture.block_rows):

@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from persianmind.data.build import build_steps
@@ -52,7 +53,8 @@ def build_all(
         except Exception as error:
             whole = False
             del running[name]
-            write_failure(out / name, _describe(name, error))
+            with suppress(OSError):  # no room even for this: our exit code tells the parent
+                write_failure(out / name, _describe(name, error))
             continue
         if step is None:
             del running[name]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from persianmind.data.dataset import TokenDataset
 from persianmind.data.manifest import BUILDING, MANIFEST, Fingerprints, read_building, read_manifest
-from persianmind.errors import DataError, PersianMindError
+from persianmind.errors import BuildFailedError, PersianMindError
 from persianmind.files import read_json, write_json
 
 FAILED = "failed.json"
@@ -49,11 +49,11 @@ class GrowingDataset(TokenDataset):
         """Whether `rows_at` returns at once.
 
         Raises:
-            DataError: it never will, the build has failed; what was built before it failed can be used.
+            BuildFailedError: it never will, the build has failed; what was built before can be used.
         """
         located = super().can_locate(number, block_rows)
         if not located and self.failure is not None:
-            raise DataError(self.failure)
+            raise BuildFailedError(self.failure)
         return located
 
     def refresh(self) -> None:
@@ -78,7 +78,7 @@ class GrowingDataset(TokenDataset):
 
 
 def write_failure(folder: Path, text: str) -> None:
-    """Says that the build of `folder` has failed: readers raise a DataError of this text."""
+    """Says that the build of `folder` has failed: readers raise a BuildFailedError of this text."""
     write_json(folder / FAILED, {"error": " ".join(text.split())})
 
 

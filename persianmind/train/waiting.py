@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from persianmind.data.batches import StageData
 from persianmind.data.dataset import TokenDataset
 from persianmind.data.growing import POLL_S, GrowingDataset
+from persianmind.errors import BuildFailedError, DataError
 
 LOOK_INTERVAL_S = 1.0
 LINE_INTERVAL_S = 60.0
@@ -44,17 +45,19 @@ class DataGate:
         stop while they were missing.
 
         Raises:
-            DataError: the build of a source that is needed has failed.
+            BuildFailedError: the build of a source that is needed has failed; all ranks raise it.
         """
         self._look()
         if data is self._whole:
             return True
         while True:
-            missing = data.missing(samples)
+            missing, error = _missing(data, samples)
             growing = any(data.datasets[name].rows is None for name in data.mixture.counts)
-            waiting, growing_anywhere, stopping = self._count(
-                [missing is not None, growing, stop_requested()]
+            waiting, growing_anywhere, stopping, failed = self._count(
+                [missing is not None, growing, stop_requested(), error is not None]
             )
+            if failed:  # all ranks at once: one left behind in an exchange would only report a lost peer
+                raise error or _failure(data)
             if not growing_anywhere:
                 self._whole = data
             if not waiting:
@@ -88,3 +91,21 @@ class DataGate:
             else:
                 continue
             del self._growing[name]
+
+
+def _missing(data: StageData, samples: range) -> tuple[str | None, DataError | None]:
+    """(a source that is still to be waited for, why that would be in vain)."""
+    try:
+        return data.missing(samples), None
+    except DataError as error:
+        return None, error
+
+
+def _failure(data: StageData) -> DataError:
+    """What another rank has seen before this one did."""
+    for name in data.mixture.counts:
+        dataset = data.datasets[name]
+        dataset.refresh()
+        if isinstance(dataset, GrowingDataset) and dataset.failure is not None:
+            return BuildFailedError(dataset.failure)
+    return DataError("another rank cannot read its data; it says why")

@@ -26,7 +26,7 @@ from persianmind.data.growing import clear_failure, read_failure
 from persianmind.data.manifest import MANIFEST
 from persianmind.data.running import BuildProgress
 from persianmind.data.supply import needed_whole, urgency
-from persianmind.errors import DataError, EmptyCorpusError, TooManyBadRowsError
+from persianmind.errors import BuildFailedError, EmptyCorpusError, TooManyBadRowsError
 from persianmind.recipe import Recipe
 from persianmind.recipe_file import dump_recipe, load_recipe
 
@@ -105,7 +105,7 @@ def test_a_failed_source_says_why_and_does_not_stop_the_others(bpe_dir: Path, tm
         failure = read_failure(tmp_path / "out" / name)
         assert failure is not None and failure == text.replace("/alone/", "/out/")
         data = stage(recipe, growing(recipe, bpe_dir, tmp_path / "out"))
-        with pytest.raises(DataError) as raised:
+        with pytest.raises(BuildFailedError) as raised:
             data.datasets[name].rows_at(10**6, 16)
         assert str(raised.value) == failure
     assert (tmp_path / "out" / "fa" / MANIFEST).is_file() and read_failure(tmp_path / "out" / "fa") is None
@@ -131,7 +131,7 @@ def test_what_was_built_before_a_failure_can_be_read(
     assert failure is not None and "no room left" in failure
     data = stage(recipe, growing(recipe, bpe_dir, out))
     early = served(data, range(16))
-    with pytest.raises(DataError, match="no room left"):
+    with pytest.raises(BuildFailedError, match="no room left"):
         data.missing(range(64))
     monkeypatch.setattr(shards_module, "write_bytes", real)
     clear_failure(out / "fa")

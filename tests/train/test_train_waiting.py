@@ -19,7 +19,7 @@ from growing_helpers import build_part, growing, stage
 from persianmind.data import prepare as prepare_module
 from persianmind.data.build import build_source
 from persianmind.data.growing import write_failure
-from persianmind.errors import DataError
+from persianmind.errors import BuildFailedError
 from persianmind.recipe import Recipe
 from persianmind.train import waiting as waiting_module
 from persianmind.train.waiting import DataGate
@@ -101,7 +101,7 @@ def test_a_failed_build_ends_the_wait_with_its_line(recipe: Recipe, tmp_path: Pa
     write_failure(tmp_path / "fa", "sources.fa: 7 of 9 rows are bad")
     assert rank.open(range(16)), "what was built before can be used"
     assert "training goes on as far as its rows do: sources.fa: 7 of 9" in rank.said[0]
-    with pytest.raises(DataError, match=r"sources\.fa: 7 of 9 rows are bad"):
+    with pytest.raises(BuildFailedError, match=r"sources\.fa: 7 of 9 rows are bad"):
         rank.open(range(64, 68))
 
 
@@ -157,3 +157,32 @@ def test_ranks_that_see_the_files_at_different_times_go_on_together(
     assert answers == {"early": not stopped, "late": not stopped}
     assert early.exchanges == late.exchanges
     assert (len(looks) > 20) is not stopped
+
+
+def test_a_failure_that_one_rank_sees_first_is_raised_by_all(recipe: Recipe, tmp_path: Path) -> None:
+    summed = _Sum()
+    early, late = Rank(recipe, tmp_path, summed), Rank(recipe, tmp_path, summed)
+    looks: list[int] = []
+    real = late.data.datasets["fa"].refresh
+
+    def blind() -> None:
+        looks.append(1)
+        if len(looks) > 2:  # a moment later, as on another machine
+            real()
+
+    late.data.datasets["fa"].refresh = blind  # type: ignore[method-assign]
+    write_failure(tmp_path / "fa", "sources.fa: no room left")
+    raised: list[str] = []
+
+    def run(rank: Rank) -> None:
+        with pytest.raises(BuildFailedError) as caught:
+            rank.open(range(64, 68))
+        raised.append(str(caught.value))
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in (early, late)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert raised == ["sources.fa: no room left"] * 2
+    assert early.exchanges == late.exchanges == 1
