@@ -126,6 +126,46 @@ def test_blocks_make_the_order_independent_of_rows_that_come_later() -> None:
 
 
 @given(
+    n=st.integers(1, 400),
+    block_rows=st.integers(1, 500),
+    seed=SEEDS,
+    epoch=st.integers(0, 3),
+)
+@settings(deadline=None, max_examples=60)
+def test_an_order_begun_before_the_number_of_rows_is_known_is_the_one_with_it(
+    n: int, block_rows: int, seed: int, epoch: int
+) -> None:
+    whole = n // block_rows * block_rows
+    known = [locate_row(i, n, seed, epoch, block_rows) for i in range(n)]
+    assert sorted(known) == list(range(n))
+    assert known[:whole] == [locate_row(i, None, seed, epoch, block_rows) for i in range(whole)]
+
+
+def test_without_blocks_an_early_order_would_be_another_one() -> None:
+    """The control: an order over the rows known so far is not the beginning of the order over all of them."""
+    early = [locate_row(i, 64, 5, 0) for i in range(64)]
+    assert early != [locate_row(i, 1000, 5, 0) for i in range(64)]
+    with pytest.raises(ValueError, match="needs the number of rows"):
+        locate_row(0, None, 5, 0)
+
+
+def test_a_source_that_fits_one_block_is_ordered_as_that_block() -> None:
+    """Block 0 has a key of its own also where it is the only one: it was served before that was known."""
+    one_block = [locate_row(i, 40, 5, 0, 40) for i in range(40)]
+    assert one_block == [locate_row(i, 1000, 5, 0, 40) for i in range(40)]
+    assert one_block != [locate_row(i, 40, 5, 0) for i in range(40)]
+
+
+def test_a_mixture_does_not_need_rows_that_are_not_built() -> None:
+    rows, weights = {"fa": 97, "en": 50}, {"fa": 0.7, "en": 0.3}
+    known = Mixture(rows, weights, 10, 11, block_rows=16)
+    early = Mixture(dict.fromkeys(rows), weights, 10, 11, block_rows=16)
+    assert [early.locate(i) for i in range(60)] == [known.locate(i) for i in range(60)]
+    with pytest.raises(ValueError, match="still being built"):
+        mixture_shares(weights, {"fa": 97, "en": None}, 2.0)
+
+
+@given(
     shares=st.dictionaries(
         st.text("abcdef", min_size=1, max_size=3), st.floats(0.05, 10), min_size=1, max_size=5
     ),
