@@ -44,7 +44,7 @@ def main() -> None:
 
         train_parts.run(options.part, Path(options.folder), options.useful_tokens)
         return
-    useful = 4_000 if options.quick else 16_000
+    useful = 4_000 if options.quick else 8_000
     rounds = 1 if options.quick else 5
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -66,7 +66,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="one round, a quarter of the tokens")
+    parser.add_argument("--quick", action="store_true", help="one round, half of the tokens")
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
