@@ -63,6 +63,7 @@ def test_job_is_shipped_survives_a_killed_worker_and_can_be_given_again(head: He
     assert_complete(run, LONGER_STEPS)
 
 
+@pytest.mark.long
 def test_stop_saves_and_the_mistake_of_a_job_is_its_exit_code(head: Head, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     flags = (*TINY, "--output", str(run), "--cpu-workers", "2", "--address", head.address, "--job-id", "two")
