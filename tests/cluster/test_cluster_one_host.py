@@ -1,4 +1,4 @@
-"""Where namespaces are not to be had: Ray's own Cluster, several nodes on one host, and one of them is lost."""
+"""Where namespaces are not to be had: Ray's own Cluster on one host, and one of its nodes is lost."""
 
 from __future__ import annotations
 
