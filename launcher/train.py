@@ -32,7 +32,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="launcher/train.py",
         description="Adapt an open LLM to your language: vocabulary, LoRA, DeepSpeed ZeRO-2, energy account.",
         epilog="The same command again resumes. Exit codes: 0 done, 2 a mistake to fix, 3 self-test failed, "
-        "4 loss not finite, 5 checkpoints unusable, 6 energy budget used up, 75 stopped by a signal.",
+        "4 loss not finite, 5 checkpoints unusable, 6 energy budget used up, 8 a rank hangs, "
+        "75 stopped by a signal.",
     )
     parser.add_argument("--deepspeed", type=Path, default=DEEPSPEED_JSON, help="DeepSpeed's JSON config")
     recipes = ", ".join(known_recipes())

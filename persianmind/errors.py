@@ -93,6 +93,12 @@ class Interrupted(PersianMindError):
     exit_code = 75  # EX_TEMPFAIL: try again later, nothing is wrong
 
 
+class HangError(PersianMindError):
+    """No rank got on for `train.hang_timeout_s`; the line names the one that keeps the others waiting."""
+
+    exit_code = 8
+
+
 # --- checkpoints -------------------------------------------------------------------------------------
 class CheckpointError(PersianMindError):
     """A checkpoint is damaged, foreign, or does not fit this run."""

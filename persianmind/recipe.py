@@ -121,8 +121,10 @@ class Train(Section):
     `precision: auto` is bf16 where the hardware multiplies it and fp32 elsewhere; optimizer states and the
     masters of what is trained are fp32 either way. `spike_sigma`: leave out a step whose loss or gradient
     norm lies so many standard deviations above the mean of the last `spike_window` steps (6 is a good
-    value). `compile`: torch.compile of each decoder layer. `attention: flash_attention_2` needs the package
-    flash-attn and falls back to sdpa, saying so, where it is missing. `trackers` beside TensorBoard.
+    value). `hang_timeout_s`: end the run, naming the rank that keeps the others waiting, when none gets on
+    for so long, in training, evaluation and saving alike. `compile`: torch.compile of each decoder layer.
+    `attention: flash_attention_2` needs the package flash-attn and falls back to sdpa, saying so, where it is
+    missing. `trackers` beside TensorBoard.
     """
 
     global_batch_rows: Count = 64
@@ -141,6 +143,7 @@ class Train(Section):
     gradient_checkpointing: Literal["off", "full"] | Count = "full"
     loss_chunk_tokens: Count = 512
     nonfinite_budget: int = Field(default=3, ge=0)
+    hang_timeout_s: Positive = 1800.0
     spike_sigma: Positive | None = None
     spike_window: Annotated[int, Field(ge=2)] = 128
     compile: bool = False
@@ -152,6 +155,7 @@ class Train(Section):
     def _yaml_off(cls, value: object) -> object:
         """YAML reads a bare `off` as false."""
         return "off" if value is False else value
+
     self_tests: bool = True
     threads_per_rank: Count | None = None
 

@@ -11,8 +11,11 @@ from persianmind.recipe import Recipe
 from persianmind.recipe_file import dump_recipe, load_recipe
 
 RECIPE = "recipe.yaml"
-# Sections that change nothing about what is trained: they may differ when a run is taken up again.
-FREE_SECTIONS = {"checkpoint", "energy", "evaluate", "export"}
+# What changes nothing about what is trained may differ when a run is taken up again.
+FREE_SECTIONS: dict[str, Any] = {
+    **dict.fromkeys(("checkpoint", "energy", "evaluate", "export"), True),
+    "train": {"hang_timeout_s"},
+}
 
 
 def check_run_folder(run: Path, recipe: Recipe) -> None:

@@ -72,6 +72,8 @@ class Engine:
         # We sum micro-batches ourselves; each step() call is a boundary, whatever DeepSpeed counts.
         self.deepspeed.set_gradient_accumulation_boundary(True)
         self.device = self.deepspeed.device
+        # Told wherever this rank gets on; the watchdog listens.
+        self.beat: Callable[[], None] = lambda: None
 
     def set_rates(self, rates: Mapping[str, float]) -> None:
         """Sets each group's learning rate for the next step."""
@@ -90,6 +92,7 @@ class Engine:
         FLAG_LEVELS) is combined by maximum over the ranks, free of an extra exchange. `veto(loss, grad_norm)`
         is asked before the weights move, with the same numbers on every rank.
         """
+        self.beat()
         local_targets = sum(int((batch["labels"] >= 0).sum()) for batch in micro_batches)
         total_targets, any_flags = self._agree(local_targets, flags)
         self.deepspeed.train()
@@ -117,6 +120,7 @@ class Engine:
         local_sum = torch.zeros((), dtype=torch.float64)
         with self.deepspeed.coalesce_grad_reduction(), _Fp32Gradients(self.model) as gradients:
             for batch in micro_batches:
+                self.beat()
                 summed = self.deepspeed(**self._tensors(batch))
                 self.deepspeed.backward(summed * scale, scale_wrt_gas=False)
                 gradients.take()
@@ -147,6 +151,7 @@ class Engine:
         self.model.eval()
         total = 0.0
         for batch in batches:
+            self.beat()
             total += float(self.model(**self._tensors(batch), base_rows_only=base_rows_only).double())
         self.model.train()
         return total

@@ -14,7 +14,8 @@ from typing import Any
 
 from persianmind.train.kernel import load_cpu_kernel
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+# Collectives give up this long after the watchdog (train/watchdog.py), which says more.
+COLLECTIVE_SLACK_S = 300.0
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -61,7 +62,7 @@ def prepare_environment() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def start_distributed(ranks: Ranks) -> None:
+def start_distributed(ranks: Ranks, hang_timeout_s: float = 1800.0) -> None:
     """Joins the process group through DeepSpeed (gloo on CPU, NCCL on GPUs); safe to call once a process.
 
     A process started without a launcher becomes a group of one on a free loopback port.
@@ -90,7 +91,7 @@ def start_distributed(ranks: Ranks) -> None:
         dist_backend=get_accelerator().communication_backend_name()
         if get_accelerator().device_name() == "cuda"
         else "gloo",
-        timeout=COLLECTIVE_TIMEOUT,
+        timeout=timedelta(seconds=hang_timeout_s + COLLECTIVE_SLACK_S),
         verbose=False,
     )
     forget_shared_buffer(ranks.rank)

@@ -3,11 +3,9 @@ driver both call `run_training`, on every rank."""
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -31,6 +29,8 @@ from persianmind.train.prepare import (
 )
 from persianmind.train.ranks import Ranks, start_distributed
 from persianmind.train.runlog import read_results, update_results
+from persianmind.train.stopping import stop_on_signal
+from persianmind.train.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from persianmind.model.adapted import AdaptedModel
@@ -77,12 +77,16 @@ def run_training(request: RunRequest, ranks: Ranks) -> None:
             wait_until_prepared(request.run, request.stop_requested)
             builder = None
         config = resolve_deepspeed_config(request.deepspeed_json, request.recipe, ranks.world_size)
-        start_distributed(ranks)
+        hang_timeout_s = request.recipe.train.hang_timeout_s
+        start_distributed(ranks, hang_timeout_s)
         prepared = read_prepared(request.run)  # only now: before, it may be that of an earlier attempt
         # Only now: until here a signal may end the process at once, nothing is lost and nobody waits for it.
-        stop = request.stop_requested or stack.enter_context(_stop_on_signal())
-        trainer = assemble(request.recipe, request.run, config, ranks, prepared, meter, budget, stop)
-        model = _train(request, trainer)
+        stop = request.stop_requested or stack.enter_context(stop_on_signal())
+        with Watchdog(request.run, ranks, hang_timeout_s) as watchdog:
+            trainer = assemble(
+                request.recipe, request.run, config, ranks, prepared, meter, budget, stop, watchdog.beat
+            )
+            model = _train(request, trainer)
         if builder is not None:
             builder.end()
         if ranks.rank == 0:
@@ -189,22 +193,3 @@ def is_complete(run: Path, recipe: Recipe) -> bool:
 
 def _say(message: str) -> None:
     print(message, flush=True)
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """The first SIGTERM or SIGINT asks for a stop at the next step; a second one ends the process at once."""
-    asked = False
-
-    def handle(number: int, frame: object) -> None:
-        nonlocal asked
-        if asked:
-            os._exit(128 + number)
-        asked = True
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -45,6 +45,7 @@ class RunCheckpoints:
     ) -> None:
         self.engine = engine
         self.say = say
+        self.seed = recipe.seed
         self.identity = {
             "recipe_hash": hash_text(recipe.model_dump_json(exclude=FREE_SECTIONS)),
             "base_fingerprint": prepared.base_fingerprint,
@@ -55,6 +56,7 @@ class RunCheckpoints:
             keep_last=recipe.checkpoint.keep_last,
             keep_every_steps=recipe.checkpoint.keep_every_steps,
             report=say,
+            on_phase=lambda _: engine.beat(),
         )
         self.group = TorchGroup(engine.ranks)
         # The background thread talks on a process group of its own, beside the gradients' one.
@@ -140,6 +142,8 @@ class RunCheckpoints:
         self.engine.deepspeed.set_gradient_accumulation_boundary(True)
         if resharded:
             self.say(f"resharded from {checkpoint.world_size} to {self.engine.ranks.world_size} ranks")
+        if checkpoint.world_size != self.engine.ranks.world_size:
+            seed_rng(self.seed, checkpoint.step, self.engine.ranks.rank)
             return
         set_rng_state(load_verified(checkpoint, rng_name(self.engine.ranks.rank)))
 
@@ -159,6 +163,13 @@ def rng_state() -> dict[str, torch.Tensor]:
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
+
+
+def seed_rng(seed: int, step: int, rank: int) -> None:
+    """The generators after a change of the number of ranks: what a rank drew before belongs to nobody now,
+    so its next numbers are a function of seed, step and rank alone."""
+    digest = hash_text(f"{seed}:{step}:{rank}")
+    torch.manual_seed(int(digest[:15], 16))
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
