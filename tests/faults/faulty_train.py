@@ -1,7 +1,13 @@
-"""launcher/train.py with one fault at an exact event: FAULT="kind:rank:step".
+"""launcher/train.py with faults at exact events: FAULT="kind:rank:step", several joined by ";".
 
-kill, term: SIGKILL or SIGTERM to this rank before the step. nan, inf, spike: this rank's loss times that (100
-for a spike) at that step alone; nan-on: from that step on. hang: this rank sleeps for ever at the step.
+kill, kill-in, kill-after: SIGKILL to this rank before, within and after the step. term, int: SIGTERM, SIGINT
+before it; term-twice: two of them; term-eval: in the first evaluation from that step on.
+nan, inf, spike: this rank's loss times that (100 for a spike) at that step alone; nan-on: from that step on.
+grad-nan, grad-inf: one gradient; data-nan, data-inf: what a row gives as its input.
+hang: this rank sleeps for ever at the step; freeze: SIGSTOP. unwatched (a control): no watchdog on any rank.
+stir: random numbers are drawn before a checkpoint is restored; no-rule: and none are set for other ranks.
+Faults of saves have names of their own: tests/faults/faulty_saves.py.
+FROZEN=1 prints a hash of every frozen weight at the end of training.
 """
 
 from __future__ import annotations
@@ -14,41 +20,132 @@ from typing import Any
 import launcher.train as entry
 from persianmind.model.adapted import AdaptedModel
 from persianmind.train.engine import Engine
+from persianmind.train.trainer import Trainer
+from tests.faults import faulty_saves
 
-SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
+SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT, "freeze": signal.SIGSTOP}
 FACTORS = {"nan": float("nan"), "nan-on": float("nan"), "inf": float("inf"), "spike": 100.0}
+INPUTS = {"data-nan": float("nan"), "data-inf": float("inf")}
+GRADIENTS = {"grad-nan": float("nan"), "grad-inf": float("inf")}
 
 
 def main() -> None:
-    """Installs the fault named by the environment, then runs the ordinary entry."""
-    kind, rank, step = os.environ["FAULT"].split(":")
-    if int(os.environ.get("RANK", "0")) == int(rank):
-        _install(kind, int(step))
+    """Installs the faults named by the environment, then runs the ordinary entry."""
+    me = os.environ.get("RANK", "0")
+    for fault in filter(None, os.environ.get("FAULT", "").split(";")):
+        kind, rank, step, *more = fault.split(":")
+        if kind in faulty_saves.KINDS:
+            faulty_saves.install(kind, int(rank), int(step), *more)
+        elif kind in CONTROLS:
+            CONTROLS[kind]()
+        elif rank == me:
+            _install_evaluation(int(step)) if kind == "term-eval" else _install(kind, int(step))
+    if os.environ.get("FROZEN"):
+        _print_frozen()
     entry.main()
+
+
+def _now(engine: Engine) -> int:
+    """The number of the step about to be done: DeepSpeed's counter comes back with a checkpoint."""
+    return int(engine.deepspeed.global_steps) + 1
 
 
 def _install(kind: str, step: int) -> None:
     ordinary_step, ordinary_forward = Engine.step, AdaptedModel.forward
-    factor = 1.0
+    active = False
 
     def faulty_step(self: Engine, *arguments: Any, **options: Any) -> Any:
-        nonlocal factor
-        # DeepSpeed's counter, restored with a checkpoint: the number of the step about to be done.
-        number = self.deepspeed.global_steps + 1
-        now = number == step or (kind.endswith("-on") and number > step)
-        factor = FACTORS.get(kind, 1.0) if now else 1.0
-        if now and kind in SIGNALS:
-            os.kill(os.getpid(), SIGNALS[kind])
-        if now and kind == "hang":
-            time.sleep(3600)
-        return ordinary_step(self, *arguments, **options)
+        nonlocal active
+        active = _now(self) == step or (kind.endswith("-on") and _now(self) > step)
+        if active:
+            _at_step(kind, self, lambda: active)
+        result = ordinary_step(self, *arguments, **options)
+        if active and kind == "kill-after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
 
     def faulty_forward(self: AdaptedModel, *arguments: Any, **options: Any) -> Any:
         loss = ordinary_forward(self, *arguments, **options)
-        return loss * factor if factor != 1.0 and self.training else loss
+        if active and kind == "kill-in":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loss * FACTORS[kind] if active and kind in FACTORS and self.training else loss
 
     Engine.step = faulty_step  # type: ignore[method-assign]
     AdaptedModel.forward = faulty_forward  # type: ignore[method-assign]
+
+
+def _at_step(kind: str, engine: Engine, active: Any) -> None:
+    for number in {"term-twice": ["term", "term"]}.get(kind, [kind]):
+        if number in SIGNALS:
+            os.kill(os.getpid(), SIGNALS[number])
+    if kind == "hang":
+        time.sleep(3600)
+    if kind in GRADIENTS:
+        value = GRADIENTS[kind]
+        first = next(iter(engine.model.trained().values()))
+        first.register_hook(lambda gradient: gradient * value if active() else gradient)
+    if kind in INPUTS:
+        factor = INPUTS[kind]
+        engine.model.input_table.register_forward_hook(
+            lambda _module, _inputs, output: output * factor if active() else output
+        )
+
+
+def _install_evaluation(step: int) -> None:
+    ordinary, sent = Engine.summed_loss, False
+
+    def faulty(self: Engine, *arguments: Any, **options: Any) -> float:
+        nonlocal sent
+        if self.deepspeed.global_steps >= step and not sent:
+            sent = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        return ordinary(self, *arguments, **options)
+
+    Engine.summed_loss = faulty  # type: ignore[method-assign]
+
+
+def _unwatched() -> None:
+    from persianmind.train.watchdog import Watchdog
+
+    Watchdog.start = lambda self: None  # type: ignore[method-assign]
+
+
+def _stir() -> None:
+    import torch
+
+    ordinary = Trainer.restore
+
+    def faulty(self: Trainer, checkpoint: Any) -> None:
+        torch.rand(int.from_bytes(os.urandom(1)) + 1)
+        ordinary(self, checkpoint)
+
+    Trainer.restore = faulty  # type: ignore[method-assign]
+
+
+def _no_rule() -> None:
+    from persianmind.train import saving
+
+    saving.seed_rng = lambda *_: None  # type: ignore[attr-defined]
+
+
+CONTROLS = {"unwatched": _unwatched, "stir": _stir, "no-rule": _no_rule}
+
+
+def _print_frozen() -> None:
+    import torch
+
+    ordinary = Trainer.train
+
+    def train(self: Trainer) -> None:
+        try:
+            ordinary(self)
+        finally:
+            trained = set(self.engine.model.trained())
+            rest = [v for n, v in self.engine.model.named_parameters() if n not in trained]
+            hashes = [int(torch.hash_tensor(v.detach()).view(torch.int64)) for v in rest]
+            print(f"frozen {len(hashes)} {hash(tuple(hashes))}", flush=True)
+
+    Trainer.train = train  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
