@@ -34,7 +34,7 @@ def assemble(
     meter: EnergyMeter | None,
     budget: Budget,
     stop: Callable[[], bool],
-    beat: Callable[[], None] = lambda: None,
+    beat: Callable[[], None],
 ) -> Trainer:
     """Builds everything, prints the arithmetic, runs the self-tests of a fresh run; all ranks together.
 
@@ -78,6 +78,7 @@ def assemble(
         rows = [first_stage.batch([sample]) for sample in range(ranks.world_size)]
         run_self_tests(model, config, ranks, rows, device, progress.say)
     engine = Engine(model, config, ranks)
+    engine.beat = beat
     return Trainer(
         recipe=recipe,
         engine=engine,

@@ -29,7 +29,7 @@ TICKS_OF_SILENCE = 3  # a rank whose heartbeat does not change for so many ticks
 # Frames below which a thread waits for other ranks.
 COLLECTIVES = ("torch/distributed/", "deepspeed/comm/")
 # A GPU's collective returns at once; the thread then waits where it reads the value.
-READS_OF_VALUES = {"_agree", "_sum_over_ranks"}
+READS_OF_VALUES = {"count_over_ranks", "_sum_over_ranks"}
 SAVE_THREAD, WAITS_FOR_SAVE = "checkpoint-", "checkpoint/background.py"
 
 
