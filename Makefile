@@ -41,9 +41,9 @@ bench: setup
 	mkdir -p runs/bench
 	for script in benchmarks/*.py; do $(BIN)/python $$script --json runs/bench/$$(basename $$script .py).json || exit 1; done
 
-# The long fault runs; the short ones are part of `make test`.
+# The long runs (faults, lost nodes, compiled layers); the short ones are part of `make test`.
 faults: setup
-	PERSIANMIND_LONG_TESTS=1 $(BIN)/python -m pytest tests/faults tests/checkpoint tests/cluster
+	PERSIANMIND_LONG_TESTS=1 $(BIN)/python -m pytest tests/faults tests/checkpoint tests/cluster tests/model
 
 clean:
 	rm -rf $(VENV) runs

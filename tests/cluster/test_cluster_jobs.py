@@ -83,6 +83,7 @@ def test_stop_saves_and_the_mistake_of_a_job_is_its_exit_code(head: Head, tmp_pa
     assert code == 2 and "belongs to a run with" in text
 
 
+@pytest.mark.long
 def test_local_ray_two_workers_budget_used_up(tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     flags = ("--local", *TINY, "--output", str(run), "--cpu-workers", "2", "--max-failures", "0", *FAST)

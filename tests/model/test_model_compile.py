@@ -13,7 +13,7 @@ from persianmind.model.adapted import attention_implementation, build_adapted, c
 VOCAB = BASE_VOCAB + len(PIECES)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compiled_layers_give_the_same_gradients(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", "llama", tied=False)
     recipe = make_recipe(train={"precision": "fp32", "gradient_checkpointing": "full"})
