@@ -15,7 +15,7 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any, get_args
@@ -39,13 +39,14 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="20 steps instead of 200")
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="only these ways")
     options = parser.parse_args()
     prepare_environment()
     ranks = Ranks(rank=0, world_size=1, local_rank=0, local_size=1)
     start_distributed(ranks)
     marks = (0, 10, 20) if options.quick else (0, 50, 100, 200)
     with tempfile.TemporaryDirectory() as name:
-        figures = measure(Path(name), ranks, marks)
+        figures = measure(Path(name), ranks, marks, options.methods)
     print(f"{'':<14}" + "".join(f"{f'step {mark}':>12}" for mark in marks))
     for method, curve in figures["bits_per_byte"].items():
         print(f"{method:<14}" + "".join(f"{value:>12.4f}" for value in curve))
@@ -54,7 +55,7 @@ def main() -> None:
         Path(options.json).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(folder: Path, ranks: Ranks, marks: tuple[int, ...]) -> dict[str, Any]:
+def measure(folder: Path, ranks: Ranks, marks: tuple[int, ...], methods: Sequence[str]) -> dict[str, Any]:
     """`bits_per_byte`: one number a mark for each method."""
     from persianmind.evaluate.perplexity import held_out_rows
     from persianmind.model.bases import resolve_base
@@ -71,7 +72,7 @@ def measure(folder: Path, ranks: Ranks, marks: tuple[int, ...]) -> dict[str, Any
         (("", text) for text in training_texts(recipe, sources)), vocab, ROW_LENGTH
     ).rows
     figures: dict[str, Any] = {"marks": marks, "bits_per_byte": {}}
-    for method in METHODS:
+    for method in methods:
         curve = list(_curve(_recipe(method), vocab, base, ranks, train_rows, expanded, marks))
         figures["bits_per_byte"][method] = curve
         print(f"{method}: {curve}", file=sys.stderr, flush=True)
