@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,11 +61,11 @@ def _check_bytes(checkpoint: Checkpoint, name: str, handle: BinaryIO) -> None:
 
 def _parse(path: Path, handle: BinaryIO, map_location: Any) -> Any:
     if path.suffix == ".json":
-        return json.load(handle)
+        return _named(path, lambda: json.load(handle))
     if path.suffix == ".safetensors":
         import safetensors.torch
 
-        return safetensors.torch.load(handle.read())
+        return _named(path, lambda: safetensors.torch.load(handle.read()))
     if path.suffix != ".pt":
         raise CheckpointError(f"{path}: only .pt, .safetensors and .json files are loaded from a checkpoint")
     import torch
@@ -74,8 +74,22 @@ def _parse(path: Path, handle: BinaryIO, map_location: Any) -> Any:
         with torch.serialization.safe_globals(allowed_classes()):
             return torch.load(handle, map_location=map_location, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
-        raise CheckpointError(f"{path} was not loaded: {reason}") from None
+        raise CheckpointError(f"{path} was not loaded: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """torch's own reason without its advice, which is to load the file in a way that runs code."""
+    lines = [line.strip() for line in str(error).split("WeightsUnpickler error:")[-1].splitlines()]
+    unsupported = [line for line in lines if "nsupported" in line]
+    return next((line for line in [*unsupported, *lines] if line), type(error).__name__)
+
+
+def _named(path: Path, parse: Callable[[], Any]) -> Any:
+    """What a parser that runs no code makes of a file; whatever it cannot read is an error of ours."""
+    try:
+        return parse()
+    except Exception as error:
+        raise CheckpointError(f"{path} was not loaded: {describe(error)}") from None
 
 
 class VerifiedReader:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from persianmind.errors import NonFiniteError
 from persianmind.evaluate.perplexity import Batch, HeldOutRows, held_out_rows, score
 from persianmind.recipe import Recipe
 from persianmind.text.documents import held_out_texts
@@ -69,6 +71,11 @@ class Evaluation:
                 sum_over_ranks=self.engine.sum_over_ranks,
             ).as_json()
             bits = row[language]["bits_per_byte"]
+            if not math.isfinite(bits):
+                raise NonFiniteError(
+                    f"evaluate {stage}: the loss on held-out {language} text is not finite; the last good "
+                    "checkpoint is kept: lower the learning rate, or try train.precision=fp32"
+                )
             self.say(f"evaluate {stage}: {language} {bits:.4f} bits per byte")
         if self.engine.ranks.rank == 0:
             add_evaluation(self.run, row)

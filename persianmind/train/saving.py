@@ -16,8 +16,10 @@ from persianmind.checkpoint.engine_files import (
     snapshot_engine,
     write_snapshot,
 )
+from persianmind.checkpoint.group import together
 from persianmind.checkpoint.loading import load_verified
 from persianmind.checkpoint.manifest import is_checkpoint
+from persianmind.checkpoint.reshard import MODEL_STATES, TAG, shard_names
 from persianmind.checkpoint.store import Checkpoint, CheckpointStore
 from persianmind.checkpoint.verify import examine
 from persianmind.errors import CheckpointError
@@ -137,6 +139,8 @@ class RunCheckpoints:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Loads trained state and RNG; another number of ranks than saved is resharded by name."""
+        # Each rank reads files of its own: what one cannot read is an error of all before any rank goes on.
+        together(self.group, lambda: self._try_files(checkpoint), f"{checkpoint.path} cannot be used")
         resharded = load_engine(self.engine.deepspeed, checkpoint)
         # DeepSpeed resets its boundary mode on load.
         self.engine.deepspeed.set_gradient_accumulation_boundary(True)
@@ -146,6 +150,12 @@ class RunCheckpoints:
             seed_rng(self.seed, checkpoint.step, self.engine.ranks.rank)
             return
         set_rng_state(load_verified(checkpoint, rng_name(self.engine.ranks.rank)))
+
+    def _try_files(self, checkpoint: Checkpoint) -> None:
+        rank, names = self.engine.ranks.rank, shard_names(checkpoint)
+        if checkpoint.world_size == self.engine.ranks.world_size:
+            for name in (f"{TAG}/{MODEL_STATES}", names[rank], rng_name(rank)):
+                load_verified(checkpoint, name)
 
     def _estimate_bytes(self) -> int:
         trained = sum(value.numel() for value in self.engine.model.trained().values())

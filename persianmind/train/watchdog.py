@@ -25,6 +25,7 @@ from persianmind.train.ranks import Ranks
 FOLDER = "heartbeats"
 MAX_TICK_S = 5.0
 TICKS_TO_THE_END = 3
+STOPPED_S = 1.0
 TICKS_OF_SILENCE = 3  # a rank whose heartbeat does not change for so many ticks gives no sign of life
 # Frames below which a thread waits for other ranks.
 COLLECTIVES = ("torch/distributed/", "deepspeed/comm/")
@@ -122,10 +123,13 @@ class Watchdog:
                 self._seen[rank] = _Seen(beat, now_s)
 
     def _judge(self) -> None:
-        own, own_s = self._beats, time.monotonic()
+        own, own_s, looked_s = self._beats, time.monotonic(), time.monotonic()
         while not self._over.wait(self.tick_s):
-            if self._beats != own:
-                own, own_s = self._beats, time.monotonic()
+            # A process that was itself stopped for a while (a suspended job) knows nothing of that time.
+            was_stopped = time.monotonic() - looked_s > self.tick_s + STOPPED_S
+            looked_s = time.monotonic()
+            if self._beats != own or was_stopped:
+                own, own_s = self._beats, looked_s
             quiet_s = time.monotonic() - max(own_s, self._progress_s)
             if quiet_s > self.timeout_s:
                 self._fired = True

@@ -7,13 +7,12 @@ import os
 import pickle
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-from checkpoint_helpers import forge_manifest, make_store, two_checkpoints
+from checkpoint_helpers import Trap, forge_manifest, make_store, two_checkpoints
 
 from persianmind.checkpoint import loading
 from persianmind.checkpoint.loading import VerifiedReader, load_verified
@@ -28,16 +27,6 @@ SLOTS = [
     "deepspeed/bf16_zero_pp_rank_1_mp_rank_00_optim_states.pt",
     "deepspeed/mp_rank_00_model_states.pt",
 ]
-
-
-class Trap:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, sprung: Path) -> None:
-        self.sprung = sprung
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (os.mkdir, (str(self.sprung),))
 
 
 @pytest.fixture

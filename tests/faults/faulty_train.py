@@ -86,7 +86,7 @@ def _at_step(kind: str, engine: Engine, active: Any) -> None:
         first.register_hook(lambda gradient: gradient * value if active() else gradient)
     if kind in INPUTS:
         factor = INPUTS[kind]
-        engine.model.input_table.register_forward_hook(
+        engine.model.causal_lm.get_input_embeddings().register_forward_hook(
             lambda _module, _inputs, output: output * factor if active() else output
         )
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -95,6 +98,35 @@ def test_storage_that_hangs_is_named_as_such(tmp_path: Path, monkeypatch: pytest
         time.sleep(1.0)
     gone.set()
     assert "cannot be written or read; does that storage hang?" in told[0]
+
+
+STOPPED = """
+import os, pathlib, signal, sys, time
+from persianmind.train import watchdog
+from persianmind.train.ranks import Ranks
+if sys.argv[2:]:
+    watchdog.STOPPED_S = float("inf")
+with watchdog.Watchdog(pathlib.Path(sys.argv[1]), Ranks(0, 1, 0, 1), 1.5):
+    time.sleep(0.3)
+    print("ready", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(0.7)
+print("went on", flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(("control", "code"), [((), 0), (("unguarded",), HangError.exit_code)])
+def test_a_suspended_job_is_not_taken_for_one_that_hangs(
+    tmp_path: Path, control: tuple[str, ...], code: int
+) -> None:
+    """Stopped for longer than the timeout, then continued. Control: without the rule it is ended."""
+    command = [sys.executable, "-c", STOPPED, str(tmp_path), *control]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        time.sleep(4.0)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(30) == code
 
 
 def test_a_run_that_is_over_is_not_watched(tmp_path: Path) -> None:
