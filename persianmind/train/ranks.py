@@ -70,6 +70,10 @@ def start_distributed(ranks: Ranks, hang_timeout_s: float = 1800.0) -> None:
     import deepspeed
     from deepspeed.accelerator import get_accelerator
 
+    # DeepSpeed's CPU kernel exchanges gradients through shared memory when this equals the world size, and
+    # takes an unset variable to mean that all ranks share one machine.
+    os.environ["LOCAL_SIZE"] = str(ranks.local_size)
+    load_cpu_kernel()  # before a port is chosen: in the seconds this can take, another would take it
     defaults = {
         "RANK": "0",
         "LOCAL_RANK": "0",
@@ -83,10 +87,6 @@ def start_distributed(ranks: Ranks, hang_timeout_s: float = 1800.0) -> None:
         # Consumer cards have no PCIe peer-to-peer; NCCL probing for it hangs some boards.
         os.environ.setdefault("NCCL_P2P_DISABLE", "1")
         get_accelerator().set_device(ranks.local_rank)
-    # DeepSpeed's CPU kernel exchanges gradients through shared memory when this equals the world size, and
-    # takes an unset variable to mean that all ranks share one machine.
-    os.environ["LOCAL_SIZE"] = str(ranks.local_size)
-    load_cpu_kernel()
     deepspeed.init_distributed(
         dist_backend=get_accelerator().communication_backend_name()
         if get_accelerator().device_name() == "cuda"
