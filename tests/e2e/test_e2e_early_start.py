@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,19 @@ import psutil
 import pytest
 import yaml
 
+from persianmind.data.manifest import read_building
 from persianmind.recipe_file import find_recipe, load_recipe
 from persianmind.text.documents import training_texts
 from tests.launching import ROOT, Launched, command, launch
 
 pytestmark = pytest.mark.slow
-DOCUMENTS = 30_000
+DOCUMENTS = 12_000
 MANIFEST = "data/poems/manifest.json"
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """35 MB of different cuts of the poems: about half a minute of building, near duplicates looked for."""
+    """14 MB of different cuts of the poems: some ten seconds of building, near duplicates looked for."""
     words = " ".join(training_texts(load_recipe("tiny"), ["poems"])).split()
     chance = random.Random(4)
     path = tmp_path_factory.mktemp("corpus") / "cuts.jsonl"
@@ -73,32 +75,73 @@ def _finish_the_build(run: Path) -> None:
     )
 
 
-def _builders() -> set[int]:
-    """Builder processes of anybody now."""
-    found = set()
-    for process in psutil.process_iter(["cmdline"]):
-        if "persianmind.data.builder" in (process.info["cmdline"] or []):
-            found.add(process.pid)
-    return found
+class Running:
+    """A run that is under way, and its builder."""
+
+    def __init__(self, recipe: Path, run: Path, ranks: int) -> None:
+        self.run, self.log = run, run.with_suffix(".log")
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command(["--recipe", str(recipe), "--output", str(run)], ranks=ranks),
+                env={**os.environ, "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)},
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def builders(self) -> list[psutil.Process]:
+        """The processes that build into this run folder."""
+        out = f"--out={self.run / 'data'}"
+        found = psutil.process_iter(["cmdline"])
+        return [one for one in found if out in (one.info["cmdline"] or []) and one.pid != self.process.pid]
+
+    def hold_builder(self, shards: int) -> psutil.Process:
+        """Stops the builder once so many shards of the poems are published: no race against its speed."""
+        self.wait_for(lambda: bool(self.builders()) and published(self.run) >= shards)
+        (builder,) = self.builders()
+        builder.suspend()
+        assert not (self.run / MANIFEST).exists(), "the corpus is too small for this machine"
+        return builder
+
+    def wait_for(self, what: Callable[[], bool], within_s: float = 180) -> None:
+        until_s = time.monotonic() + within_s
+        while not what():
+            assert self.process.poll() is None and time.monotonic() < until_s, self.text
+            time.sleep(0.02)
+
+
+def published(run: Path) -> int:
+    """Shards of the poems that readers may use."""
+    building = read_building(run / "data" / "poems")
+    return 0 if building is None else len(building.shards)
 
 
 def test_steps_are_done_before_the_build_and_losses_are_those_after_it(corpus: Path, tmp_path: Path) -> None:
     stages = [{"name": "pretrain", "sources": {"poems": 0.6, "messages": 0.4}, "tokens": 20_480}]
     recipe = _recipe(tmp_path, corpus, stages, shard_rows=256, shuffle_block_rows=512)
-    before = _builders()
-    early = _launch(recipe, tmp_path / "early")
-    assert not _builders() - before, "the builder ends with the run"
-    assert not (early.run / MANIFEST).exists(), "the build took longer than the run"
+    running = Running(recipe, tmp_path / "early", ranks=2)
+    builder = running.hold_builder(shards=2)
+    # a builder that stands still: every step is done on the first block alone
+    running.wait_for(lambda: "training done: 20 steps" in running.text)
+    assert not (running.run / MANIFEST).exists()
+    with suppress(psutil.NoSuchProcess):  # the run ends it, in the end by SIGKILL
+        builder.resume()
+    assert running.process.wait(120) == 0, running.text
+    assert not running.builders(), "the builder ends with the run"
+    early = Launched(0, running.text, 0.0, running.run)
     assert early.metrics[0]["characters_per_s"] is None
-    published = json.loads((early.run / "data" / "poems" / "building.json").read_text())
-    shards = {path.name: path.read_bytes() for path in early.run.glob("data/poems/shard-*")}
-    assert len(published["shards"]) >= 2
+    shards = {path: path.read_bytes() for path in early.run.glob("data/poems/shard-*")}
+    kept = published(early.run)
+    assert 2 <= kept <= len(shards)
 
     _finish_the_build(early.run)
     first_step = datetime.fromisoformat(early.metrics[0]["time"]).timestamp()
     assert first_step < (early.run / MANIFEST).stat().st_mtime
-    for entry in published["shards"]:
-        assert (early.run / "data" / "poems" / entry["file"]).read_bytes() == shards[entry["file"]]
+    assert all(path.read_bytes() == content for path, content in shards.items())
 
     late_run = tmp_path / "late"
     late_run.mkdir()
@@ -112,33 +155,33 @@ def test_steps_are_done_before_the_build_and_losses_are_those_after_it(corpus: P
     assert late.results["perplexity"] == early.results["perplexity"]
 
 
-def test_a_stop_while_waiting_for_rows_is_kept_and_the_same_command_waits_on(
+def test_a_stop_and_a_killed_builder_while_waiting_are_kept_and_the_same_command_waits_on(
     corpus: Path, tmp_path: Path
 ) -> None:
-    """The second stage needs a block that is the whole source, which takes longer than the first stage."""
+    """The second stage needs a block that is the whole source, whose builder is held at its first shards."""
     stages = [
         {"name": "warm", "sources": {"messages": 1.0}, "tokens": 4096},
         {"name": "main", "sources": {"poems": 1.0}, "tokens": 4096},
     ]
     recipe, run = _recipe(tmp_path, corpus, stages, shard_rows=256), tmp_path / "run"
-    log = tmp_path / "log"
-    before = _builders()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command(["--recipe", str(recipe), "--output", str(run)], ranks=0),
-            env={**os.environ, "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)},
-            cwd=ROOT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    _wait_for(lambda: "data: waiting for poems, of which" in log.read_text() or process.poll() is not None)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 75, log.read_text()
-    assert "stopped at step 4, saved, while the next rows were being built" in log.read_text()
-    assert not _builders() - before
+    stopped = Running(recipe, run, ranks=0)
+    builder = stopped.hold_builder(shards=2)
+    stopped.wait_for(lambda: "data: waiting for poems, of which" in stopped.text)
+    stopped.process.send_signal(signal.SIGTERM)
+    assert stopped.process.wait(60) == 75, stopped.text
+    assert "stopped at step 4, saved, while the next rows were being built" in stopped.text
+    assert not builder.is_running() and not (run / MANIFEST).exists()
+
+    killed = Running(recipe, run, ranks=0)
+    builder = killed.hold_builder(shards=2)
+    killed.wait_for(lambda: "data: waiting for poems, of which" in killed.text)
+    builder.kill()
+    assert killed.process.wait(60) == 2, killed.text
+    errors = [line for line in killed.text.splitlines() if line.startswith("persianmind: error:")]
+    assert len(errors) == 1 and "was ended by signal 9" in errors[0] and "Traceback" not in killed.text
     assert [path.name for path in (run / "checkpoints").glob("step-*")] == ["step-4"]
     shards = {path: path.stat().st_mtime_ns for path in run.glob("data/poems/shard-*")}
-    assert shards and not (run / MANIFEST).exists()
+    assert len(shards) >= 2
 
     again = launch("--recipe", str(recipe), "--output", str(run), ranks=0)
     assert again.code == 0, again.text
@@ -160,10 +203,3 @@ def test_a_build_that_fails_ends_the_run_with_its_line(tmp_path: Path) -> None:
     assert len(ended.errors) == 1, ended.text
     assert "sources.poems" in ended.errors[0] and "rows are bad (20." in ended.errors[0]
     assert "Traceback" not in ended.text
-
-
-def _wait_for(what: Callable[[], bool], within_s: float = 180) -> None:
-    until_s = time.monotonic() + within_s
-    while not what():
-        assert time.monotonic() < until_s
-        time.sleep(0.1)
