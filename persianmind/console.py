@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from persianmind.errors import BuildFailedError, PersianMindError
+from persianmind.errors import PersianMindError
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")
@@ -43,7 +43,7 @@ def run_guarded(action: Callable[[], object], *, silent: bool = False, rank: int
     try:
         action()
     except PersianMindError as error:
-        if not silent and not (rank and isinstance(error, BuildFailedError)):
+        if not silent and not (rank and error.by_all_ranks):
             where = f"rank {rank}: " if rank else ""
             line = " ".join(str(error).split())
             print(f"persianmind: error: {where}{line}", file=sys.stderr, flush=True)

@@ -11,9 +11,13 @@ from difflib import get_close_matches
 
 
 class PersianMindError(Exception):
-    """Base of every error a user can act on. `exit_code` is what the process ends with."""
+    """Base of every error a user can act on. `exit_code` is what the process ends with.
+
+    `by_all_ranks`: every rank raises it together, so rank 0 says it for all.
+    """
 
     exit_code = 2
+    by_all_ranks = False
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -58,7 +62,9 @@ class DataError(PersianMindError):
 
 
 class BuildFailedError(DataError):
-    """Building a source beside training failed. Every rank reads so in its folder; rank 0 says it for all."""
+    """Building a source beside training failed; every rank reads so in its folder."""
+
+    by_all_ranks = True
 
 
 # --- vocabulary --------------------------------------------------------------------------------------
@@ -85,6 +91,7 @@ class NonFiniteError(PersianMindError):
     """Loss or gradients stayed non-finite past the budget; the last good checkpoint is kept."""
 
     exit_code = 4
+    by_all_ranks = True
 
 
 class Interrupted(PersianMindError):
@@ -123,6 +130,7 @@ class BudgetReached(PersianMindError):
     """The run's energy or CO2 budget is used up: a checkpoint was saved; a higher budget lets it resume."""
 
     exit_code = 6
+    by_all_ranks = True
 
 
 class PowerLimitError(PersianMindError):
