@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -11,6 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from persianmind.errors import PersianMindError
+
+RANK_0_SPEAKS_S = 5.0
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")
@@ -43,7 +46,10 @@ def run_guarded(action: Callable[[], object], *, silent: bool = False, rank: int
     try:
         action()
     except PersianMindError as error:
-        if not silent and not (rank and error.by_all_ranks):
+        if rank and error.by_all_ranks:
+            # A launcher ends every rank with the first that exits: rank 0 still has its meter to close.
+            time.sleep(RANK_0_SPEAKS_S)
+        elif not silent:
             where = f"rank {rank}: " if rank else ""
             line = " ".join(str(error).split())
             print(f"persianmind: error: {where}{line}", file=sys.stderr, flush=True)
