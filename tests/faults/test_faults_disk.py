@@ -21,7 +21,7 @@ LONG = [
     ("limit", 0, "100", "File too large"),
     ("limit", 0, "300000", "File too large"),
     ("limit", 1, "4000", "File too large"),
-    ("limit", 1, "480000", "File too large"),
+    ("limit", 1, "360000", "File too large"),
     ("fsync", 1, "", "Input/output error"),
     ("rename", 0, "", "Input/output error"),
     ("manifest", 0, "", "Input/output error"),
