@@ -149,15 +149,14 @@ class Train(Section):
     compile: bool = False
     attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
     trackers: list[Literal["wandb", "trackio"]] = []
+    self_tests: bool = True
+    threads_per_rank: Count | None = None
 
     @field_validator("gradient_checkpointing", mode="before")
     @classmethod
     def _yaml_off(cls, value: object) -> object:
         """YAML reads a bare `off` as false."""
         return "off" if value is False else value
-
-    self_tests: bool = True
-    threads_per_rank: Count | None = None
 
 
 class Checkpoint(Section):

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from persianmind.errors import RecipeError
 from persianmind.recipe import Recipe
-from persianmind.recipe_file import dump_recipe, known_recipes, load_recipe
+from persianmind.recipe_file import dump_recipe, known_recipes, load_recipe, parse_recipe
 
 GOLDEN = Path(__file__).with_name("recipe_keys.json")
+PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 
 
 def test_every_shipped_recipe_loads_and_says_how_to_run_it() -> None:
@@ -88,6 +90,21 @@ def test_recipes_are_frozen() -> None:
 def test_option_surface_is_the_golden_one() -> None:
     """A new, renamed or removed key is a decision: regenerate with `python tests/test_recipe.py`."""
     assert option_surface() == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_the_page_states_every_key_with_its_default() -> None:
+    block = PAGE.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    stated = yaml.safe_load(block)
+    del stated["stages"][0]["epochs"]
+    required = {
+        "name": "mine",
+        "base": "/models/base",
+        "sources": {"fa": {"uri": "corpus/"}},
+        "stages": [{"name": "pretrain", "sources": {"fa": 1.0}, "tokens": 200_000_000}],
+    }
+    defaults = parse_recipe(required, "here").model_dump(mode="json")
+    del defaults["stages"][0]["epochs"]
+    assert stated == defaults
 
 
 def option_surface() -> dict[str, list[str]]:
