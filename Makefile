@@ -43,7 +43,7 @@ bench: setup
 
 # The long runs (faults, lost nodes, compiled layers); the short ones are part of `make test`.
 faults: setup
-	PERSIANMIND_LONG_TESTS=1 $(BIN)/python -m pytest tests/faults tests/checkpoint tests/cluster tests/model
+	PERSIANMIND_LONG_TESTS=1 $(BIN)/python -m pytest tests/faults tests/checkpoint tests/cluster tests/model tests/e2e
 
 clean:
 	rm -rf $(VENV) runs

@@ -16,7 +16,7 @@ from typing import Any
 
 from cluster.security import check_dashboard
 from cluster.sizing import Node, Scale, cpus_per_worker, fitting_sizes, workers_that_fit
-from launcher.train import ROOT
+from launcher.train import ROOT, is_finished, show_finished
 from persianmind.errors import ClusterError, PersianMindError
 from persianmind.train.run import RunRequest
 
@@ -45,6 +45,8 @@ def run_driver(request: RunRequest, options: DriverOptions) -> None:
     Raises:
         PersianMindError: a named error of a worker, or a `ClusterError` that says what ended the run.
     """
+    if is_finished(request):  # seen from here: no machine has to be waited for
+        return show_finished(request.run)
     _set_environment(options)
     # First: loaded after Ray has connected, torch's MKL can fail to find itself and ends the process.
     import torch  # noqa: F401

@@ -67,9 +67,9 @@ def run_request(request: RunRequest, ranks: Ranks) -> None:
     Raises:
         PersianMindError: one line with the fix; a mistake is found before anything is written.
     """
-    if is_complete(request.run, request.recipe) and request.resume != "never":
+    if is_finished(request):
         if ranks.rank == 0:
-            _show_finished(request.run)
+            show_finished(request.run)
         return
     if ranks.rank == 0:
         preflight(request.recipe, request.deepspeed_json, request.run, ranks.world_size)
@@ -77,7 +77,13 @@ def run_request(request: RunRequest, ranks: Ranks) -> None:
     run_training(request, ranks)
 
 
-def _show_finished(run: Path) -> None:
+def is_finished(request: RunRequest) -> bool:
+    """Whether there is nothing left to do."""
+    return request.resume != "never" and is_complete(request.run, request.recipe)
+
+
+def show_finished(run: Path) -> None:
+    """What a finished run came to."""
     from persianmind.train.runlog import read_results
     from persianmind.train.summary import summary_lines
 

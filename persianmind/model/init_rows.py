@@ -24,8 +24,10 @@ def initial_rows(
     Sums are in fp32. A new token without pieces (a special token such as [PAD]) gets the base mean.
     Apply it to the input and the output table each with its own base table.
     """
-    base = base_VD.detach().float()
     added = len(pieces)
+    if base_VD.is_meta:  # a forecast: only the shape is asked for
+        return base_VD.new_empty(added, base_VD.shape[1])
+    base = base_VD.detach().float()
     mean_D = base.mean(dim=0)
     if method == "subword-mean":
         rows = torch.stack([base[list(ids)].mean(dim=0) if len(ids) else mean_D for ids in pieces])

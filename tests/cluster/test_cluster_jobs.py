@@ -35,32 +35,31 @@ def head() -> Iterator[Head]:
         yield one
 
 
-def test_job_is_shipped_survives_a_killed_worker_and_can_be_given_again(head: Head, tmp_path: Path) -> None:
+def test_job_is_shipped_joined_and_can_be_given_again(head: Head, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     flags = (*TINY, "--output", str(run), "--cpu-workers", "2", "--address", head.address, "--job-id", "one")
-    flags = (*flags, *FAST, LONGER)
+    flags = (*flags, *FAST)
     process = start(*flags, env=head.env(), log=log)
     try:
-        wait_for(lambda: step_of(run) >= 6, 300, process)
+        wait_for(lambda: step_of(run) >= 1, 300, process)
         code, text = submit(*flags, "--detach", env=head.env())
         assert code == 0 and "joined the running job one" in text
         code, text = submit(*flags, "seed=8", "--detach", env=head.env())
         assert code == 2 and "running with other arguments" in errors_in(text)[0]
-        assert head.process is not None
-        kill_worker(head.process.pid)
         assert process.wait(300) == 0, log.read_text()[-3000:]
     finally:
         end_family(process)
     text = log.read_text()
-    assert "ships " in text and "attempt 1: 2 ranks" in text and "attempt 2: 2 ranks" in text
-    assert_complete(run, LONGER_STEPS)
+    assert "ships " in text and "attempt 1: 2 ranks" in text
+    assert_complete(run, 30)
     code, text = submit("status", "one", "--json", "--address", head.address, env=head.env())
     status = json.loads(text.splitlines()[-1])
     assert (code, status["status"], status["exit_code"], status["submissions"]) == (0, "SUCCEEDED", 0, 1)
     assert_refusals(head, run)
     code, text = submit(*flags, env=head.env())
     assert code == 0 and "job one.2" in text and "all done" in text
-    assert_complete(run, LONGER_STEPS)
+    assert "cluster:" not in text  # nothing to do: no machine is waited for
+    assert_complete(run, 30)
 
 
 @pytest.mark.long

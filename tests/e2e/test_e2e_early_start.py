@@ -155,6 +155,7 @@ def test_steps_are_done_before_the_build_and_losses_are_those_after_it(corpus: P
     assert late.results["perplexity"] == early.results["perplexity"]
 
 
+@pytest.mark.long
 def test_a_stop_and_a_killed_builder_while_waiting_are_kept_and_the_same_command_waits_on(
     corpus: Path, tmp_path: Path
 ) -> None:

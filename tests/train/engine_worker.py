@@ -37,6 +37,7 @@ ACCUMULATIONS = (1, 4, 16)
 def main() -> None:
     """All measurements one after the other, over one process group."""
     prepare_environment()
+    torch.set_num_threads(1)  # two ranks of two threads each on two cores: four times as slow
     ranks = ranks_from_environment()
     with tempfile.TemporaryDirectory() as folder:
         # Before the group exists: transformers saves on rank 0 alone afterwards.
