@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cluster_helpers import (
+    BIN,
     FAST,
     LONGER,
     LONGER_STEPS,
+    ROOT,
     TINY,
     Head,
     assert_complete,
@@ -59,6 +62,20 @@ def test_job_is_shipped_joined_and_can_be_given_again(head: Head, tmp_path: Path
     code, text = submit(*flags, env=head.env())
     assert code == 0 and "job one.2" in text and "all done" in text
     assert "cluster:" not in text  # nothing to do: no machine is waited for
+    assert_complete(run, 30)
+
+
+@pytest.mark.long
+def test_rays_own_submit_runs_the_driver_inside_the_job(head: Head, tmp_path: Path) -> None:
+    """From the project as it lies here: Ray leaves out what .gitignore names (.venv, runs)."""
+    run = tmp_path / "run"
+    job = ["python", "cluster/submit.py", *TINY, "--output", str(run), "--cpu-workers", "2", *FAST]
+    command = ["job", "submit", "--address", head.address, "--working-dir", ".", "--", *job]
+    done = subprocess.run(
+        [BIN / "ray", *command], cwd=ROOT, env=head.env(), capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "attempt 1: 2 ranks" in done.stdout
     assert_complete(run, 30)
 
 
