@@ -78,7 +78,7 @@ class EnergyMeter:
 
     def _spawn(self, setting: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "persianmind.energy.sampler", setting],
+            [sys.executable, "-m", "persianmind.energy.process", setting],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -179,7 +179,7 @@ def test_kill_9_then_resume_sums_to_an_outside_meter_within_an_interval(tmp_path
         begun_s = float(training.stdout.readline())  # one monotonic clock for all processes of a machine
         read_until(training, 21)
         children = psutil.Process(training.pid).children()
-        sampler = next(child for child in children if "persianmind.energy.sampler" in child.cmdline())
+        sampler = next(child for child in children if "persianmind.energy.process" in child.cmdline())
         training.kill()
         killed_s = time.monotonic()
         training.wait()
