@@ -11,12 +11,14 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ray.exceptions import RayError
 from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from persianmind.errors import CheckpointWriteError, ClusterError, PersianMindError, RunLockedError
 
 try:
+    from ray.train.v2._internal.exceptions import RayTrainError
     from ray.train.v2._internal.execution.failure_handling import (
         DefaultFailurePolicy,
         FailureDecision,
@@ -40,10 +42,10 @@ def named_errors(failed: Exception) -> dict[int, PersianMindError] | None:
     Beside a rank that ended with a named error others end with broken connections; those say nothing.
     """
     failures = getattr(failed, "worker_failures", None) or {}
-    # Only what was raised in our function has `_base_exc`; a dead process or node has none.
-    if not all(hasattr(error, "_base_exc") for error in failures.values()):
-        return None
-    causes = {rank: error._base_exc for rank, error in failures.items()}
+    # Older Rays hand on the wrapped error, newer ones what was raised in our function.
+    causes = {rank: getattr(error, "_base_exc", error) for rank, error in failures.items()}
+    if any(isinstance(cause, RayError | RayTrainError) for cause in causes.values()):
+        return None  # Ray's own errors: a dead process or node
     return {rank: cause for rank, cause in causes.items() if isinstance(cause, PersianMindError)} or None
 
 

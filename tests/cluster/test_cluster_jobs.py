@@ -96,7 +96,8 @@ def test_stop_saves_and_the_mistake_of_a_job_is_its_exit_code(head: Head, tmp_pa
     assert (run / "checkpoints" / f"step-{last}").is_dir()  # at the very step it stood at
     # The same folder with another recipe is a mistake found in the job; its exit code comes back.
     code, text = submit(*flags, *FAST, LONGER, "seed=9", env=head.env())
-    assert code == 2 and "belongs to a run with" in text
+    assert code == 2 and "belongs to a run with" in errors_in(text)[0]
+    assert "attempt 2" not in text  # it would come again
 
 
 @pytest.mark.long
@@ -139,7 +140,8 @@ def test_signal_to_a_local_run_saves_and_ends_with_75(tmp_path: Path) -> None:
         assert process.wait(60) == 75, log.read_text()[-3000:]
     finally:
         end_family(process)
-    assert "stopped at step" in errors_in(log.read_text())[0]
+    assert errors_in(log.read_text())[0].startswith("persianmind: error: stopped at step")
+    assert "attempt 2" not in log.read_text()
 
 
 @pytest.mark.long

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from cluster_helpers import ROOT, errors_in, submit
@@ -13,7 +12,7 @@ from cluster import package, security, sizing
 from cluster.jobs import exit_code, job_id
 from cluster.sizing import Node, Scale, cpus_per_worker, fitting_sizes, resolve_scale, workers_that_fit
 from cluster.submit import for_the_job, shared_output
-from persianmind.errors import ClusterError, RecipeError
+from persianmind.errors import CheckpointWriteError, ClusterError, Interrupted, RecipeError
 from persianmind.recipe_file import load_recipe
 from persianmind.train.run import RunRequest
 
@@ -210,16 +209,37 @@ def test_mistakes_are_one_line_before_anything_starts(flags: tuple[str, ...], wo
 
 
 def test_policies_tell_mistakes_from_lost_workers() -> None:
-    from cluster.policies import named_errors
+    """Failures as this Ray itself wraps what its workers ended with."""
+    from ray.exceptions import ActorDiedError
+    from ray.train import FailureConfig
+    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
+    from ray.train.v2._internal.execution.failure_handling import FailureDecision
+    from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
 
-    mistake = SimpleNamespace(worker_failures={0: SimpleNamespace(_base_exc=RecipeError("x"))})
-    broken = SimpleNamespace(_base_exc=RuntimeError("Connection closed by peer"))
-    beside = SimpleNamespace(worker_failures={0: mistake.worker_failures[0], 1: broken})
-    assert list(named_errors(beside) or {}) == [0]
-    assert named_errors(SimpleNamespace(worker_failures={1: broken})) is None
-    lost = SimpleNamespace(
-        worker_failures={0: SimpleNamespace(_base_exc=RecipeError("x")), 1: RuntimeError("gone")}
-    )
-    assert list(named_errors(mistake) or {}) == [0]
-    assert named_errors(lost) is None
+    from cluster.policies import Budget, named_errors
+
+    def failed(*errors: Exception) -> Exception:
+        statuses = {rank: WorkerStatus(False, error) for rank, error in enumerate(errors)}
+        error: Exception = WorkerGroupPollStatus(statuses).get_worker_group_error()
+        return error
+
+    mistake = UserExceptionWithTraceback(RecipeError("x"), "")
+    stop = UserExceptionWithTraceback(Interrupted("x"), "")
+    full = UserExceptionWithTraceback(CheckpointWriteError("x"), "")
+    broken = UserExceptionWithTraceback(RuntimeError("Connection closed by peer"), "")
+    sick = WorkerHealthCheckFailedError("gone", ActorDiedError())
+    named = {
+        (mistake,): [0],
+        (broken, mistake): [1],
+        (stop, stop): [0, 1],
+        (broken, broken): None,
+        (mistake, sick): None,
+        (ActorDiedError(), mistake): None,
+    }
+    for errors, ranks in named.items():
+        found = named_errors(failed(*errors))
+        assert (None if found is None else sorted(found)) == ranks
+        decision = Budget(FailureConfig(max_failures=3)).make_decision(failed(*errors))
+        assert decision == (FailureDecision.RETRY if ranks is None else FailureDecision.RAISE)
+    assert Budget(FailureConfig(max_failures=3)).make_decision(failed(full)) == FailureDecision.RETRY
     assert named_errors(RuntimeError("no workers at all")) is None
