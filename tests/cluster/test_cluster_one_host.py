@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import namespaces
 import pytest
-from cluster_helpers import environment, start
+from cluster_helpers import end_family, environment, start, wait_for
 from node_loss import lose_a_node
 
 from tests.launching import free_port
@@ -19,42 +20,45 @@ from tests.launching import free_port
 pytestmark = [pytest.mark.slow] if namespaces.unavailable() else [pytest.mark.long]
 
 
-@pytest.fixture
-def environ(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    env = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-    return dict(os.environ)
+class OneHost:
+    """one_host.py, and what its clients need."""
+
+    def __init__(self, folder: Path) -> None:
+        self.env = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16))
+        self.port, self._said = free_port(), folder / "said"
+        with self._said.open("wb") as said, (folder / "cluster.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("one_host.py")), str(self.port)],
+                env=self.env,
+                stdin=subprocess.PIPE,
+                stdout=said,
+                stderr=log,
+            )
+        self._wait("ready")
+
+    def _wait(self, word: str) -> None:
+        wait_for(lambda: word in self._said.read_text().split(), 120, self.process)
+
+    def submit(self, *flags: str, log: Path) -> Any:
+        """submit.py to this cluster, in the background."""
+        return start("--address", f"http://127.0.0.1:{self.port}", *flags, env=self.env, log=log)
+
+    def lose_second(self) -> None:
+        """Kills the second node with its workers."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+        self._wait("lost")
 
 
 @pytest.fixture
-def nodes(environ: dict[str, str]) -> Iterator[tuple[Any, list[Any], int]]:
-    """(the cluster, its two nodes of one CPU, the port of the dashboard)."""
-    from ray.cluster_utils import Cluster
-
-    cluster, port = Cluster(), free_port()
-    small = 100_000_000
+def host(tmp_path: Path) -> Iterator[OneHost]:
+    one = OneHost(tmp_path)
     try:
-        cluster.add_node(
-            num_cpus=0,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            dashboard_port=port,
-            object_store_memory=small,
-        )
-        yield cluster, [cluster.add_node(num_cpus=1, object_store_memory=small) for _ in range(2)], port
+        yield one
     finally:
-        cluster.shutdown()
+        end_family(one.process)
 
 
-def test_a_node_is_lost_and_the_job_ends_on_the_other(
-    nodes: tuple[Any, list[Any], int], environ: dict[str, str], tmp_path: Path
-) -> None:
-    cluster, (_, second), port = nodes
-
-    def submit(*flags: str, log: Path) -> Any:
-        return start("--address", f"http://127.0.0.1:{port}", *flags, env=environ, log=log)
-
-    lose_a_node(
-        submit, lambda: cluster.remove_node(second, allow_graceful=False), tmp_path / "run", tmp_path / "log"
-    )
+def test_a_node_is_lost_and_the_job_ends_on_the_other(host: OneHost, tmp_path: Path) -> None:
+    lose_a_node(host.submit, host.lose_second, tmp_path / "run", tmp_path / "log")
