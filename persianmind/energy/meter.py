@@ -1,6 +1,6 @@
 """The energy meter as the training loop sees it: start, mark, joules, stop. It never stops a training run.
 
-The counting happens in a small process of its own (sampler.py): codecarbon's reads and pandas import would
+The counting happens in a small process of its own (process.py): codecarbon's reads and pandas import would
 otherwise hold the interpreter lock of the training process, and a counting thread dies with a kill -9 where a
 process still writes its last line. What is left here is one short non-blocking write for each mark.
 """
