@@ -1,6 +1,6 @@
 """A head and two nodes of one CPU on this host, in a process of its own: Ray reads a token once a process.
 
-    python one_host.py PORT        a line on standard input kills the second node; its end ends all
+python one_host.py PORT        a line on standard input kills the second node; its end ends all
 """
 
 from __future__ import annotations
