@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -18,6 +18,16 @@ RANK_0_SPEAKS_S = 5.0
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")
 ]
+
+
+def print_line(line: str, stream: TextIO | None = None) -> None:
+    """Prints a line in one write (standard output unless told), so that lines of several ranks stay whole.
+
+    print() under `python -u`, as launchers start ranks, writes the text and its newline apart.
+    """
+    stream = stream or sys.stdout
+    stream.write(line + "\n")
+    stream.flush()
 
 
 def emit_json(value: Any) -> None:
@@ -52,7 +62,7 @@ def run_guarded(action: Callable[[], object], *, silent: bool = False, rank: int
         elif not silent:
             where = f"rank {rank}: " if rank else ""
             line = " ".join(str(error).split())
-            print(f"persianmind: error: {where}{line}", file=sys.stderr, flush=True)
+            print_line(f"persianmind: error: {where}{line}", sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

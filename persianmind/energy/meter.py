@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import persianmind
+from persianmind.console import print_line
 from persianmind.energy.lines import append_record, ledger_path, new_attempt, record
 from persianmind.recipe import Energy
 
@@ -26,7 +27,7 @@ STOP_WAIT_S = 10.0
 
 
 def _show(message: str) -> None:
-    print(f"persianmind: energy: {message}", file=sys.stderr, flush=True)
+    print_line(f"persianmind: energy: {message}", sys.stderr)
 
 
 class EnergyMeter:

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Any
 
+from persianmind.console import print_line
+
 LINE_INTERVAL_S = 10.0
 
 
@@ -30,7 +32,7 @@ class Progress:
         if self._live is not None:
             self._live.console.print(message, highlight=False, markup=False)
         else:
-            print(message, flush=True)
+            print_line(message)
 
     def step(self, values: dict[str, Any], budget: str = "") -> None:
         """Shows one optimizer step (a metrics line); `budget`: what of an energy budget is used."""

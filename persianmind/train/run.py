@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from persianmind.checkpoint.lock import RunLock
+from persianmind.console import print_line
 from persianmind.data.background import BackgroundBuild
 from persianmind.energy.budget import Budget
 from persianmind.energy.meter import EnergyMeter
@@ -71,7 +72,7 @@ def run_training(request: RunRequest, ranks: Ranks) -> None:
             meter = EnergyMeter(request.run, node=ranks.node, options=request.recipe.energy)
             stack.enter_context(meter)
         if ranks.rank == 0:
-            prepared = prepare(request.recipe, request.run, _say, meter)
+            prepared = prepare(request.recipe, request.run, print_line, meter)
             builder = stack.enter_context(_builder(request.run, prepared))
         else:
             wait_until_prepared(request.run, request.stop_requested)
@@ -92,7 +93,7 @@ def run_training(request: RunRequest, ranks: Ranks) -> None:
         if ranks.rank == 0:
             from persianmind.train.finish import finish_run
 
-            finish_run(request.recipe, request.run, model, meter, _say)
+            finish_run(request.recipe, request.run, model, meter, print_line)
 
 
 def _builder(run: Path, prepared: Prepared) -> BackgroundBuild:
@@ -189,7 +190,3 @@ def _adopt(request: RunRequest, trainer: Trainer) -> None:
 def is_complete(run: Path, recipe: Recipe) -> bool:
     """Whether an earlier call has finished everything of this recipe in this run folder."""
     return same_recipe(run, recipe) and bool(read_results(run).get("finished"))
-
-
-def _say(message: str) -> None:
-    print(message, flush=True)

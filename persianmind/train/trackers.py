@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from persianmind.console import print_line
 from persianmind.errors import MachineError
 from persianmind.recipe import Recipe
 
@@ -60,7 +61,7 @@ class Tracker:
         except Exception as error:
             self._run = None
             why = " ".join(str(error).split())[:200]
-            print(f"persianmind: {self.name} dropped, training goes on: {why}", file=sys.stderr, flush=True)
+            print_line(f"persianmind: {self.name} dropped, training goes on: {why}", sys.stderr)
 
 
 def make_trackers(recipe: Recipe, run: Path) -> list[Tracker]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from persianmind.console import print_line
 from persianmind.errors import HangError
 from persianmind.train.ranks import Ranks
 
@@ -194,4 +195,4 @@ def _stack(frame: FrameType | None) -> list[FrameType]:
 
 
 def _say(line: str) -> None:
-    print(f"persianmind: error: {line}", file=sys.stderr, flush=True)
+    print_line(f"persianmind: error: {line}", sys.stderr)

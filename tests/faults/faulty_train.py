@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 import launcher.train as entry
+from persianmind.console import print_line
 from persianmind.model.adapted import AdaptedModel
 from persianmind.train.engine import Engine
 from persianmind.train.trainer import Trainer
@@ -143,7 +144,7 @@ def _print_frozen() -> None:
             trained = set(self.engine.model.trained())
             rest = [v for n, v in self.engine.model.named_parameters() if n not in trained]
             hashes = [int(torch.hash_tensor(v.detach()).view(torch.int64)) for v in rest]
-            print(f"frozen {len(hashes)} {hash(tuple(hashes))}", flush=True)
+            print_line(f"frozen {len(hashes)} {hash(tuple(hashes))}")
 
     Trainer.train = train  # type: ignore[method-assign]
 
