@@ -23,8 +23,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-os.environ["DS_ACCELERATOR"] = "cpu"
-
 import deepspeed
 import torch
 import torch.distributed as dist
@@ -33,6 +31,7 @@ from persianmind.checkpoint import engine_files, reshard
 from persianmind.checkpoint.background import BackgroundSaver
 from persianmind.checkpoint.store import CheckpointStore
 from persianmind.errors import CheckpointWriteError
+from persianmind.train.ranks import prepare_environment
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -224,6 +223,7 @@ def run_ranks(world_size: int, act: Callable[[Path], None], out: Path) -> None:
 
 
 def main(out: Path) -> None:
+    prepare_environment()  # PATH too: an older ninja than that of the runs would have both rebuild the kernel
     run_ranks(2, act_1, out)
     run_ranks(1, act_2, out)
     run_ranks(2, act_3, out)
