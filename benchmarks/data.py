@@ -17,20 +17,37 @@ import argparse
 import json
 import os
 import random
-import resource
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-ROW_LENGTH = 2048
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from benchmarks.lib import data_parts, data_resume  # noqa: E402
+from benchmarks.lib.data_parts import ROW_LENGTH  # noqa: E402
+
 RESUMES = {"ours": "resume_ours", "hf_map_style": "resume_hf", "hf_iterable": "resume_hf_iterable"}
-QUALITY = {"max_symbol_share": 1.0}  # lines of code among the text are wanted here
+PARTS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
+    function.__name__: function
+    for function in (
+        data_parts.ours,
+        data_parts.ours_again,
+        data_parts.ours_fast,
+        data_parts.hf_group_texts,
+        data_parts.trl_bfd,
+        data_parts.trl_wrapped,
+        data_resume.make_packed,
+        data_resume.resume_ours,
+        data_resume.resume_hf,
+        data_resume.resume_hf_iterable,
+        data_resume.first_batch,
+    )
+}
 
 
 def main() -> None:
@@ -151,255 +168,6 @@ def _texts(corpus: Path) -> Iterator[str]:
     with corpus.open(encoding="utf-8") as handle:
         for line in handle:
             yield json.loads(line)["text"]
-
-
-# --- throughput, fill and losses -------------------------------------------------------------------------
-def _ours(folder: Path, size: int, *, fast: bool) -> dict[str, Any]:
-    from persianmind.data.build import build_source
-    from persianmind.data.tokenise import FolderTokenizer
-    from persianmind.recipe import Recipe
-
-    if fast and not FolderTokenizer(folder / "tokenizer", fast=True).is_fast:
-        return {"missing": "gigatoken is not installed"}
-    out = folder / f"out-{size}-{fast}"
-    recipe = Recipe.model_validate(
-        {
-            "name": "benchmark",
-            "base": "none",
-            "sources": {"fa": {"uri": str(folder / f"{size}.jsonl")}},
-            "stages": [{"name": "one", "sources": {"fa": 1.0}, "epochs": 1.0}],
-            "data": {"row_length": ROW_LENGTH, "fast_tokenizer": fast, "shard_rows": 512},
-            "quality": QUALITY,
-        }
-    )
-    start = time.process_time()
-    manifest = build_source(recipe, "fa", folder / "tokenizer", out)
-    seconds = time.process_time() - start
-    return {
-        "tokens_per_s": manifest.tokens / seconds,
-        "fill": manifest.fill,
-        "tokens_lost": manifest.tokens_lost,
-        "documents_cut": manifest.documents_cut,
-        "documents": manifest.documents,
-        "peak_mib": _peak_mib(),
-    }
-
-
-def ours(folder: Path, size: int) -> dict[str, Any]:
-    """The whole line to packed, hashed shards with the ordinary tokenizer."""
-    return _ours(folder, size, fast=False)
-
-
-def ours_again(folder: Path, size: int) -> dict[str, Any]:
-    """A build for its memory, from the start."""
-    shutil.rmtree(folder / f"out-{size}-False", ignore_errors=True)
-    return _ours(folder, size, fast=False)
-
-
-def ours_fast(folder: Path, size: int) -> dict[str, Any]:
-    """The same with gigatoken."""
-    return _ours(folder, size, fast=True)
-
-
-def _tokenised(folder: Path, size: int, cache: str) -> Any:
-    """`datasets.map` over the same file, end-of-text token added, as its examples do."""
-    from datasets import load_dataset
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    eos = tokenizer.eos_token_id
-    rows = load_dataset("json", data_files=str(folder / f"{size}.jsonl"), split="train", cache_dir=cache)
-
-    def tokenise(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        ids = tokenizer(batch["text"], add_special_tokens=False)["input_ids"]
-        return {"input_ids": [[*one, eos] for one in ids]}
-
-    return rows.map(tokenise, batched=True, remove_columns=["text"])
-
-
-def hf_group_texts(folder: Path, size: int) -> dict[str, Any]:
-    """Tokenise, join a thousand documents, cut into rows; the rest of each thousand is dropped."""
-    with tempfile.TemporaryDirectory() as cache:
-        start = time.process_time()
-        tokenised = _tokenised(folder, size, cache)
-        documents_in = [len(ids) for ids in tokenised["input_ids"]]
-
-        def group(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
-            joined = [token for ids in batch["input_ids"] for token in ids]
-            whole = len(joined) // ROW_LENGTH * ROW_LENGTH
-            return {"input_ids": [joined[i : i + ROW_LENGTH] for i in range(0, whole, ROW_LENGTH)]}
-
-        packed = tokenised.map(group, batched=True)
-        seconds = time.process_time() - start
-        tokens = sum(documents_in)
-        cut = position = 0
-        for i, length in enumerate(documents_in):
-            if i % 1000 == 0:
-                position = 0
-            cut += position // ROW_LENGTH != (position + length - 1) // ROW_LENGTH
-            position += length
-        return {
-            "tokens_per_s": tokens / seconds,
-            "fill": 1.0,
-            "tokens_lost": tokens - len(packed) * ROW_LENGTH,
-            "documents_cut": cut,
-            "documents": len(documents_in),
-            "peak_mib": _peak_mib(),
-        }
-
-
-def _trl(folder: Path, size: int, strategy: str) -> dict[str, Any]:
-    try:
-        from trl import pack_dataset
-    except ImportError:
-        return {"missing": "trl is not installed"}
-    with tempfile.TemporaryDirectory() as cache:
-        start = time.process_time()
-        tokenised = _tokenised(folder, size, cache)
-        packed = pack_dataset(tokenised, seq_length=ROW_LENGTH, strategy=strategy)
-        seconds = time.process_time() - start
-        lengths = [len(ids) for ids in tokenised["input_ids"]]
-        kept = sum(len(ids) for ids in packed["input_ids"])
-        if strategy == "wrapped":  # rows of the joined stream: whoever spans a border is cut
-            cut = sum(
-                (end - length) // ROW_LENGTH != (end - 1) // ROW_LENGTH
-                for end, length in zip(accumulate(lengths), lengths, strict=True)
-            )
-        else:
-            cut = sum(length > ROW_LENGTH for length in lengths)
-        return {
-            "tokens_per_s": sum(lengths) / seconds,
-            "fill": kept / (len(packed) * ROW_LENGTH),
-            "tokens_lost": sum(lengths) - kept,
-            "documents_cut": cut,
-            "documents": len(lengths),
-            "peak_mib": _peak_mib(),
-        }
-
-
-def trl_bfd(folder: Path, size: int) -> dict[str, Any]:
-    """TRL's default: best-fit decreasing."""
-    return _trl(folder, size, "bfd")
-
-
-def trl_wrapped(folder: Path, size: int) -> dict[str, Any]:
-    """TRL's other strategy: join and cut."""
-    return _trl(folder, size, "wrapped")
-
-
-# --- resume, start-up, memory ----------------------------------------------------------------------------
-def make_packed(folder: Path, tokens: int) -> dict[str, Any]:
-    """Packed rows of random tokens for the resume measurements: ours, and the same as an Arrow dataset."""
-    import numpy as np
-    from datasets import Dataset
-
-    from persianmind.data.build import build_source
-    from persianmind.data.dataset import TokenDataset
-    from persianmind.recipe import Recipe
-
-    rows = tokens // ROW_LENGTH + 64
-    chance = np.random.default_rng(0)
-    corpus = folder / "packed.jsonl"
-    with corpus.open("w") as handle:  # digits and dashes; cut into rows as they come
-        for i in range(rows):
-            numbers = chance.integers(0, 10, ROW_LENGTH - 16).tolist()
-            handle.write(json.dumps({"text": f"{i} " + "-".join(map(str, numbers))}) + "\n")
-    recipe = Recipe.model_validate(
-        {
-            "name": "packed",
-            "base": "none",
-            "sources": {"fa": {"uri": str(corpus)}},
-            "stages": [{"name": "one", "sources": {"fa": 1.0}, "epochs": 1.0}],
-            "data": {"row_length": ROW_LENGTH, "shard_rows": 512},
-            "quality": {"enabled": False},
-        }
-    )
-    build_source(recipe, "fa", folder / "tokenizer", folder / "packed")
-    dataset = TokenDataset(folder / "packed")
-    generator = ({"input_ids": dataset.row(i).input_ids} for i in range(len(dataset)))
-    Dataset.from_list(list(generator)).save_to_disk(folder / "packed-hf")
-    return {"rows": len(dataset)}
-
-
-def resume_ours(folder: Path, tokens: int) -> dict[str, Any]:
-    """From nothing (imports done) to the first batch after `tokens` consumed tokens."""
-    from persianmind.data.batches import StageData
-    from persianmind.data.dataset import TokenDataset
-    from persianmind.data.order import Mixture
-
-    start = time.perf_counter()
-    dataset = TokenDataset(folder / "packed")
-    data = StageData(Mixture({"fa": len(dataset)}, {"fa": 1.0}, 100, 0), {"fa": dataset})
-    first = tokens // ROW_LENGTH
-    batch = data.batch(range(first, first + 8))
-    seconds = time.perf_counter() - start
-    assert batch["input_ids"].shape == (8, ROW_LENGTH)
-    return {"seconds": seconds}
-
-
-def resume_hf(folder: Path, tokens: int) -> dict[str, Any]:
-    """What the HF Trainer does with a map-style dataset: a shuffled DataLoader, its first batches skipped."""
-    return _resume_hf(folder, tokens, iterable=False)
-
-
-def resume_hf_iterable(folder: Path, tokens: int) -> dict[str, Any]:
-    """The same with an iterable dataset, which is what streaming gives: rows are read and thrown away."""
-    return _resume_hf(folder, tokens, iterable=True)
-
-
-def _resume_hf(folder: Path, tokens: int, *, iterable: bool) -> dict[str, Any]:
-    from accelerate import skip_first_batches
-    from datasets import load_from_disk
-    from torch.utils.data import DataLoader
-
-    start = time.perf_counter()
-    rows = load_from_disk(str(folder / "packed-hf")).with_format("torch")
-    if iterable:
-        rows = rows.to_iterable_dataset()
-    loader = DataLoader(rows, batch_size=8, shuffle=not iterable)
-    loader = skip_first_batches(loader, tokens // ROW_LENGTH // 8)
-    batch = next(iter(loader))
-    seconds = time.perf_counter() - start
-    assert batch["input_ids"].shape == (8, ROW_LENGTH)
-    return {"seconds": seconds}
-
-
-def first_batch(folder: Path, size: int) -> dict[str, Any]:
-    """From a finished build to the first batch, and the peak memory of reading 200 batches."""
-    from persianmind.data.batches import StageData
-    from persianmind.data.dataset import TokenDataset
-    from persianmind.data.order import Mixture
-
-    start = time.perf_counter()
-    dataset = TokenDataset(folder / f"out-{size}-False")
-    data = StageData(Mixture({"fa": len(dataset)}, {"fa": 1.0}, 100, 0), {"fa": dataset})
-    data.batch(range(8))
-    seconds = time.perf_counter() - start
-    for first in range(0, 1600, 8):
-        data.batch(range(first, first + 8))
-    return {"first_batch_s": seconds, "read_peak_mib": _peak_mib()}
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-PARTS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
-    function.__name__: function
-    for function in (
-        ours,
-        ours_again,
-        ours_fast,
-        hf_group_texts,
-        trl_bfd,
-        trl_wrapped,
-        make_packed,
-        resume_ours,
-        resume_hf,
-        resume_hf_iterable,
-        first_batch,
-    )
-}
 
 
 def show(result: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ def print_line(line: str, stream: TextIO | None = None) -> None:
 
 def emit_json(value: Any) -> None:
     """Prints one JSON object on standard output."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    print_line(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
 def emit_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,16 @@ def gz(content: bytes) -> bytes:
 
 def zst(content: bytes) -> bytes:
     return zstandard.ZstdCompressor(write_checksum=True).compress(content)
+
+
+def peak_bytes(action: Callable[[], Any]) -> int:
+    """The most memory Python held at once while this ran."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def real_data() -> Path:

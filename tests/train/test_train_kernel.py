@@ -40,4 +40,4 @@ def test_a_leftover_lock_is_cleared(tmp_path: Path) -> None:
     assert "loaded" in _run(LOAD, tmp_path, 120)
     (tmp_path / "deepspeed_shm_comm" / "lock").touch()
     with pytest.raises(subprocess.TimeoutExpired):  # control: torch alone waits without end
-        _run(CONTROL, tmp_path, 8)
+        _run(CONTROL, tmp_path, 12)

@@ -1,0 +1,155 @@
+"""Parts of benchmarks/data.py: throughput, fill and losses of our data line, of HF's group_texts and of TRL.
+
+Each takes the benchmark's folder and the size of its corpus in tokens, and runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import tempfile
+import time
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+ROW_LENGTH = 2048
+QUALITY = {"max_symbol_share": 1.0}  # lines of code among the text are wanted here
+
+
+def peak_mib() -> float:
+    """The most memory this process has held, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _ours(folder: Path, size: int, *, fast: bool) -> dict[str, Any]:
+    from persianmind.data.build import build_source
+    from persianmind.data.tokenise import FolderTokenizer
+    from persianmind.recipe import Recipe
+
+    if fast and not FolderTokenizer(folder / "tokenizer", fast=True).is_fast:
+        return {"missing": "gigatoken is not installed"}
+    out = folder / f"out-{size}-{fast}"
+    recipe = Recipe.model_validate(
+        {
+            "name": "benchmark",
+            "base": "none",
+            "sources": {"fa": {"uri": str(folder / f"{size}.jsonl")}},
+            "stages": [{"name": "one", "sources": {"fa": 1.0}, "epochs": 1.0}],
+            "data": {"row_length": ROW_LENGTH, "fast_tokenizer": fast, "shard_rows": 512},
+            "quality": QUALITY,
+        }
+    )
+    start = time.process_time()
+    manifest = build_source(recipe, "fa", folder / "tokenizer", out)
+    seconds = time.process_time() - start
+    return {
+        "tokens_per_s": manifest.tokens / seconds,
+        "fill": manifest.fill,
+        "tokens_lost": manifest.tokens_lost,
+        "documents_cut": manifest.documents_cut,
+        "documents": manifest.documents,
+        "peak_mib": peak_mib(),
+    }
+
+
+def ours(folder: Path, size: int) -> dict[str, Any]:
+    """The whole line to packed, hashed shards with the ordinary tokenizer."""
+    return _ours(folder, size, fast=False)
+
+
+def ours_again(folder: Path, size: int) -> dict[str, Any]:
+    """A build for its memory, from the start."""
+    shutil.rmtree(folder / f"out-{size}-False", ignore_errors=True)
+    return _ours(folder, size, fast=False)
+
+
+def ours_fast(folder: Path, size: int) -> dict[str, Any]:
+    """The same with gigatoken."""
+    return _ours(folder, size, fast=True)
+
+
+def _tokenised(folder: Path, size: int, cache: str) -> Any:
+    """`datasets.map` over the same file, end-of-text token added, as its examples do."""
+    from datasets import load_dataset
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    eos = tokenizer.eos_token_id
+    rows = load_dataset("json", data_files=str(folder / f"{size}.jsonl"), split="train", cache_dir=cache)
+
+    def tokenise(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        ids = tokenizer(batch["text"], add_special_tokens=False)["input_ids"]
+        return {"input_ids": [[*one, eos] for one in ids]}
+
+    return rows.map(tokenise, batched=True, remove_columns=["text"])
+
+
+def hf_group_texts(folder: Path, size: int) -> dict[str, Any]:
+    """Tokenise, join a thousand documents, cut into rows; the rest of each thousand is dropped."""
+    with tempfile.TemporaryDirectory() as cache:
+        start = time.process_time()
+        tokenised = _tokenised(folder, size, cache)
+        documents_in = [len(ids) for ids in tokenised["input_ids"]]
+
+        def group(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
+            joined = [token for ids in batch["input_ids"] for token in ids]
+            whole = len(joined) // ROW_LENGTH * ROW_LENGTH
+            return {"input_ids": [joined[i : i + ROW_LENGTH] for i in range(0, whole, ROW_LENGTH)]}
+
+        packed = tokenised.map(group, batched=True)
+        seconds = time.process_time() - start
+        tokens = sum(documents_in)
+        cut = position = 0
+        for i, length in enumerate(documents_in):
+            if i % 1000 == 0:
+                position = 0
+            cut += position // ROW_LENGTH != (position + length - 1) // ROW_LENGTH
+            position += length
+        return {
+            "tokens_per_s": tokens / seconds,
+            "fill": 1.0,
+            "tokens_lost": tokens - len(packed) * ROW_LENGTH,
+            "documents_cut": cut,
+            "documents": len(documents_in),
+            "peak_mib": peak_mib(),
+        }
+
+
+def _trl(folder: Path, size: int, strategy: str) -> dict[str, Any]:
+    try:
+        from trl import pack_dataset
+    except ImportError:
+        return {"missing": "trl is not installed"}
+    with tempfile.TemporaryDirectory() as cache:
+        start = time.process_time()
+        tokenised = _tokenised(folder, size, cache)
+        packed = pack_dataset(tokenised, seq_length=ROW_LENGTH, strategy=strategy)
+        seconds = time.process_time() - start
+        lengths = [len(ids) for ids in tokenised["input_ids"]]
+        kept = sum(len(ids) for ids in packed["input_ids"])
+        if strategy == "wrapped":  # rows of the joined stream: whoever spans a border is cut
+            cut = sum(
+                (end - length) // ROW_LENGTH != (end - 1) // ROW_LENGTH
+                for end, length in zip(accumulate(lengths), lengths, strict=True)
+            )
+        else:
+            cut = sum(length > ROW_LENGTH for length in lengths)
+        return {
+            "tokens_per_s": sum(lengths) / seconds,
+            "fill": kept / (len(packed) * ROW_LENGTH),
+            "tokens_lost": sum(lengths) - kept,
+            "documents_cut": cut,
+            "documents": len(lengths),
+            "peak_mib": peak_mib(),
+        }
+
+
+def trl_bfd(folder: Path, size: int) -> dict[str, Any]:
+    """TRL's default: best-fit decreasing."""
+    return _trl(folder, size, "bfd")
+
+
+def trl_wrapped(folder: Path, size: int) -> dict[str, Any]:
+    """TRL's other strategy: join and cut."""
+    return _trl(folder, size, "wrapped")

@@ -1,0 +1,105 @@
+"""Parts of benchmarks/data.py: going on after so many tokens, the first batch, memory while reading.
+
+Each takes the benchmark's folder and a number of tokens, and runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.lib.data_parts import ROW_LENGTH, peak_mib
+
+
+def make_packed(folder: Path, tokens: int) -> dict[str, Any]:
+    """Packed rows of random tokens for the resume measurements: ours, and the same as an Arrow dataset."""
+    import numpy as np
+    from datasets import Dataset
+
+    from persianmind.data.build import build_source
+    from persianmind.data.dataset import TokenDataset
+    from persianmind.recipe import Recipe
+
+    rows = tokens // ROW_LENGTH + 64
+    chance = np.random.default_rng(0)
+    corpus = folder / "packed.jsonl"
+    with corpus.open("w") as handle:  # digits and dashes; cut into rows as they come
+        for i in range(rows):
+            numbers = chance.integers(0, 10, ROW_LENGTH - 16).tolist()
+            handle.write(json.dumps({"text": f"{i} " + "-".join(map(str, numbers))}) + "\n")
+    recipe = Recipe.model_validate(
+        {
+            "name": "packed",
+            "base": "none",
+            "sources": {"fa": {"uri": str(corpus)}},
+            "stages": [{"name": "one", "sources": {"fa": 1.0}, "epochs": 1.0}],
+            "data": {"row_length": ROW_LENGTH, "shard_rows": 512},
+            "quality": {"enabled": False},
+        }
+    )
+    build_source(recipe, "fa", folder / "tokenizer", folder / "packed")
+    dataset = TokenDataset(folder / "packed")
+    generator = ({"input_ids": dataset.row(i).input_ids} for i in range(len(dataset)))
+    Dataset.from_list(list(generator)).save_to_disk(folder / "packed-hf")
+    return {"rows": len(dataset)}
+
+
+def resume_ours(folder: Path, tokens: int) -> dict[str, Any]:
+    """From nothing (imports done) to the first batch after `tokens` consumed tokens."""
+    from persianmind.data.batches import StageData
+    from persianmind.data.dataset import TokenDataset
+    from persianmind.data.order import Mixture
+
+    start = time.perf_counter()
+    dataset = TokenDataset(folder / "packed")
+    data = StageData(Mixture({"fa": len(dataset)}, {"fa": 1.0}, 100, 0), {"fa": dataset})
+    first = tokens // ROW_LENGTH
+    batch = data.batch(range(first, first + 8))
+    seconds = time.perf_counter() - start
+    assert batch["input_ids"].shape == (8, ROW_LENGTH)
+    return {"seconds": seconds}
+
+
+def resume_hf(folder: Path, tokens: int) -> dict[str, Any]:
+    """What the HF Trainer does with a map-style dataset: a shuffled DataLoader, its first batches skipped."""
+    return _resume_hf(folder, tokens, iterable=False)
+
+
+def resume_hf_iterable(folder: Path, tokens: int) -> dict[str, Any]:
+    """The same with an iterable dataset, which is what streaming gives: rows are read and thrown away."""
+    return _resume_hf(folder, tokens, iterable=True)
+
+
+def _resume_hf(folder: Path, tokens: int, *, iterable: bool) -> dict[str, Any]:
+    from accelerate import skip_first_batches
+    from datasets import load_from_disk
+    from torch.utils.data import DataLoader
+
+    start = time.perf_counter()
+    rows = load_from_disk(str(folder / "packed-hf")).with_format("torch")
+    if iterable:
+        rows = rows.to_iterable_dataset()
+    loader = DataLoader(rows, batch_size=8, shuffle=not iterable)
+    loader = skip_first_batches(loader, tokens // ROW_LENGTH // 8)
+    batch = next(iter(loader))
+    seconds = time.perf_counter() - start
+    assert batch["input_ids"].shape == (8, ROW_LENGTH)
+    return {"seconds": seconds}
+
+
+def first_batch(folder: Path, size: int) -> dict[str, Any]:
+    """From a finished build to the first batch, and the peak memory of reading 200 batches."""
+    from persianmind.data.batches import StageData
+    from persianmind.data.dataset import TokenDataset
+    from persianmind.data.order import Mixture
+
+    start = time.perf_counter()
+    dataset = TokenDataset(folder / f"out-{size}-False")
+    data = StageData(Mixture({"fa": len(dataset)}, {"fa": 1.0}, 100, 0), {"fa": dataset})
+    data.batch(range(8))
+    seconds = time.perf_counter() - start
+    for first in range(0, 1600, 8):
+        data.batch(range(first, first + 8))
+    return {"first_batch_s": seconds, "read_peak_mib": peak_mib()}
