@@ -69,6 +69,12 @@ def ours_fast(folder: Path, size: int) -> dict[str, Any]:
     return _ours(folder, size, fast=True)
 
 
+def _import_hf() -> None:
+    """The seconds that imports take are nobody's speed: called before every clock of HF and TRL."""
+    import datasets  # noqa: F401
+    from transformers import AutoTokenizer  # noqa: F401
+
+
 def _tokenised(folder: Path, size: int, cache: str) -> Any:
     """`datasets.map` over the same file, end-of-text token added, as its examples do."""
     from datasets import load_dataset
@@ -87,6 +93,7 @@ def _tokenised(folder: Path, size: int, cache: str) -> Any:
 
 def hf_group_texts(folder: Path, size: int) -> dict[str, Any]:
     """Tokenise, join a thousand documents, cut into rows; the rest of each thousand is dropped."""
+    _import_hf()
     with tempfile.TemporaryDirectory() as cache:
         start = time.process_time()
         tokenised = _tokenised(folder, size, cache)
@@ -121,6 +128,7 @@ def _trl(folder: Path, size: int, strategy: str) -> dict[str, Any]:
         from trl import pack_dataset
     except ImportError:
         return {"missing": "trl is not installed"}
+    _import_hf()
     with tempfile.TemporaryDirectory() as cache:
         start = time.process_time()
         tokenised = _tokenised(folder, size, cache)
