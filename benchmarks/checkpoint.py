@@ -109,9 +109,9 @@ def measure(num_parameters: int, repeats: int) -> dict[str, float]:
 
 def once(engine: Any, num_parameters: int, folder: Path) -> dict[str, float]:
     """One save and one resume of each kind."""
-    from persianmind.checkpoint.engine_files import load_engine, snapshot_engine, write_snapshot
-    from persianmind.checkpoint.reshard import gather_state, scatter_state
     from persianmind.checkpoint.store import CheckpointStore
+    from persianmind.engine.deepspeed.files import load_engine, snapshot_engine, write_snapshot
+    from persianmind.engine.deepspeed.reshard import gather_state, scatter_state
 
     store = CheckpointStore(folder, keep_last=1, keep_every_steps=None)
     snapshot_ms, snapshot = timed_ms(lambda: snapshot_engine(engine))
@@ -134,8 +134,8 @@ def once(engine: Any, num_parameters: int, folder: Path) -> dict[str, float]:
 
 def resume(folder: Path, num_parameters: int) -> dict[str, int]:
     """What a restarted process does: engine, newest whole checkpoint, one step."""
-    from persianmind.checkpoint.engine_files import load_engine
     from persianmind.checkpoint.store import CheckpointStore
+    from persianmind.engine.deepspeed.files import load_engine
 
     engine = make_engine(num_parameters)
     found = CheckpointStore(folder, keep_last=1, keep_every_steps=None).newest_good(print)

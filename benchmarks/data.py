@@ -66,7 +66,7 @@ def main() -> None:
             make_corpus(folder / f"{size}.jsonl", size, options.text)
         make_tokenizer(folder / "tokenizer", folder / f"{sizes[0]}.jsonl")
         run = _runner(folder)
-        result: dict[str, Any] = {"row_length": ROW_LENGTH, "quick": options.quick}
+        result: dict[str, Any] = {"seq_len": ROW_LENGTH, "quick": options.quick}
         result["throughput"] = {
             part: run(part, sizes[0])
             for part in ("ours", "ours_fast", "hf_group_texts", "trl_bfd", "trl_wrapped")
@@ -129,10 +129,10 @@ def _sizes(run: Callable[[str, int], dict[str, Any]], size: int) -> dict[str, An
 def make_corpus(path: Path, tokens: int, uris: list[str]) -> None:
     """Documents of lines of the text, of log-normal length; about 4.4 characters a token."""
     from persianmind.recipe import Source
-    from persianmind.text.stream import stream_rows
+    from persianmind.text.stream import stream_records
 
     lines: list[str] = []
-    for row in stream_rows("text", Source(uri=uris)):
+    for row in stream_records("text", Source(uri=uris)):
         lines += [line for line in row.fields["text"].split("\n") if len(line) > 20]
     chance = random.Random(0)
     written = 0

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import torch
 
-from persianmind.energy.meter import EnergyMeter
+from persianmind.energy.meter.client import EnergyMeter
 from persianmind.recipe import Energy
 
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from persianmind.train.ranks import prepare_environment
+from persianmind.engine.deepspeed.start import prepare_environment
 
 
 def measure(precision: str, tokens: int, repeats: int) -> float:
@@ -24,7 +24,7 @@ def measure(precision: str, tokens: int, repeats: int) -> float:
 
     from persianmind.model.adapted import build_adapted
     from persianmind.model.bases import resolve_base
-    from persianmind.recipe_file import load_recipe
+    from persianmind.recipe.loading import load_recipe
 
     torch.set_num_threads(1)
     recipe = load_recipe("demo", [f"train.precision={precision}", "train.gradient_checkpointing=full"])

@@ -23,8 +23,9 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from benchmarks.init_rows import ROW_LENGTH, bits_per_byte  # noqa: E402
-from persianmind.recipe_file import load_recipe  # noqa: E402
-from persianmind.train.ranks import Ranks, prepare_environment, start_distributed  # noqa: E402
+from persianmind.engine.deepspeed.start import prepare_environment, start_distributed  # noqa: E402
+from persianmind.engine.ranks import Ranks  # noqa: E402
+from persianmind.recipe.loading import load_recipe  # noqa: E402
 
 VARIANTS = (("bf16", "none"), ("bf16", "nf4"), ("fp32", "none"), ("fp32", "nf4"))
 
@@ -58,7 +59,7 @@ def main() -> None:
 
 def prepare(folder: Path) -> tuple[Any, Any, Path, Path]:
     """(training rows, held-out rows, vocabulary folder, base folder)."""
-    from persianmind.evaluate.perplexity import held_out_rows
+    from persianmind.evaluate.text import held_out_sequences
     from persianmind.model.bases import resolve_base
     from persianmind.text.documents import held_out_texts, training_texts
     from persianmind.vocab.build import build_vocab
@@ -68,17 +69,17 @@ def prepare(folder: Path) -> tuple[Any, Any, Path, Path]:
     sources = recipe.vocab.sources
     build_vocab(base, lambda: training_texts(recipe, sources), vocab, new_tokens=recipe.vocab.new_tokens)
     texts = (("", text) for text in training_texts(recipe, sources))
-    rows = held_out_rows(texts, vocab, ROW_LENGTH).rows
-    return rows, held_out_rows(held_out_texts(recipe, "fa"), vocab, ROW_LENGTH), vocab, base
+    rows = held_out_sequences(texts, vocab, ROW_LENGTH).sequences
+    return rows, held_out_sequences(held_out_texts(recipe, "fa"), vocab, ROW_LENGTH), vocab, base
 
 
 def measure(
     precision: str, quantize: str, steps: int, rows: Any, held_out: Any, vocab: Path, base: Path
 ) -> dict[str, Any]:
     """Bits per byte before and after `steps`, bytes of all weights as they lie in memory."""
+    from persianmind.engine.deepspeed.config import resolve_deepspeed_config
+    from persianmind.engine.deepspeed.engine import Engine
     from persianmind.model.adapted import build_adapted
-    from persianmind.train.deepspeed_config import resolve_deepspeed_config
-    from persianmind.train.engine import Engine
     from persianmind.vocab.expansion import load_expansion
 
     recipe = load_recipe(
@@ -86,8 +87,8 @@ def measure(
         [
             f"train.precision={precision}",
             f"train.quantize={quantize}",
-            f"data.row_length={ROW_LENGTH}",
-            "train.global_batch_rows=1",
+            f"data.seq_len={ROW_LENGTH}",
+            "train.global_batch_size=1",
             "train.gradient_checkpointing=off",
         ],
     )
@@ -95,14 +96,14 @@ def measure(
     model = build_adapted(base, recipe, [piece.base_ids for piece in expansion.pieces], expansion.base_vocab)
     config = resolve_deepspeed_config(ROOT / "ds_configs" / "zero2_qlora.json", recipe, 1)
     engine = Engine(model, config, Ranks(rank=0, world_size=1, local_rank=0, local_size=1))
-    engine.set_rates({"adapters_a": 1e-3, "adapters_b": 1e-3, "rows": 4e-3})
-    before = bits_per_byte(engine.summed_loss(held_out.rows), held_out.utf8_bytes)
+    engine.set_rates({"adapters_a": 1e-3, "adapters_b": 1e-3, "embeddings": 4e-3})
+    before = bits_per_byte(engine.summed_loss(held_out.sequences), held_out.utf8_bytes)
     endless = cycle(rows)
     started_s = time.perf_counter()
     for _ in range(steps):
         engine.step([next(endless)])
     step_s = (time.perf_counter() - started_s) / steps
-    after = bits_per_byte(engine.summed_loss(held_out.rows), held_out.utf8_bytes)
+    after = bits_per_byte(engine.summed_loss(held_out.sequences), held_out.utf8_bytes)
     size = sum(map(_bytes_of, model.parameters()))
     engine.close()
     name = precision if quantize == "none" else f"{quantize} ({precision})"

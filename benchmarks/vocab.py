@@ -105,7 +105,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def compare(base: Path, out: Path, held_out: list[str], documents: list[str]) -> dict[str, Any]:
     """Differences (all must be 0), and fertility, of the expanded tokenizer against its base."""
-    from persianmind.vocab.base import open_base
+    from persianmind.vocab.families.base import open_base
     from persianmind.vocab.foreign import english_prose, foreign_samples
     from persianmind.vocab.gate import Fast
 

@@ -7,13 +7,13 @@ import sys
 
 import typer
 
-from persianmind.checkpoint.verbs import app as checkpoint_app
-from persianmind.console import run_guarded
-from persianmind.data.verbs import app as data_app
-from persianmind.energy.verbs import app as energy_app
-from persianmind.plan.verbs import doctor, plan
-from persianmind.report.verbs import report
-from persianmind.vocab.verbs import app as vocab_app
+from persianmind.checkpoint.commands import app as checkpoint_app
+from persianmind.common.console import run_guarded
+from persianmind.data.commands import app as data_app
+from persianmind.energy.commands import app as energy_app
+from persianmind.estimate.commands import doctor, plan
+from persianmind.report.commands import report
+from persianmind.vocab.commands import app as vocab_app
 
 app = typer.Typer(
     name="persianmind",

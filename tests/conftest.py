@@ -12,7 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-from persianmind.train.kernel import extensions_folder
+from persianmind.engine.deepspeed.kernel import extensions_folder
 from tests.launching import Launched, launch
 
 # One build of DeepSpeed's CPU kernel for the whole suite, the one that runs use too.

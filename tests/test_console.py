@@ -10,7 +10,7 @@ import pytest
 
 LINE = "persianmind: error: rank 1: " + "س" * 300
 PRINTS = {
-    "ours": ("from persianmind.console import print_line as show", 1),
+    "ours": ("from persianmind.common.console import print_line as show", 1),
     "print, the control": ("show = print", 2),
 }
 

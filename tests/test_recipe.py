@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from persianmind.errors import RecipeError
+from persianmind.common.errors import RecipeError
 from persianmind.recipe import Recipe
-from persianmind.recipe_file import dump_recipe, known_recipes, load_recipe, parse_recipe
+from persianmind.recipe.loading import dump_recipe, known_recipes, load_recipe, parse_recipe
 
 GOLDEN = Path(__file__).with_name("recipe_keys.json")
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
@@ -47,7 +47,7 @@ def test_resolved_recipe_reads_back_the_same(name: str, tmp_path: Path) -> None:
         ("name.more=1", "single value"),
         ("learning_rate", "key.sub=value"),
         ("vocab.sources=[nobody]", "names the source 'nobody'"),
-        ("train.micro_batch_rows=3", "no multiple"),
+        ("train.micro_batch_size=3", "no multiple"),
         ("stages.0.epochs=1", "exactly one of"),
         ("stages.0.name=base", "must differ"),
     ],

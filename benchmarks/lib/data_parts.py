@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROW_LENGTH = 2048
-QUALITY = {"max_symbol_share": 1.0}  # lines of code among the text are wanted here
+QUALITY = {"max_symbol_ratio": 1.0}  # lines of code among the text are wanted here
 
 
 def peak_mib() -> float:
@@ -23,9 +23,9 @@ def peak_mib() -> float:
 
 
 def _ours(folder: Path, size: int, *, fast: bool) -> dict[str, Any]:
-    from persianmind.data.build import build_source
-    from persianmind.data.tokenise import FolderTokenizer
+    from persianmind.data.build.source import build_source
     from persianmind.recipe import Recipe
+    from persianmind.tokenizer import FolderTokenizer
 
     if fast and not FolderTokenizer(folder / "tokenizer", fast=True).is_fast:
         return {"missing": "gigatoken is not installed"}
@@ -36,7 +36,7 @@ def _ours(folder: Path, size: int, *, fast: bool) -> dict[str, Any]:
             "base": "none",
             "sources": {"fa": {"uri": str(folder / f"{size}.jsonl")}},
             "stages": [{"name": "one", "sources": {"fa": 1.0}, "epochs": 1.0}],
-            "data": {"row_length": ROW_LENGTH, "fast_tokenizer": fast, "shard_rows": 512},
+            "data": {"seq_len": ROW_LENGTH, "fast_tokenizer": fast, "sequences_per_shard": 512},
             "quality": QUALITY,
         }
     )
@@ -82,17 +82,17 @@ def _tokenised(folder: Path, size: int, cache: str) -> Any:
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     eos = tokenizer.eos_token_id
-    rows = load_dataset("json", data_files=str(folder / f"{size}.jsonl"), split="train", cache_dir=cache)
+    sequences = load_dataset("json", data_files=str(folder / f"{size}.jsonl"), split="train", cache_dir=cache)
 
     def tokenise(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
         ids = tokenizer(batch["text"], add_special_tokens=False)["input_ids"]
         return {"input_ids": [[*one, eos] for one in ids]}
 
-    return rows.map(tokenise, batched=True, remove_columns=["text"])
+    return sequences.map(tokenise, batched=True, remove_columns=["text"])
 
 
 def hf_group_texts(folder: Path, size: int) -> dict[str, Any]:
-    """Tokenise, join a thousand documents, cut into rows; the rest of each thousand is dropped."""
+    """Tokenise, join a thousand documents, cut into sequences; the rest of each thousand is dropped."""
     _import_hf()
     with tempfile.TemporaryDirectory() as cache:
         start = time.process_time()
@@ -136,7 +136,7 @@ def _trl(folder: Path, size: int, strategy: str) -> dict[str, Any]:
         seconds = time.process_time() - start
         lengths = [len(ids) for ids in tokenised["input_ids"]]
         kept = sum(len(ids) for ids in packed["input_ids"])
-        if strategy == "wrapped":  # rows of the joined stream: whoever spans a border is cut
+        if strategy == "wrapped":  # sequences of the joined stream: whoever spans a border is cut
             cut = sum(
                 (end - length) // ROW_LENGTH != (end - 1) // ROW_LENGTH
                 for end, length in zip(accumulate(lengths), lengths, strict=True)

@@ -14,19 +14,20 @@ from benchmarks.lib.data_parts import ROW_LENGTH, peak_mib
 
 
 def make_packed(folder: Path, tokens: int) -> dict[str, Any]:
-    """Packed rows of random tokens for the resume measurements: ours, and the same as an Arrow dataset."""
+    """Packed sequences of random tokens for the resume measurements: ours, and the same as an Arrow
+    dataset."""
     import numpy as np
     from datasets import Dataset
 
-    from persianmind.data.build import build_source
-    from persianmind.data.dataset import TokenDataset
+    from persianmind.data.build.source import build_source
+    from persianmind.data.read.dataset import TokenDataset
     from persianmind.recipe import Recipe
 
-    rows = tokens // ROW_LENGTH + 64
+    sequences = tokens // ROW_LENGTH + 64
     chance = np.random.default_rng(0)
     corpus = folder / "packed.jsonl"
-    with corpus.open("w") as handle:  # digits and dashes; cut into rows as they come
-        for i in range(rows):
+    with corpus.open("w") as handle:  # digits and dashes; cut into sequences as they come
+        for i in range(sequences):
             numbers = chance.integers(0, 10, ROW_LENGTH - 16).tolist()
             handle.write(json.dumps({"text": f"{i} " + "-".join(map(str, numbers))}) + "\n")
     recipe = Recipe.model_validate(
@@ -35,22 +36,22 @@ def make_packed(folder: Path, tokens: int) -> dict[str, Any]:
             "base": "none",
             "sources": {"fa": {"uri": str(corpus)}},
             "stages": [{"name": "one", "sources": {"fa": 1.0}, "epochs": 1.0}],
-            "data": {"row_length": ROW_LENGTH, "shard_rows": 512},
+            "data": {"seq_len": ROW_LENGTH, "sequences_per_shard": 512},
             "quality": {"enabled": False},
         }
     )
     build_source(recipe, "fa", folder / "tokenizer", folder / "packed")
     dataset = TokenDataset(folder / "packed")
-    generator = ({"input_ids": dataset.row(i).input_ids} for i in range(len(dataset)))
+    generator = ({"input_ids": dataset.sequence(i).input_ids} for i in range(len(dataset)))
     Dataset.from_list(list(generator)).save_to_disk(folder / "packed-hf")
-    return {"rows": len(dataset)}
+    return {"sequences": len(dataset)}
 
 
 def resume_ours(folder: Path, tokens: int) -> dict[str, Any]:
     """From nothing (imports done) to the first batch after `tokens` consumed tokens."""
-    from persianmind.data.batches import StageData
-    from persianmind.data.dataset import TokenDataset
-    from persianmind.data.order import Mixture
+    from persianmind.data.read.batches import StageData
+    from persianmind.data.read.dataset import TokenDataset
+    from persianmind.data.read.order import Mixture
 
     start = time.perf_counter()
     dataset = TokenDataset(folder / "packed")
@@ -68,7 +69,8 @@ def resume_hf(folder: Path, tokens: int) -> dict[str, Any]:
 
 
 def resume_hf_iterable(folder: Path, tokens: int) -> dict[str, Any]:
-    """The same with an iterable dataset, which is what streaming gives: rows are read and thrown away."""
+    """The same with an iterable dataset, which is what streaming gives: sequences are read and thrown
+    away."""
     return _resume_hf(folder, tokens, iterable=True)
 
 
@@ -78,10 +80,10 @@ def _resume_hf(folder: Path, tokens: int, *, iterable: bool) -> dict[str, Any]:
     from torch.utils.data import DataLoader
 
     start = time.perf_counter()
-    rows = load_from_disk(str(folder / "packed-hf")).with_format("torch")
+    sequences = load_from_disk(str(folder / "packed-hf")).with_format("torch")
     if iterable:
-        rows = rows.to_iterable_dataset()
-    loader = DataLoader(rows, batch_size=8, shuffle=not iterable)
+        sequences = sequences.to_iterable_dataset()
+    loader = DataLoader(sequences, batch_size=8, shuffle=not iterable)
     loader = skip_first_batches(loader, tokens // ROW_LENGTH // 8)
     batch = next(iter(loader))
     seconds = time.perf_counter() - start
@@ -91,9 +93,9 @@ def _resume_hf(folder: Path, tokens: int, *, iterable: bool) -> dict[str, Any]:
 
 def first_batch(folder: Path, size: int) -> dict[str, Any]:
     """From a finished build to the first batch, and the peak memory of reading 200 batches."""
-    from persianmind.data.batches import StageData
-    from persianmind.data.dataset import TokenDataset
-    from persianmind.data.order import Mixture
+    from persianmind.data.read.batches import StageData
+    from persianmind.data.read.dataset import TokenDataset
+    from persianmind.data.read.order import Mixture
 
     start = time.perf_counter()
     dataset = TokenDataset(folder / f"out-{size}-False")

@@ -28,12 +28,13 @@ from benchmarks.lib.train_setup import (
     read_documents,
     recipe_of,
 )
-from persianmind.train.deepspeed_config import resolve_deepspeed_config
-from persianmind.train.engine import Engine, parameter_groups
-from persianmind.train.ranks import Ranks, prepare_environment, ranks_from_environment, start_distributed
+from persianmind.engine.deepspeed.config import resolve_deepspeed_config
+from persianmind.engine.deepspeed.engine import Engine, parameter_groups
+from persianmind.engine.deepspeed.start import prepare_environment, start_distributed
+from persianmind.engine.ranks import Ranks, ranks_from_environment
 
 ZERO2 = Path(__file__).resolve().parents[2] / "ds_configs" / "zero2.json"
-RATES = dict.fromkeys(("adapters_a", "adapters_b", "rows"), LEARNING_RATE)
+RATES = dict.fromkeys(("adapters_a", "adapters_b", "embeddings"), LEARNING_RATE)
 
 
 def run(part: str, folder: Path, useful_tokens: int) -> None:
@@ -69,7 +70,7 @@ def run_ours(folder: Path, ranks: Ranks, useful_tokens: int) -> dict[str, Any]:
     engine = Engine(ours(folder), resolve_deepspeed_config(ZERO2, recipe, ranks.world_size), ranks)
     engine.set_rates(RATES)
     timer = StepTimer(useful_tokens)
-    for group in _steps(packed_rows(documents), recipe.train.global_batch_rows):
+    for group in _steps(packed_rows(documents), recipe.train.global_batch_size):
         engine.step(_micro_batches(group[ranks.rank :: ranks.world_size]))
         if timer.step(sum(row["useful"] for row in group), tokens=_tokens(group)):
             break
@@ -117,7 +118,7 @@ def memory_ours(folder: Path, ranks: Ranks) -> dict[str, Any]:
     from persianmind.model.adapted import adapt
 
     start_distributed(ranks)
-    recipe = recipe_of(1, "train.global_batch_rows=2", "train.gradient_checkpointing=full")
+    recipe = recipe_of(1, "train.global_batch_size=2", "train.gradient_checkpointing=full")
     model = adapt(make_llama(32_000), recipe, [[1, 2]] * (BIG_VOCAB - 32_000), 32_000)
     engine = Engine(model, resolve_deepspeed_config(ZERO2, recipe, 1), ranks)
     engine.set_rates(RATES)
@@ -136,7 +137,7 @@ def traffic(folder: Path, ranks: Ranks) -> dict[str, Any]:
     _, documents = read_documents(folder)
     rows = packed_rows(documents)[: 32 * MICRO_ROWS]
     batches = _micro_batches(rows[ranks.rank :: ranks.world_size])
-    recipe = recipe_of(1, f"train.global_batch_rows={32 * MICRO_ROWS}")
+    recipe = recipe_of(1, f"train.global_batch_size={32 * MICRO_ROWS}")
     figures: dict[str, Any] = {}
     world = ranks.world_size
     with counted_collectives() as counter:
@@ -265,7 +266,7 @@ def _tokens(rows: list[dict[str, Any]]) -> int:
 
 def _checkpoint_bytes(engine: Engine, folder: Path, ranks: Ranks) -> int:
     """What a checkpoint of all ranks takes."""
-    from persianmind.checkpoint.engine_files import snapshot_engine, write_snapshot
+    from persianmind.engine.deepspeed.files import snapshot_engine, write_snapshot
 
     if ranks.rank == 0:
         shutil.rmtree(folder, ignore_errors=True)

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from persianmind.data.dataset import build_row
-from persianmind.data.packer import BestFitPacker
+from persianmind.data.build.packer import BestFitPacker
+from persianmind.data.read.dataset import build_sequence
 from persianmind.model.adapted import AdaptedModel, build_adapted
 from persianmind.recipe import Recipe
-from persianmind.recipe_file import load_recipe
+from persianmind.recipe.loading import load_recipe
 from persianmind.text.documents import training_texts
 
 BASE_VOCAB, ADDED, BIG_VOCAB = 4190, 1000, 41_510
@@ -70,9 +70,9 @@ def recipe_of(ranks: int, *overrides: str) -> Recipe:
         [
             "adapter.rank=8",
             "adapter.alpha=16",
-            f"data.row_length={ROW_LENGTH}",
-            f"train.micro_batch_rows={MICRO_ROWS}",
-            f"train.global_batch_rows={MICRO_ROWS * ACCUMULATION * ranks}",
+            f"data.seq_len={ROW_LENGTH}",
+            f"train.micro_batch_size={MICRO_ROWS}",
+            f"train.global_batch_size={MICRO_ROWS * ACCUMULATION * ranks}",
             "train.gradient_checkpointing=off",
             *overrides,
         ],
@@ -103,7 +103,7 @@ def packed_rows(documents: list[list[int]], length: int = ROW_LENGTH) -> list[di
         tokens = np.zeros(length, dtype=np.int64)
         flat = [token for piece in pieces for token in piece]
         tokens[: len(flat)] = flat
-        row = build_row(tokens, np.array([len(piece) for piece in pieces], dtype=np.int32), None)
+        row = build_sequence(tokens, np.array([len(piece) for piece in pieces], dtype=np.int32), None)
         arrays = {"input_ids": row.input_ids, "position_ids": row.position_ids, "labels": row.labels}
         rows.append({"useful": len(flat), **{name: array[None] for name, array in arrays.items()}})
     return rows

@@ -28,7 +28,7 @@ class BackgroundSaver:
     def start(
         self,
         step: int,
-        facts: Mapping[str, Any],
+        metadata: Mapping[str, Any],
         write: Callable[[Path], None],
         *,
         estimate_bytes: int | None = None,
@@ -43,7 +43,7 @@ class BackgroundSaver:
         def work() -> None:
             try:
                 self._outcome = self._store.save(
-                    step, facts, write, self._group, estimate_bytes=estimate_bytes
+                    step, metadata, write, self._group, estimate_bytes=estimate_bytes
                 )
             except BaseException as error:  # carried to the thread that trains
                 self._outcome = error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from persianmind.errors import CheckpointError, PersianMindError
+from persianmind.common.errors import CheckpointError, PersianMindError
 
 Result = TypeVar("Result")
 

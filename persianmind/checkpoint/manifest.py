@@ -1,6 +1,6 @@
-"""The manifest of a checkpoint: every file with size and hash, and the facts of the run at that step.
+"""The manifest of a checkpoint: every file with size and hash, and the metadata of the run at that step.
 
-The file is canonical JSON sealed with the hash of its own content. A reader demands the exact bytes that
+The file is canonical JSON checksummed with the hash of its own content. A reader demands the exact bytes that
 this module would write, so any changed byte, white space included, is noticed.
 """
 
@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from persianmind.errors import CheckpointError, PersianMindError
-from persianmind.files import hash_text, resolve_inside, write_bytes
+from persianmind.common.atomic import write_bytes
+from persianmind.common.checksum import hash_text
+from persianmind.common.errors import CheckpointError, PersianMindError
+from persianmind.common.paths import resolve_inside
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -31,7 +33,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as its manifest describes it. `facts` is what the training loop recorded.
+    """A checkpoint as its manifest describes it. `metadata` is what the training loop recorded.
 
     `sequence` counts the saves of a run: it, not `step`, tells which checkpoint is newer, because a run that
     went back to an older one repeats step numbers.
@@ -42,9 +44,9 @@ class Checkpoint:
     sequence: int
     world_size: int
     saved_at: str
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     files: Mapping[str, FileEntry]
-    seal: str
+    checksum: str
 
     @property
     def size_bytes(self) -> int:
@@ -73,10 +75,10 @@ def _canonical(content: Mapping[str, Any]) -> str:
 
 
 def write_manifest(folder: Path, checkpoint: Checkpoint) -> None:
-    """Writes the manifest of `checkpoint` into `folder` (its `seal` is computed here).
+    """Writes the manifest of `checkpoint` into `folder` (its `checksum` is computed here).
 
     Raises:
-        ValueError, TypeError: the facts are not plain JSON.
+        ValueError, TypeError: the metadata are not plain JSON.
         OSError: the file cannot be written.
     """
     content: dict[str, Any] = {
@@ -85,13 +87,13 @@ def write_manifest(folder: Path, checkpoint: Checkpoint) -> None:
         "sequence": checkpoint.sequence,
         "world_size": checkpoint.world_size,
         "saved_at": checkpoint.saved_at,
-        "facts": dict(checkpoint.facts),
+        "metadata": dict(checkpoint.metadata),
         "files": {
             name: {"size_bytes": entry.size_bytes, "xxh3_128": entry.digest}
             for name, entry in checkpoint.files.items()
         },
     }
-    content["seal"] = hash_text(_canonical(content))
+    content["checksum"] = hash_text(_canonical(content))
     write_bytes(folder / MANIFEST, (_canonical(content) + "\n").encode("utf-8"))
 
 
@@ -117,7 +119,7 @@ def read_manifest(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{folder.name}/{MANIFEST}: is missing") from None
     except OSError as error:
         raise CheckpointError(f"{folder.name}/{MANIFEST}: cannot be read ({error.strerror})") from None
-    content = _unsealed(raw, f"{folder.name}/{MANIFEST}")
+    content = _verified_content(raw, f"{folder.name}/{MANIFEST}")
     try:
         if content["format"] != FORMAT:
             raise CheckpointError(
@@ -133,9 +135,9 @@ def read_manifest(folder: Path) -> Checkpoint:
             sequence=int(content["sequence"]),
             world_size=int(content["world_size"]),
             saved_at=str(content["saved_at"]),
-            facts=dict(content["facts"]),
+            metadata=dict(content["metadata"]),
             files=files,
-            seal=str(content["seal"]),
+            checksum=str(content["checksum"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{folder.name}/{MANIFEST}: is not a manifest of ours ({error!r})") from None
@@ -144,17 +146,17 @@ def read_manifest(folder: Path) -> Checkpoint:
     return checkpoint
 
 
-def _unsealed(raw: bytes, where: str) -> dict[str, Any]:
+def _verified_content(raw: bytes, where: str) -> dict[str, Any]:
     try:
         content = json.loads(raw)
-        seal = content.pop("seal")
-        sound = seal == hash_text(_canonical(content))
-        content["seal"] = seal
+        checksum = content.pop("checksum")
+        sound = checksum == hash_text(_canonical(content))
+        content["checksum"] = checksum
         sound = sound and raw == (_canonical(content) + "\n").encode("utf-8")
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         sound, content = False, {}
     if not sound:
-        raise CheckpointError(f"{where}: is damaged (its seal does not match)")
+        raise CheckpointError(f"{where}: is damaged (its checksum does not match)")
     return dict(content)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from persianmind.checkpoint.manifest import MANIFEST, Checkpoint
-from persianmind.files import fsync_folder
+from persianmind.common.atomic import fsync_folder
 
 FOLDER = re.compile(r"^step-(\d+)(?:\.(\d+))?$")
 TEMPORARY = ".tmp-"

@@ -27,8 +27,9 @@ from persianmind.checkpoint.retention import (
     superseded,
 )
 from persianmind.checkpoint.verify import examine, list_files, share_of
-from persianmind.errors import CheckpointError, CheckpointWriteError
-from persianmind.files import fsync_file, fsync_folder, hash_file, write_json
+from persianmind.common.atomic import fsync_file, fsync_folder, write_json
+from persianmind.common.checksum import hash_file
+from persianmind.common.errors import CheckpointError, CheckpointWriteError
 
 __all__ = ["PHASES", "Checkpoint", "CheckpointStore", "RankGroup", "SoloGroup"]
 
@@ -69,7 +70,7 @@ class CheckpointStore:
     def save(
         self,
         step: int,
-        facts: Mapping[str, Any],
+        metadata: Mapping[str, Any],
         write: Callable[[Path], None],
         group: RankGroup = SOLO,
         *,
@@ -77,8 +78,8 @@ class CheckpointStore:
     ) -> Path:
         """Commits one checkpoint; every rank calls this with its own `write`, which fills the given folder.
 
-        `facts` of rank 0 count. `estimate_bytes` is the expected size of all ranks' files, used for the check
-        of free space until a checkpoint of real size exists.
+        `metadata` of rank 0 count. `estimate_bytes` is the expected size of all ranks' files, used for the
+        check of free space until a checkpoint of real size exists.
 
         Raises:
             CheckpointWriteError: (the same on every rank) something failed on some rank; the temporary
@@ -106,7 +107,9 @@ class CheckpointStore:
                 for share in digests
                 for name, digest in share.items()
             }
-            commit = on_rank_0(group, lambda: self._commit(temporary, step, facts, files, group.world_size))
+            commit = on_rank_0(
+                group, lambda: self._commit(temporary, step, metadata, files, group.world_size)
+            )
             final = self.root / str(all_ranks(commit)[0])
         except CheckpointWriteError:
             # Every rank has agreed on the failure, so nobody writes there any more.
@@ -138,7 +141,12 @@ class CheckpointStore:
             )
 
     def _commit(
-        self, temporary: Path, step: int, facts: Mapping[str, Any], files: Mapping[str, FileEntry], world: int
+        self,
+        temporary: Path,
+        step: int,
+        metadata: Mapping[str, Any],
+        files: Mapping[str, FileEntry],
+        world: int,
     ) -> str:
         known = self.readable()
         checkpoint = Checkpoint(
@@ -147,9 +155,9 @@ class CheckpointStore:
             sequence=1 + max((one.sequence for one in known), default=0),
             world_size=world,
             saved_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            facts=facts,
+            metadata=metadata,
             files=files,
-            seal="",
+            checksum="",
         )
         write_manifest(temporary, checkpoint)
         self._on_phase("manifest")

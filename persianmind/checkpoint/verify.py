@@ -11,8 +11,8 @@ from pathlib import Path
 
 from persianmind.checkpoint.group import SOLO, RankGroup, describe
 from persianmind.checkpoint.manifest import MANIFEST, Checkpoint, FileEntry, read_manifest
-from persianmind.errors import CheckpointError
-from persianmind.files import hash_file
+from persianmind.common.checksum import hash_file
+from persianmind.common.errors import CheckpointError
 
 
 def list_files(folder: Path) -> dict[str, int]:
@@ -96,7 +96,7 @@ def examine(folder: Path, group: RankGroup = SOLO) -> tuple[Checkpoint | None, l
         problems = layout_damage(checkpoint)
     except CheckpointError as error:
         problems = [str(error)]
-    views = group.all_gather([problems, checkpoint.seal if checkpoint else ""])
+    views = group.all_gather([problems, checkpoint.checksum if checkpoint else ""])
     problems = _union(view[0] for view in views)
     if not problems and len({view[1] for view in views}) > 1:
         problems = [
@@ -116,7 +116,7 @@ def verify(checkpoint: Checkpoint, group: RankGroup = SOLO) -> None:
         CheckpointError: (on every rank) it is damaged; the message names each file and what is wrong.
     """
     again, problems = examine(checkpoint.path, group)
-    if not problems and again is not None and again.seal != checkpoint.seal:
+    if not problems and again is not None and again.checksum != checkpoint.checksum:
         problems = [f"{checkpoint.path.name}/{MANIFEST}: was replaced since it was read"]
     if problems:
         raise CheckpointError(f"the checkpoint {checkpoint.path} is damaged: {'; '.join(problems)}")

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from persianmind.errors import DataError
+from persianmind.common.errors import DataError
 
 Encode = Callable[[Sequence[str]], list[list[int]]]
 

@@ -8,8 +8,10 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from persianmind.errors import DataError, PersianMindError
-from persianmind.files import hash_file, hash_text, read_json, resolve_inside, write_json
+from persianmind.common.atomic import read_json, write_json
+from persianmind.common.checksum import hash_file, hash_text
+from persianmind.common.errors import DataError, PersianMindError
+from persianmind.common.paths import resolve_inside
 
 MANIFEST = "manifest.json"
 BUILDING = "building.json"
@@ -24,7 +26,7 @@ class ShardEntry(_Closed):
     """One shard file. `hash`: xxh3-128 of its bytes."""
 
     file: str
-    rows: int
+    sequences: int
     tokens: int
     bytes: int
     hash: str
@@ -48,10 +50,12 @@ class FilterReport(_Closed):
 class Manifest(_Closed):
     """Counts of a finished build.
 
-    tokens: token places filled; documents_cut: documents longer than a row (cut into pieces, nothing lost);
-    tokens_lost: tokens of kept documents that are in no row, measured; fill: tokens / (rows x row_length);
-    targets: tokens that are loss targets; characters: of the kept documents' text; rejected: bad rows by
-    reason; taken: rows by quality filter.
+    tokens: token places filled; documents_cut: documents longer than a sequence (cut into pieces, nothing
+    lost);
+    tokens_lost: tokens of kept documents that are in no sequence, measured; fill: tokens / (sequences x
+    seq_len);
+    targets: tokens that are loss targets; characters: of the kept documents' text; rejected: bad sequences by
+    reason; taken: sequences by quality filter.
     """
 
     format: Literal[1] = 1
@@ -60,13 +64,13 @@ class Manifest(_Closed):
     kind: Literal["text", "instruction"]
     language: str
     licence: str
-    row_length: int
+    seq_len: int
     dtype: Literal["uint16", "uint32"]
     vocab_size: int
     bos_id: int | None
     eos_id: int
     pad_id: int
-    rows: int
+    sequences: int
     tokens: int
     targets: int
     characters: int | None = None
@@ -75,7 +79,7 @@ class Manifest(_Closed):
     documents_cut: int
     documents_held_out: int
     tokens_lost: int
-    rows_read: int
+    records_read: int
     rejected: dict[str, int]
     damaged_files: list[str]
     taken: dict[str, FilterReport]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from persianmind.energy.hardware import JOULES_PER_KWH
-from persianmind.energy.intensity import resolve_intensity
+from persianmind.common.errors import BudgetExceededError, EnergyError
+from persianmind.energy.co2.intensity import resolve_intensity
+from persianmind.energy.meter.hardware import JOULES_PER_KWH
 from persianmind.energy.records import read_ledger
-from persianmind.errors import BudgetReached, EnergyError
 from persianmind.recipe import Energy
 
 
@@ -75,9 +75,9 @@ class Budget:
         """For the progress line, such as "0.41 of 2.00 kWh"; "" without a budget."""
         return "" if self.limit_kwh is None else f"{self.used_kwh(now_j):.2f} of {self.limit_kwh:.2f} kWh"
 
-    def reached(self, now_j: float, step: int) -> BudgetReached:
+    def reached(self, now_j: float, step: int) -> BudgetExceededError:
         """The error to raise once the checkpoint is saved."""
-        return BudgetReached(
+        return BudgetExceededError(
             f"the energy budget of {self.limit_kwh or 0:.3f} kWh is used up ({self.used_kwh(now_j):.3f} kWh) "
             f"at step {step}; a checkpoint was saved: raise energy.budget_kwh or energy.budget_kg_co2 and "
             "start the same command to go on"

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from persianmind.energy.hardware import JOULES_PER_KWH, MEASURED
-from persianmind.energy.intensity import Intensity, resolve_intensity
-from persianmind.energy.published import PUBLISHED, co2_g, on_our_footing
+from persianmind.common.errors import EnergyError
+from persianmind.energy.co2.intensity import Intensity, resolve_intensity
+from persianmind.energy.co2.published import PUBLISHED, co2_g, normalised_to_pue_and_grid
+from persianmind.energy.meter.hardware import JOULES_PER_KWH, MEASURED
 from persianmind.energy.records import Ledger, Sample, read_ledger
 from persianmind.energy.waste import lost_shares
-from persianmind.errors import EnergyError
 from persianmind.recipe import Energy
 
 __all__ = ["Ledger", "read_ledger", "summarise"]
@@ -66,7 +66,7 @@ def summarise(
         "intensity": None
         if intensity is None
         else {"source": intensity.source, "year": intensity.year, "by_hour": intensity.hourly is not None},
-        "measured_share": measured_j / total_j if total_j else None,
+        "measured_ratio": measured_j / total_j if total_j else None,
         "wasted_kwh": wasted_j / JOULES_PER_KWH,
         "facility_kwh": kwh * options.pue,
         "node_hours": hours,
@@ -85,7 +85,7 @@ def summarise(
     }
     if comparison:
         grid = summary["intensity_g_per_kwh"]
-        published = [on_our_footing(run, options.pue, grid) for run in PUBLISHED]
+        published = [normalised_to_pue_and_grid(run, options.pue, grid) for run in PUBLISHED]
         summary["comparison"] = [_this_run_gpus(samples, grams, options.pue, grid), *published]
     return summary
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from persianmind.console import emit_table
+from persianmind.common.console import emit_table
 
 
 def kwh_text(kwh: float | None) -> str:
@@ -60,7 +60,7 @@ def show_account(run: Path, summary: dict[str, Any], others: dict[str, dict[str,
 
 
 def _measured(summary: dict[str, Any]) -> str:
-    share = summary["measured_share"]
+    share = summary["measured_ratio"]
     return "-" if share is None else f"{share:.0%} (the rest is estimated)"
 
 
@@ -107,7 +107,7 @@ def write_csv(runs: dict[str, dict[str, Any]]) -> None:
     out = csv.writer(sys.stdout)
     out.writerow(["run", "group", "name", "kwh", "measured_kwh", "co2_g"])
     for run, summary in runs.items():
-        share = summary["measured_share"]
+        share = summary["measured_ratio"]
         measured = "" if share is None else share * summary["kwh"]
         out.writerow([run, "total", "", summary["kwh"], measured, _blank(summary["co2_g"])])
         out.writerow([run, "total", "wasted", summary["wasted_kwh"], "", ""])

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from persianmind.errors import BaseModelError
-from persianmind.model.init_rows import initial_rows
+from persianmind.common.errors import BaseModelError
+from persianmind.model.init import initial_embeddings
 from persianmind.model.loss import summed_cross_entropy
 from persianmind.model.tables import SplitEmbedding, SplitHead, SplitTable
 from persianmind.recipe import Adapter, Recipe
@@ -44,18 +44,18 @@ class AdaptedModel(nn.Module):
         return table
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, labels: Tensor, base_rows_only: bool = False
+        self, input_ids: Tensor, position_ids: Tensor, labels: Tensor, base_vocab_only: bool = False
     ) -> Tensor:
         """Summed negative log-likelihood in nats, an fp32 scalar.
 
         input_ids, position_ids, labels: [B, L]. Positions restart at each packed document; that, with no
-        attention mask given, is what keeps documents apart. Labels are already shifted. `base_rows_only`
+        attention mask given, is what keeps documents apart. Labels are already shifted. `base_vocab_only`
         scores over the base vocabulary alone (the untouched base model, before any step).
         """
         decoder: Any = self.causal_lm.get_decoder()  # type: ignore[operator]
         output = decoder(input_ids=input_ids, position_ids=position_ids, use_cache=False)
         table = self.output_table
-        new_AD = None if base_rows_only else table.new_AD
+        new_AD = None if base_vocab_only else table.new_AD
         return summed_cross_entropy(
             output.last_hidden_state,
             labels,
@@ -152,11 +152,13 @@ def _split_tables(
         )
     method = recipe.vocab.initialise
     input_VD = input_VD[:base_vocab].clone()
-    input_table = SplitTable(input_VD, initial_rows(input_VD, pieces, method, generator) if pieces else None)
+    input_table = SplitTable(
+        input_VD, initial_embeddings(input_VD, pieces, method, generator) if pieces else None
+    )
     output_table = input_table
     if not tied:
         output_VD = causal_lm.get_output_embeddings().weight.detach()[:base_vocab].clone()
-        rows_AD = initial_rows(output_VD, pieces, method, generator) if pieces else None
+        rows_AD = initial_embeddings(output_VD, pieces, method, generator) if pieces else None
         output_table = SplitTable(output_VD, rows_AD)
     causal_lm.set_input_embeddings(SplitEmbedding(input_table))
     causal_lm.set_output_embeddings(SplitHead(output_table))
@@ -167,7 +169,7 @@ def _choose_trained(model: AdaptedModel, recipe: Recipe) -> None:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
     for table in (model.input_table, model.output_table):
-        table.base_VD.requires_grad_(recipe.vocab.train_rows == "all")
+        table.base_VD.requires_grad_(recipe.vocab.train_embeddings == "all")
         if table.new_AD is not None:
             table.new_AD.requires_grad_(True)
 

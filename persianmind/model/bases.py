@@ -17,9 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persianmind.errors import BaseModelError, nearest
-from persianmind.files import hash_file, hash_text, whole_folder
-from persianmind.text.packaged import package_folder, read_package
+from persianmind.common.atomic import atomic_dir
+from persianmind.common.checksum import hash_file, hash_text
+from persianmind.common.errors import BaseModelError, nearest
+from persianmind.text.sources.package import package_folder, read_package
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -96,7 +97,7 @@ def _check_folder(folder: Path) -> None:
 def _made_once(folder_name: str, make: Callable[[Path], None]) -> Path:
     folder = cache_folder() / "bases" / folder_name
     if not (folder / "config.json").is_file():
-        with whole_folder(folder) as temporary:
+        with atomic_dir(folder) as temporary:
             make(temporary)
     return folder
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from persianmind.energy.records import Attempt, Sample
 from persianmind.energy.show import kwh_text, mass_text
+from persianmind.report.charts import Chart, Point, Series, draw_wide
 from persianmind.report.html import GAP, bars, block, facts, panel, table, text
 from persianmind.report.read import RunFiles
-from persianmind.report.svg import Chart, Point, Series, draw_wide
 
 MAX_BARS = 16
 TONES = ("t-spent", "t-en", "t-third", "t-fa", "t-soft")
@@ -39,7 +39,7 @@ def energy(run: RunFiles) -> str:
 
 
 def _totals(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    spread, share, cost = summary["uncertainty"], summary["measured_share"], summary["cost"]
+    spread, share, cost = summary["uncertainty"], summary["measured_ratio"], summary["cost"]
     yield "energy", text(kwh_text(summary["kwh"]))
     yield "between", text(f"{kwh_text(spread['low_kwh'])} and {kwh_text(spread['high_kwh'])}")
     yield "measured", GAP if share is None else text(f"{share:.0%}, the rest estimated")

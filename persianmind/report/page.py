@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from persianmind import __version__
-from persianmind.energy.run_account import require_run
-from persianmind.files import write_text
+from persianmind.common.atomic import write_text
+from persianmind.energy.account import require_run
 from persianmind.report import cost, quality, training
 from persianmind.report.html import block, count, facts, panel, text
 from persianmind.report.read import RunFiles, number, read_run, rows, section
@@ -100,10 +100,10 @@ def _recipe_facts(run: RunFiles) -> Iterator[tuple[str, str]]:
     yield "parameters", count(number(model.get("parameters")))
     yield "of them trained", count(number(model.get("trained_parameters")))
     yield "LoRA rank, alpha", text(f"{adapter.get('rank', '–')}, {adapter.get('alpha', '–')}")
-    yield "trained rows of the vocabulary", text(vocab.get("train_rows", "–"))
+    yield "trained rows of the vocabulary", text(vocab.get("train_embeddings", "–"))
     yield "rows initialised by", text(vocab.get("initialise", "–"))
-    yield "rows a step", text(train.get("global_batch_rows", "–"))
-    yield "row length", text(section(recipe.get("data")).get("row_length", "–"))
+    yield "rows a step", text(train.get("global_batch_size", "–"))
+    yield "row length", text(section(recipe.get("data")).get("seq_len", "–"))
     yield "learning rate", text(train.get("learning_rate", "–"))
     yield "schedule", text(train.get("schedule", "–"))
     yield "precision", text(f"{train.get('precision', '–')}, base {train.get('quantize', '–')}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from persianmind.energy.show import kwh_text, mass_text
+from persianmind.report.charts import Chart, Series, draw_wide
 from persianmind.report.html import GAP, block, figure, panel, persian, table, text
 from persianmind.report.read import RunFiles, number, rows, section
-from persianmind.report.svg import Chart, Series, draw_wide
 
 LANGUAGES = (("fa", "Persian", "t-fa"), ("en", "English", "t-en"))
 NOISE_PERCENT = 0.5  # a change of bits per byte below this is called unchanged
@@ -55,7 +55,7 @@ def _cost_card(run: RunFiles) -> str:
     energy = run.energy
     if not run.ledger.attempts or not energy:
         return _card("spent", "Spent", GAP, "no energy was recorded", "")
-    share = energy["measured_share"]
+    share = energy["measured_ratio"]
     known = "nothing counted yet" if share is None else f"{share:.0%} of it measured, the rest estimated"
     cost = energy["cost"]
     money = f", {cost['amount']:,.2f} {cost['currency']}" if cost else ""

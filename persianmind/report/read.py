@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from persianmind.common.errors import PersianMindError
+from persianmind.energy.account import account, read_metrics
 from persianmind.energy.records import Ledger, read_ledger
-from persianmind.energy.run_account import account, read_metrics
-from persianmind.errors import PersianMindError
 
 
 @dataclass

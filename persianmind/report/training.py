@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from persianmind.energy.records import is_training
+from persianmind.report.charts import Chart, Point, Series, draw, draw_wide, smooth, thin
 from persianmind.report.html import block, count, facts, figure, panel, persian, table, text
 from persianmind.report.read import RunFiles, number, rows, section
-from persianmind.report.svg import Chart, Point, Series, draw, draw_wide, smooth, thin
 
 SHOWN_PIECES = 48
 

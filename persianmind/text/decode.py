@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 from persianmind.recipe import Source
 from persianmind.text.dialogue import BadDialogueError, parse_dialogue
-from persianmind.text.records import Fault, Record
-from persianmind.text.rows import RawRow
+from persianmind.text.record import Record
+from persianmind.text.records import Fault, RawRecord
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # C0 controls that no text needs; tab, newline and carriage return stay. They mark binary data.
@@ -35,13 +35,13 @@ class _Reject(Exception):
     """Carries a reason up to `decode_record`."""
 
 
-def decode_record(name: str, source: Source, record: Record) -> RawRow | Rejected:
+def decode_record(name: str, source: Source, record: RawRecord) -> Record | Rejected:
     """Decodes and checks one record of the source called `name`. Never raises for what is in the record."""
     payload = record.payload
     if isinstance(payload, Fault):
         return Rejected(record.file_name, record.number, payload.reason, payload.detail, payload.ends_file)
     try:
-        if isinstance(payload, RawRow):
+        if isinstance(payload, Record):
             fields, key = payload.fields, payload.key
         else:
             fields, key = _fields_of(source, record, payload)
@@ -49,13 +49,13 @@ def decode_record(name: str, source: Source, record: Record) -> RawRow | Rejecte
     except _Reject as error:
         sample = payload if isinstance(payload, bytes) else repr(payload)[:1000]
         return Rejected(record.file_name, record.number, str(error), sample)
-    if isinstance(payload, RawRow):
+    if isinstance(payload, Record):
         return payload
-    return RawRow(source=name, key=key, place=record.place, fields=fields)
+    return Record(source=name, key=key, place=record.place, fields=fields)
 
 
 def _fields_of(
-    source: Source, record: Record, payload: bytes | Mapping[str, Any]
+    source: Source, record: RawRecord, payload: bytes | Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], str]:
     """The row and the key of its document: its `id` where it has one, else file and line."""
     if not isinstance(payload, bytes):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from persianmind.errors import EmptyCorpusError
+from persianmind.common.errors import EmptyCorpusError
 from persianmind.recipe import Recipe
+from persianmind.text.dedup import FingerprintSet, text_fingerprint
 from persianmind.text.dialogue import Message, parse_dialogue
-from persianmind.text.duplicates import FingerprintSet, text_fingerprint
-from persianmind.text.quality import judge
+from persianmind.text.filters import judge
 from persianmind.text.quarantine import Quarantine
-from persianmind.text.rows import RawRow, is_held_out
-from persianmind.text.stream import stream_rows
+from persianmind.text.record import Record, is_held_out
+from persianmind.text.stream import stream_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,9 @@ class Cleaner:
         soon as the recipe evaluates anything held out.
         """
         heldout = self.recipe.heldout
-        return bool(heldout.sources) and is_held_out(key, seed=self.recipe.seed, share=heldout.share)
+        return bool(heldout.sources) and is_held_out(key, seed=self.recipe.seed, ratio=heldout.ratio)
 
-    def clean(self, row: RawRow) -> Document | Dialogue | Taken:
+    def clean(self, row: Record) -> Document | Dialogue | Taken:
         """One row of this source, normalised; or what took it."""
         document = self._normalised(row)
         text = "\n".join(document.texts)
@@ -78,8 +78,8 @@ class Cleaner:
             reason = "empty_when_normalised"
         return document if reason is None else Taken(row.place, reason, text[:160])
 
-    def _normalised(self, row: RawRow) -> Document | Dialogue:
-        from persianmind.text.normalise import normalise
+    def _normalised(self, row: Record) -> Document | Dialogue:
+        from persianmind.language.persian import normalise
 
         options = self.recipe.normalise
         if self.source.kind == "text":
@@ -98,7 +98,7 @@ def training_documents(
     quality = recipe.quality
     evaluated = evaluated_fingerprints(recipe)
     seen = FingerprintSet()
-    for row in stream_rows(source_name, cleaner.source, quarantine):
+    for row in stream_records(source_name, cleaner.source, quarantine):
         if cleaner.is_held_out(row.key):
             continue
         document = cleaner.clean(row)
@@ -130,7 +130,7 @@ def check_usable(recipe: Recipe, source_names: Sequence[str]) -> None:
     """
     for source_name in source_names:
         cleaner, counts = Cleaner(recipe, source_name), Quarantine()
-        rows = stream_rows(source_name, cleaner.source, counts)
+        rows = stream_records(source_name, cleaner.source, counts)
         if not any(not isinstance(cleaner.clean(row), Taken) for row in rows):
             raise EmptyCorpusError(
                 f"sources.{source_name} has no usable row ({counts.seen} read, {counts.total_rejected} of "
@@ -147,8 +147,8 @@ def check_held_out(recipe: Recipe) -> None:
     for language in dict.fromkeys(recipe.sources[name].language for name in recipe.heldout.sources):
         if next(held_out_texts(recipe, language), None) is None:
             raise EmptyCorpusError(
-                f"no document of language {language!r} fell into the held-out split; raise heldout.share="
-                f"{recipe.heldout.share:g} or add sources to heldout.sources"
+                f"no document of language {language!r} fell into the held-out split; raise heldout.ratio="
+                f"{recipe.heldout.ratio:g} or add sources to heldout.sources"
             )
 
 
@@ -189,7 +189,7 @@ def _held_out_documents(recipe: Recipe, language: str) -> Iterator[Document | Di
         cleaner = Cleaner(recipe, source_name)
         if cleaner.source.language != language:
             continue
-        for row in stream_rows(source_name, cleaner.source):
+        for row in stream_records(source_name, cleaner.source):
             if not cleaner.is_held_out(row.key):
                 continue
             document = cleaner.clean(row)

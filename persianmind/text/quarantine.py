@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 from typing import IO, Any
 
-from persianmind.errors import TooManyBadRowsError
+from persianmind.common.errors import TooManyBadRecordsError
 
 SAMPLE_CHARACTERS = 160
-MIN_ROWS_BEFORE_STOP = 1000
+MIN_RECORDS_BEFORE_STOP = 1000
 
 
 class Quarantine:
@@ -58,9 +58,9 @@ class Quarantine:
         """Stops over the budget: at any time after the first thousand rows, and at the end.
 
         Raises:
-            TooManyBadRowsError: the message gives the counts by reason and the quarantine file.
+            TooManyBadRecordsError: the message gives the counts by reason and the quarantine file.
         """
-        if self.seen == 0 or (self.seen < MIN_ROWS_BEFORE_STOP and not final):
+        if self.seen == 0 or (self.seen < MIN_RECORDS_BEFORE_STOP and not final):
             return
         share = self.total_rejected / self.seen
         if share <= max_share:
@@ -68,9 +68,9 @@ class Quarantine:
         self.close()
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.rejected.most_common())
         where = f"; see {self.path}" if self.path else ""
-        raise TooManyBadRowsError(
+        raise TooManyBadRecordsError(
             f"sources.{source}: {self.total_rejected} of {self.seen} rows are bad ({share:.1%}; {reasons}), "
-            f"over data.max_bad_row_share={max_share:g}{where}; mend the source or raise the share"
+            f"over data.max_bad_record_ratio={max_share:g}{where}; mend the source or raise the share"
         )
 
     def state(self) -> dict[str, Any]:

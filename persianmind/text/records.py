@@ -6,15 +6,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from persianmind.errors import SourceError
+from persianmind.common.errors import SourceError
 from persianmind.recipe import Source
-from persianmind.text.lines import MAX_RECORD_BYTES, DamagedFileError, OversizeLine, read_chunks, split_lines
-from persianmind.text.locate import Format, SourceFile, locate
-from persianmind.text.rows import RawRow
+from persianmind.text.formats.lines import (
+    MAX_RECORD_BYTES,
+    DamagedFileError,
+    OversizeLine,
+    read_chunks,
+    split_lines,
+)
+from persianmind.text.record import Record
+from persianmind.text.sources.locate import Format, SourceFile, locate
 
 T = TypeVar("T")
 
-PARQUET_BATCH_ROWS = 256
+PARQUET_BATCH_RECORDS = 256
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _UTF8_MARK = b"\xef\xbb\xbf"
 
@@ -37,21 +43,21 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RawRecord:
     """One raw record. `after` is the position once it is consumed; `number` counts from 1 in its file."""
 
     file_name: str
     format: Format
     number: int
     after: Position
-    payload: bytes | Mapping[str, Any] | RawRow | Fault
+    payload: bytes | Mapping[str, Any] | Record | Fault
 
     @property
     def place(self) -> str:
         return f"{self.file_name}:{self.number}"
 
 
-def read_records(name: str, source: Source, start: Position | None = None) -> Iterator[Record]:
+def read_records(name: str, source: Source, start: Position | None = None) -> Iterator[RawRecord]:
     """Streams the records of a source from a position on; blank lines are no records but are numbered.
 
     Raises:
@@ -66,10 +72,10 @@ def read_records(name: str, source: Source, start: Position | None = None) -> It
         number = skip
         try:
             for number, payload in _file_payloads(name, source, file, skip):
-                yield Record(file.name, file.format, number, Position(index, number), payload)
+                yield RawRecord(file.name, file.format, number, Position(index, number), payload)
         except DamagedFileError as error:
             fault = Fault(error.reason, str(error), ends_file=True)
-            yield Record(file.name, file.format, number + 1, Position(index + 1, 0), fault)
+            yield RawRecord(file.name, file.format, number + 1, Position(index + 1, 0), fault)
         except OSError as error:
             if file.remote:
                 raise SourceError(
@@ -77,15 +83,15 @@ def read_records(name: str, source: Source, start: Position | None = None) -> It
                     "it goes on from the last whole shard"
                 ) from None
             fault = Fault("unreadable_file", str(error), ends_file=True)
-            yield Record(file.name, file.format, number + 1, Position(index + 1, 0), fault)
+            yield RawRecord(file.name, file.format, number + 1, Position(index + 1, 0), fault)
 
 
 def _file_payloads(
     name: str, source: Source, file: SourceFile, skip: int
-) -> Iterator[tuple[int, bytes | Mapping[str, Any] | RawRow | Fault]]:
+) -> Iterator[tuple[int, bytes | Mapping[str, Any] | Record | Fault]]:
     """(number, payload) of the records of one file whose number is greater than `skip`."""
     if file.format == "package":
-        from persianmind.text.packaged import read_package
+        from persianmind.text.sources.package import read_package
 
         yield from _after(enumerate(read_package(name, file.name), start=1), skip)
     elif file.format == "hf":
@@ -145,7 +151,7 @@ def _parquet_rows(file: SourceFile, skip: int) -> Iterator[tuple[int, Mapping[st
         with file.open() as handle:
             reader = pq.ParquetFile(handle, page_checksum_verification=True, pre_buffer=False)
             number = 0
-            for batch in reader.iter_batches(batch_size=PARQUET_BATCH_ROWS):
+            for batch in reader.iter_batches(batch_size=PARQUET_BATCH_RECORDS):
                 if number + batch.num_rows <= skip:
                     number += batch.num_rows
                     continue

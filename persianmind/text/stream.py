@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from persianmind.errors import SourceError
+from persianmind.common.errors import SourceError
 from persianmind.recipe import Source
 from persianmind.text.decode import Rejected, decode_record
-from persianmind.text.locate import SourceFile, locate
 from persianmind.text.quarantine import Quarantine
+from persianmind.text.record import Record
 from persianmind.text.records import Position, read_records
-from persianmind.text.rows import RawRow
+from persianmind.text.sources.locate import SourceFile, locate
 
 
-def stream_rows(
+def stream_records(
     name: str, source: Source, quarantine: Quarantine | None = None, start: Position | None = None
-) -> Iterator[RawRow]:
+) -> Iterator[Record]:
     """The good rows of the source called `name`, always in the same order.
 
     quarantine: counts every row and keeps the bad ones; None drops the bad ones in silence.
-    start: a position of an earlier pass (see records.Record.after).
+    start: a position of an earlier pass (see records.RawRecord.after).
 
     Raises:
         SourceError: the source cannot be found, or its connection broke.

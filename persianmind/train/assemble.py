@@ -7,22 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from persianmind.common.errors import RunInterruptedError
 from persianmind.energy.budget import Budget
-from persianmind.energy.meter import EnergyMeter
-from persianmind.errors import Interrupted
+from persianmind.energy.meter.client import EnergyMeter
+from persianmind.engine.ranks import Ranks
 from persianmind.recipe import Recipe
+from persianmind.run.log import RunLog
+from persianmind.run.trackers import make_trackers
 from persianmind.train.prepare import Prepared
 from persianmind.train.progress import Progress
-from persianmind.train.ranks import Ranks
-from persianmind.train.runlog import RunLog
-from persianmind.train.trackers import make_trackers
 
 if TYPE_CHECKING:
     import torch
 
-    from persianmind.data.dataset import TokenDataset
+    from persianmind.data.read.dataset import TokenDataset
     from persianmind.model.adapted import AdaptedModel
-    from persianmind.train.trainer import Trainer
+    from persianmind.train.loop import Trainer
 
 
 def assemble(
@@ -43,24 +43,24 @@ def assemble(
     """
     import torch
 
+    from persianmind.data.read.barrier import DataBarrier
+    from persianmind.engine.deepspeed.engine import Engine
+    from persianmind.estimate.memory import describe_run
     from persianmind.model.adapted import attention_implementation, compile_layers
-    from persianmind.plan.arithmetic import describe_run
-    from persianmind.train.engine import Engine
     from persianmind.train.evaluation import Evaluation
     from persianmind.train.history import History
+    from persianmind.train.loop import Trainer, stage_data
     from persianmind.train.metrics import StepMetrics
     from persianmind.train.saving import RunCheckpoints
     from persianmind.train.selftest import run_self_tests
     from persianmind.train.stages import plan_stages
-    from persianmind.train.trainer import Trainer, stage_data
-    from persianmind.train.waiting import DataGate
 
     torch.set_num_threads(recipe.train.threads_per_rank or _threads(ranks))
     torch.manual_seed(recipe.seed + ranks.rank)
     if meter is not None:
         meter.mark("start", 0)
     datasets = _datasets(run, prepared, stop, beat)
-    plans = plan_stages(recipe, prepared.rows_by_source)
+    plans = plan_stages(recipe, prepared.sequences_by_source)
     progress = Progress(active=ranks.rank == 0, steps=plans[-1].last_step)
     device = _device(ranks)
     model = _build_model(recipe, run, ranks).to(device)
@@ -74,9 +74,9 @@ def assemble(
     if recipe.train.self_tests and not any((run / "checkpoints").glob("step-*")):
         first_stage = stage_data(recipe, plans[0], datasets)
         if missing := first_stage.missing(range(ranks.world_size)):
-            progress.say(f"data: waiting for the first rows of {missing}")
-        rows = [first_stage.batch([sample]) for sample in range(ranks.world_size)]
-        run_self_tests(model, config, ranks, rows, device, progress.say)
+            progress.say(f"data: waiting for the first sequences of {missing}")
+        sequences = [first_stage.batch([sample]) for sample in range(ranks.world_size)]
+        run_self_tests(model, config, ranks, sequences, device, progress.say)
     engine = Engine(model, config, ranks)
     engine.beat = beat
     return Trainer(
@@ -90,7 +90,7 @@ def assemble(
         metrics=StepMetrics(recipe, engine),
         history=History(recipe.train, recipe.stages),
         progress=progress,
-        gate=DataGate(datasets, engine.count_over_ranks, progress.say, beat),
+        gate=DataBarrier(datasets, engine.count_over_ranks, progress.say, beat),
         meter=meter,
         stop_requested=stop,
         budget=budget,
@@ -101,16 +101,20 @@ def _datasets(
     run: Path, prepared: Prepared, stop: Callable[[], bool], beat: Callable[[], None]
 ) -> dict[str, TokenDataset]:
     """What is built by now, and will be."""
-    from persianmind.data.growing import GrowingDataset
     from persianmind.data.manifest import Fingerprints
+    from persianmind.data.read.incremental import IncrementalDataset
 
     def while_waiting() -> None:
         beat()
         if stop():
-            raise Interrupted("stopped while the first rows were being built; run the same command to go on")
+            raise RunInterruptedError(
+                "stopped while the first sequences were being built; run the same command to go on"
+            )
 
     return {
-        name: GrowingDataset(run / "data" / name, Fingerprints.model_validate(fingerprints), while_waiting)
+        name: IncrementalDataset(
+            run / "data" / name, Fingerprints.model_validate(fingerprints), while_waiting
+        )
         for name, fingerprints in prepared.fingerprints.items()
     }
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from persianmind.energy.card import co2_eq_emissions
-from persianmind.files import write_text
+from persianmind.common.atomic import write_text
+from persianmind.energy.co2.card import co2_eq_emissions
 from persianmind.recipe import Recipe
 from persianmind.train.summary import summary_lines
 

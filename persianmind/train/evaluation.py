@@ -1,4 +1,4 @@
-"""Held-out scores after every stage, and of the untouched base model as row 0."""
+"""Held-out scores after every stage, and of the untouched base model as sequence 0."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from persianmind.errors import NonFiniteError
-from persianmind.evaluate.perplexity import Batch, HeldOutRows, held_out_rows, score
+from persianmind.common.errors import NonFiniteError
+from persianmind.engine.deepspeed.engine import Engine
+from persianmind.evaluate.text import Batch, HeldOutSequences, held_out_sequences, score
 from persianmind.recipe import Recipe
+from persianmind.run.log import add_evaluation, read_results
 from persianmind.text.documents import held_out_texts
-from persianmind.train.engine import Engine
-from persianmind.train.runlog import add_evaluation, read_results
 
 BASE = "base"
 
 
 class Evaluation:
-    """Scores every held-out language of a recipe; all ranks call it together, rank 0 writes the row."""
+    """Scores every held-out language of a recipe; all ranks call it together, rank 0 writes the sequence."""
 
     def __init__(self, recipe: Recipe, run: Path, engine: Engine, say: Callable[[str], None]) -> None:
         self.recipe = recipe
@@ -28,49 +28,49 @@ class Evaluation:
         self.say = say
         names = recipe.heldout.sources
         self.languages = list(dict.fromkeys(recipe.sources[name].language for name in names))
-        self._expanded: dict[str, HeldOutRows] | None = None
+        self._expanded: dict[str, HeldOutSequences] | None = None
 
     def base(self, base: Path) -> tuple[float, int]:
         """Row 0: the base with its own tokenizer and vocabulary; needs the adapters as they were made.
 
         Returns the seconds it took and the tokens of all ranks together.
         """
-        rows = self._rows(base)
+        sequences = self._sequences(base)
         started_s = time.perf_counter()
-        self._row(BASE, rows, base_rows_only=True)
-        return time.perf_counter() - started_s, sum(held_out.tokens for held_out in rows.values())
+        self._sequence(BASE, sequences, base_vocab_only=True)
+        return time.perf_counter() - started_s, sum(held_out.tokens for held_out in sequences.values())
 
     def after(self, stage: str) -> None:
-        """The row of a finished stage, with the expanded tokenizer."""
+        """The sequence of a finished stage, with the expanded tokenizer."""
         if self._expanded is None:
-            self._expanded = self._rows(self.run / "vocab")
-        self._row(stage, self._expanded, base_rows_only=False)
+            self._expanded = self._sequences(self.run / "vocab")
+        self._sequence(stage, self._expanded, base_vocab_only=False)
 
     def has(self, stage: str) -> bool:
-        """Whether results.json has this row already (rank 0's file, read by all)."""
-        return any(row["stage"] == stage for row in read_results(self.run)["perplexity"])
+        """Whether results.json has this sequence already (rank 0's file, read by all)."""
+        return any(sequence["stage"] == stage for sequence in read_results(self.run)["perplexity"])
 
-    def _rows(self, tokenizer_dir: Path) -> dict[str, HeldOutRows]:
-        length = self.recipe.data.row_length
+    def _sequences(self, tokenizer_dir: Path) -> dict[str, HeldOutSequences]:
+        length = self.recipe.data.seq_len
         return {
-            language: held_out_rows(held_out_texts(self.recipe, language), tokenizer_dir, length)
+            language: held_out_sequences(held_out_texts(self.recipe, language), tokenizer_dir, length)
             for language in self.languages
         }
 
-    def _row(self, stage: str, rows: dict[str, HeldOutRows], *, base_rows_only: bool) -> None:
+    def _sequence(self, stage: str, sequences: dict[str, HeldOutSequences], *, base_vocab_only: bool) -> None:
         def summed(batches: Sequence[Batch]) -> float:
-            return self.engine.summed_loss(batches, base_rows_only=base_rows_only)
+            return self.engine.summed_loss(batches, base_vocab_only=base_vocab_only)
 
-        row: dict[str, Any] = {"stage": stage}
-        for language, held_out in rows.items():
-            row[language] = score(
+        sequence: dict[str, Any] = {"stage": stage}
+        for language, held_out in sequences.items():
+            sequence[language] = score(
                 held_out,
                 summed,
                 rank=self.engine.ranks.rank,
                 world_size=self.engine.ranks.world_size,
                 sum_over_ranks=self.engine.sum_over_ranks,
             ).as_json()
-            bits = row[language]["bits_per_byte"]
+            bits = sequence[language]["bits_per_byte"]
             if not math.isfinite(bits):
                 raise NonFiniteError(
                     f"evaluate {stage}: the loss on held-out {language} text is not finite; the last good "
@@ -78,4 +78,4 @@ class Evaluation:
                 )
             self.say(f"evaluate {stage}: {language} {bits:.4f} bits per byte")
         if self.engine.ranks.rank == 0:
-            add_evaluation(self.run, row)
+            add_evaluation(self.run, sequence)

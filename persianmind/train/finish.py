@@ -6,24 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persianmind.energy.run_account import account
-from persianmind.errors import PersianMindError
+from persianmind.common.errors import PersianMindError
+from persianmind.energy.account import account
+from persianmind.estimate.flops import weight_count
 from persianmind.evaluate.generate import generate
-from persianmind.evaluate.perplexity import held_out_rows
+from persianmind.evaluate.text import held_out_sequences
 from persianmind.model.adapted import AdaptedModel
 from persianmind.model.bases import resolve_base
-from persianmind.model.export import export_merged
-from persianmind.plan.flops import weight_count
+from persianmind.model.export.hf import export_merged
 from persianmind.recipe import Recipe
-from persianmind.report.page import write_report
+from persianmind.run.log import update_results
 from persianmind.text.documents import held_out_texts
 from persianmind.train.card import write_card
-from persianmind.train.runlog import update_results
 from persianmind.train.saving import package_versions
 from persianmind.train.summary import summary_lines
 
 if TYPE_CHECKING:
-    from persianmind.energy.meter import EnergyMeter
+    from persianmind.energy.meter.client import EnergyMeter
 
 EXPORT = "export"
 # Largest relative difference of the loss on held-out rows between the trained and the merged model: adding
@@ -35,7 +34,12 @@ NF4_TOLERANCE = 0.15
 
 
 def finish_run(
-    recipe: Recipe, run: Path, model: AdaptedModel, meter: EnergyMeter | None, say: Callable[[str], None]
+    recipe: Recipe,
+    run: Path,
+    model: AdaptedModel,
+    meter: EnergyMeter | None,
+    say: Callable[[str], None],
+    write_report: Callable[[Path], Path],
 ) -> None:
     """Writes export/, the last parts of results.json and report.html, and prints the table."""
     facts = {
@@ -57,7 +61,7 @@ def finish_run(
                 run / "vocab",
                 run / EXPORT,
                 dtype=recipe.export.dtype,
-                pad_rows_to_multiple=recipe.export.pad_rows_to_multiple,
+                pad_vocab_to_multiple=recipe.export.pad_vocab_to_multiple,
             )
         changes["export"] = check_export(recipe, run, model)
         changes["samples"] = _samples(recipe, run)
@@ -91,7 +95,7 @@ def check_export(recipe: Recipe, run: Path, model: AdaptedModel) -> dict[str, fl
     languages = dict.fromkeys(recipe.sources[name].language for name in recipe.heldout.sources)
     for language in languages:
         texts = held_out_texts(recipe, language)
-        for row in held_out_rows(texts, run / "vocab", recipe.data.row_length).rows[:1]:
+        for row in held_out_sequences(texts, run / "vocab", recipe.data.seq_len).sequences[:1]:
             tensors = {name: torch.from_numpy(array) for name, array in row.items()}
             labels = tensors.pop("labels")
             with torch.no_grad():

@@ -59,7 +59,7 @@ class History:
         """Forgets the losses of the stage that is over."""
         self.stage_losses.clear()
 
-    def facts(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """JSON for a checkpoint's manifest; floats as hex, exact."""
         return {
             "losses": [value.hex() for value in self.losses],
@@ -68,13 +68,13 @@ class History:
             "ended": self.ended,
         }
 
-    def restore(self, facts: Mapping[str, Any]) -> None:
-        """Takes up what `facts` gave."""
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up what `state` gave."""
         for name in ("losses", "grad_norms", "stage_losses"):
             values: deque[float] = getattr(self, name)
             values.clear()
-            values.extend(float.fromhex(value) for value in facts.get(name, []))
-        self.ended = {str(name): int(steps) for name, steps in facts.get("ended", {}).items()}
+            values.extend(float.fromhex(value) for value in state.get(name, []))
+        self.ended = {str(name): int(steps) for name, steps in state.get("ended", {}).items()}
 
     def _above(self, window: deque[float], value: float) -> bool:
         if self.sigma is None or len(window) < (window.maxlen or 0):

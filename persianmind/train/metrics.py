@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from persianmind.data.batches import StageData
-from persianmind.plan.flops import flops_per_token, peak_flops
+from persianmind.data.read.batches import StageData
+from persianmind.engine.deepspeed.engine import Engine, StepResult
+from persianmind.estimate.flops import flops_per_token, peak_flops
 from persianmind.recipe import Recipe
-from persianmind.train.engine import Engine, StepResult
 
 
 class StepMetrics:
     """Turns a step's result into the values that are logged; holds what does not change from step to step."""
 
     def __init__(self, recipe: Recipe, engine: Engine) -> None:
-        self.row_length = recipe.data.row_length
+        self.seq_len = recipe.data.seq_len
         self.device = engine.device
-        self.flops_per_token = flops_per_token(engine.model, recipe.data.row_length)
+        self.flops_per_token = flops_per_token(engine.model, recipe.data.seq_len)
         peak = peak_flops(_device_name(engine), recipe.train.precision)
         self.peak_flops = None if peak is None else peak * engine.ranks.world_size
         self._joules: float | None = None
@@ -37,7 +37,7 @@ class StepMetrics:
         joules: float | None,
     ) -> dict[str, Any]:
         """stage: (name, step within it). joules: what this node's meter has counted in this attempt."""
-        tokens = len(samples) * self.row_length
+        tokens = len(samples) * self.seq_len
         useful = data.useful_tokens(samples)
         characters = data.characters(samples)
         tokens_per_s = tokens / seconds
@@ -56,9 +56,9 @@ class StepMetrics:
             "characters_per_s": None if characters is None else characters / seconds,
             "grad_norm": result.grad_norm if math.isfinite(result.grad_norm) else None,
             "learning_rate": rates["adapters_a"],
-            "rows_learning_rate": rates["rows"],
+            "embedding_learning_rate": rates["embeddings"],
             "applied": result.applied,
-            "spike": result.vetoed,
+            "spike": result.skipped,
             "first_sample": samples.start,
             "samples": len(samples),
             "seconds": seconds,

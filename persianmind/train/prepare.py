@@ -12,13 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from persianmind.errors import DataError, Interrupted
-from persianmind.files import read_json, write_json
+from persianmind.common.atomic import read_json, write_json
+from persianmind.common.errors import DataError, RunInterruptedError
 from persianmind.recipe import Recipe
 
 if TYPE_CHECKING:
     from persianmind.data.manifest import Fingerprints
-    from persianmind.energy.meter import EnergyMeter
+    from persianmind.energy.meter.client import EnergyMeter
 
 MARKER = "prepared.json"
 BUILDER_LOG = "builder.log"
@@ -31,13 +31,13 @@ class Prepared:
 
     base_fingerprint: str
     tokenizer_fingerprint: str
-    rows_by_source: dict[str, int | None]  # None: built while training runs
+    sequences_by_source: dict[str, int | None]  # None: built while training runs
     fingerprints: dict[str, dict[str, str]]  # of each source's shards, data/manifest.py
 
     @property
     def to_build(self) -> list[str]:
         """Sources that are not whole yet, in the recipe's order."""
-        return [name for name, rows in self.rows_by_source.items() if rows is None]
+        return [name for name, sequences in self.sequences_by_source.items() if sequences is None]
 
 
 def vocabulary_sources(recipe: Recipe) -> list[str]:
@@ -51,10 +51,10 @@ def prepare(recipe: Recipe, run: Path, say: Callable[[str], None], meter: Energy
     Raises:
         PersianMindError: whatever the rooms below raise, before anything half-made is left behind.
     """
-    from persianmind.data.build import build_fingerprints
-    from persianmind.data.tokenise import FolderTokenizer
+    from persianmind.data.build.source import build_fingerprints
     from persianmind.model.bases import base_fingerprint, resolve_base
     from persianmind.text.documents import check_held_out, training_texts
+    from persianmind.tokenizer import FolderTokenizer
     from persianmind.vocab.build import build_vocab
     from persianmind.vocab.expansion import load_expansion
 
@@ -81,11 +81,11 @@ def prepare(recipe: Recipe, run: Path, say: Callable[[str], None], meter: Energy
     tokenizer = FolderTokenizer(vocab)
     names = recipe.stage_sources()
     prints = {name: build_fingerprints(recipe, name, tokenizer) for name in names}
-    rows = {name: _rows(recipe, name, run, prints[name], mark) for name in names}
+    sequences = {name: _sequences(recipe, name, run, prints[name], mark) for name in names}
     prepared = Prepared(
         base_fingerprint(base),
         load_expansion(vocab).fingerprint,
-        rows,
+        sequences,
         {name: one.model_dump() for name, one in prints.items()},
     )
     if prepared.to_build:
@@ -94,27 +94,28 @@ def prepare(recipe: Recipe, run: Path, say: Callable[[str], None], meter: Energy
     return prepared
 
 
-def _rows(
+def _sequences(
     recipe: Recipe, name: str, run: Path, fingerprints: Fingerprints, mark: Callable[[str], None]
 ) -> int | None:
-    """The rows of one source, built now if step 1 needs all of them; None: left for the builder."""
-    from persianmind.data.build import build_source, finished_build
-    from persianmind.data.growing import clear_failure
-    from persianmind.data.supply import needed_whole
+    """The sequences of one source, built now if step 1 needs all of them; None: left for the builder."""
+    from persianmind.data.build.priority import needed_whole
+    from persianmind.data.build.source import build_source, finished_build
+    from persianmind.data.read.incremental import clear_failure
 
     folder = run / "data" / name
     clear_failure(folder)
     if name in needed_whole(recipe):
         mark(f"data of {name}")
-        return build_source(recipe, name, run / "vocab", folder).rows
+        return build_source(recipe, name, run / "vocab", folder).sequences
     if (finished := finished_build(folder, fingerprints)) is not None:
-        return finished.rows
+        return finished.sequences
     _refuse_changed(name, run, fingerprints)
     return None
 
 
 def _refuse_changed(name: str, run: Path, fingerprints: Fingerprints) -> None:
-    """Once steps were done, an unfinished build may only be gone on with: they may have used its first rows.
+    """Once steps were done, an unfinished build may only be gone on with: they may have used its first
+    sequences.
 
     Raises:
         DataError: it would be started anew.
@@ -135,11 +136,13 @@ def wait_until_prepared(run: Path, stop_requested: Callable[[], bool] | None = N
     """Blocks until rank 0 has prepared.
 
     Raises:
-        Interrupted: `stop_requested` says so. A launcher ends the process by a signal instead.
+        RunInterruptedError: `stop_requested` says so. A launcher ends the process by a signal instead.
     """
     while not (run / MARKER).is_file():
         if stop_requested is not None and stop_requested():
-            raise Interrupted("stopped while another process prepared the run; run the same command to go on")
+            raise RunInterruptedError(
+                "stopped while another process prepared the run; run the same command to go on"
+            )
         time.sleep(POLL_S)
 
 

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from persianmind.console import print_line
+from persianmind.common.console import print_line
 
 LINE_INTERVAL_S = 10.0
 

@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from persianmind.checkpoint.lock import RunLock
-from persianmind.console import print_line
-from persianmind.data.background import BackgroundBuild
+from persianmind.common.console import print_line
+from persianmind.common.errors import CheckpointError, RunInterruptedError
+from persianmind.common.lock import RunLock
+from persianmind.data.build.service import BackgroundBuild
 from persianmind.energy.budget import Budget
-from persianmind.energy.meter import EnergyMeter
-from persianmind.errors import CheckpointError, Interrupted
-from persianmind.plan.run_folder import RECIPE, claim_run_folder, same_recipe
+from persianmind.energy.meter.client import EnergyMeter
+from persianmind.engine.deepspeed.config import resolve_deepspeed_config
+from persianmind.engine.deepspeed.start import start_distributed
+from persianmind.engine.ranks import Ranks
 from persianmind.recipe import Recipe
+from persianmind.run.folder import RECIPE, claim_run_folder, same_recipe
+from persianmind.run.log import read_results, update_results
 from persianmind.train.assemble import assemble
-from persianmind.train.deepspeed_config import resolve_deepspeed_config
 from persianmind.train.prepare import (
     BUILDER_LOG,
     POLL_S,
@@ -28,16 +31,16 @@ from persianmind.train.prepare import (
     read_prepared,
     wait_until_prepared,
 )
-from persianmind.train.ranks import Ranks, start_distributed
-from persianmind.train.runlog import read_results, update_results
 from persianmind.train.stopping import stop_on_signal
 from persianmind.train.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from persianmind.model.adapted import AdaptedModel
-    from persianmind.train.trainer import Trainer
+    from persianmind.train.loop import Trainer
 
 Resume = Literal["auto", "must", "never"]
+# Writes the page of a run folder and returns its path; comes from outside, as the report reads what we write.
+ReportWriter = Callable[[Path], Path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class RunRequest:
     stop_requested: Callable[[], bool] | None = None
 
 
-def run_training(request: RunRequest, ranks: Ranks) -> None:
+def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -> None:
     """Prepares, trains, evaluates, exports and reports; what is done already is not done again.
 
     Raises:
@@ -93,7 +96,7 @@ def run_training(request: RunRequest, ranks: Ranks) -> None:
         if ranks.rank == 0:
             from persianmind.train.finish import finish_run
 
-            finish_run(request.recipe, request.run, model, meter, print_line)
+            finish_run(request.recipe, request.run, model, meter, print_line, write_report)
 
 
 def _builder(run: Path, prepared: Prepared) -> BackgroundBuild:
@@ -105,11 +108,13 @@ def _wait_until_claimed(request: RunRequest) -> None:
     """On another node: its meter must not write into a folder that rank 0 has still to check and claim.
 
     Raises:
-        Interrupted: a stop was asked for meanwhile.
+        RunInterruptedError: a stop was asked for meanwhile.
     """
     while not (request.run / RECIPE).is_file():
         if request.stop_requested is not None and request.stop_requested():
-            raise Interrupted("stopped before rank 0 had the run folder; run the same command to go on")
+            raise RunInterruptedError(
+                "stopped before rank 0 had the run folder; run the same command to go on"
+            )
         time.sleep(POLL_S)
 
 
@@ -130,7 +135,7 @@ def _train(request: RunRequest, trainer: Trainer) -> AdaptedModel:
             trainer.mark(f"evaluate:{BASE}")
             forward = trainer.evaluation.base(resolve_base(request.recipe.base))
             trainer.say_outlook(*forward)
-        _adopt(request, trainer)
+        _warm_start(request, trainer)
         trainer.train()
         trainer.progress.say(f"training done: {trainer.step} steps")
     finally:
@@ -156,7 +161,7 @@ def _resume(request: RunRequest, trainer: Trainer) -> None:
         trainer.meter.mark("start", checkpoint.step, resumed_step=checkpoint.step)
 
 
-def _adopt(request: RunRequest, trainer: Trainer) -> None:
+def _warm_start(request: RunRequest, trainer: Trainer) -> None:
     """First weights from another run, where `--resume-from` asks for it and this one has no steps yet.
 
     Raises:
@@ -173,12 +178,12 @@ def _adopt(request: RunRequest, trainer: Trainer) -> None:
                 "--output"
             )
         return
-    checkpoint = trainer.checkpoints.adopt(request.resume_from)
+    checkpoint = trainer.checkpoints.init_from_checkpoint(request.resume_from)
     if trainer.log.active:
         facts = {
             "path": str(request.resume_from),
             "step": checkpoint.step,
-            "stage": checkpoint.facts.get("stage"),
+            "stage": checkpoint.metadata.get("stage"),
         }
         update_results(request.run, weights_from=facts)
     trainer.progress.say(

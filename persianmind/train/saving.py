@@ -10,25 +10,20 @@ from typing import Any
 import torch
 
 from persianmind.checkpoint.background import BackgroundSaver
-from persianmind.checkpoint.engine_files import (
-    load_engine,
-    load_weights,
-    snapshot_engine,
-    write_snapshot,
-)
 from persianmind.checkpoint.group import together
-from persianmind.checkpoint.loading import load_verified
 from persianmind.checkpoint.manifest import is_checkpoint
-from persianmind.checkpoint.reshard import MODEL_STATES, TAG, shard_names
 from persianmind.checkpoint.store import Checkpoint, CheckpointStore
 from persianmind.checkpoint.verify import examine
-from persianmind.errors import CheckpointError
-from persianmind.files import hash_text
-from persianmind.plan.run_folder import FREE_SECTIONS
+from persianmind.common.checksum import hash_text
+from persianmind.common.errors import CheckpointError
+from persianmind.engine.deepspeed.engine import Engine
+from persianmind.engine.deepspeed.files import load_engine, load_weights, snapshot_engine, write_snapshot
+from persianmind.engine.deepspeed.loading import load_verified
+from persianmind.engine.deepspeed.reshard import MODEL_STATES, TAG, shard_names
+from persianmind.engine.ranks import TorchGroup
 from persianmind.recipe import Recipe
-from persianmind.train.engine import Engine
+from persianmind.run.identity import FREE_SECTIONS
 from persianmind.train.prepare import Prepared
-from persianmind.train.ranks import TorchGroup
 
 FOLDER = "checkpoints"
 PACKAGES = ("torch", "deepspeed", "transformers", "peft", "tokenizers", "persianmind")
@@ -73,7 +68,7 @@ class RunCheckpoints:
         snapshot = snapshot_engine(self.engine.deepspeed)
         rng = rng_state()
         rank = self.engine.ranks.rank
-        facts = {
+        metadata = {
             **self.identity,
             "stage": stage,
             "tokens": tokens,
@@ -88,7 +83,7 @@ class RunCheckpoints:
             write_snapshot(snapshot, folder)
             save_file(rng, str(folder / rng_name(rank)))
 
-        self.saver.start(step, facts, write, estimate_bytes=self._estimate_bytes())
+        self.saver.start(step, metadata, write, estimate_bytes=self._estimate_bytes())
 
     def finish(self) -> None:
         """Waits until the last save is committed."""
@@ -104,14 +99,14 @@ class RunCheckpoints:
         if checkpoint is None:
             return None
         for key, here in self.identity.items():
-            if checkpoint.facts.get(key) != here:
+            if checkpoint.metadata.get(key) != here:
                 raise CheckpointError(
                     f"{checkpoint.path} was made with another {key.split('_')[0]} ({key} "
-                    f"{checkpoint.facts.get(key)} there, {here} here); use another --output"
+                    f"{checkpoint.metadata.get(key)} there, {here} here); use another --output"
                 )
         return checkpoint
 
-    def adopt(self, place: Path) -> Checkpoint:
+    def init_from_checkpoint(self, place: Path) -> Checkpoint:
         """Takes the trained weights, and nothing else, from a checkpoint of another run over the same base
         and vocabulary; `place` is a checkpoint folder or a run folder (then its newest good one).
 
@@ -129,7 +124,7 @@ class RunCheckpoints:
                 raise CheckpointError(f"--resume-from {place}: no checkpoint there")
             checkpoint = found
         for key in ("base_fingerprint", "tokenizer_fingerprint"):
-            if checkpoint.facts.get(key) != self.identity[key]:
+            if checkpoint.metadata.get(key) != self.identity[key]:
                 raise CheckpointError(
                     f"--resume-from {checkpoint.path} was trained over another {key.split('_')[0]}; its "
                     "weights mean nothing here: use the same base, and the same vocabulary sources and sizes"

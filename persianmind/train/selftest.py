@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from persianmind.errors import SelfTestError
+from persianmind.common.errors import SelfTestError
+from persianmind.engine.deepspeed.engine import Batch, Engine
+from persianmind.engine.ranks import Ranks
 from persianmind.model.adapted import AdaptedModel
-from persianmind.train.engine import Batch, Engine
-from persianmind.train.ranks import Ranks
 
 TEST_TOKENS = 64
 GRADIENT_TOLERANCE = {torch.bfloat16: 3e-2, torch.float32: 1e-4}  # relative L2 error over one group
@@ -42,7 +42,7 @@ def run_self_tests(
     rows = [{name: array[:, :TEST_TOKENS] for name, array in row.items()} for row in rows]
     saved = {name: value.detach().clone() for name, value in model.trained().items()}
     model.to(device).eval()
-    _stir(model)
+    _perturb(model)
     leak = check_isolation(model, rows[0], device)
     say(f"self-test: packed documents do not see each other (largest change {leak:.1e})")
     reference = _single_process_gradients(model, rows, device)
@@ -92,7 +92,7 @@ def check_isolation(model: AdaptedModel, row: Batch, device: torch.device) -> fl
     return change
 
 
-def _stir(model: AdaptedModel) -> None:
+def _perturb(model: AdaptedModel) -> None:
     """Gives LoRA's zero B factors small values, equal on all ranks: with zeros A would get no gradient."""
     generator = torch.Generator().manual_seed(20240112)
     with torch.no_grad():
@@ -142,7 +142,7 @@ def _check_gradients(engine: Engine, rows: Sequence[Batch], reference: Mapping[s
 def _check_movement(engine: Engine, model: AdaptedModel) -> int:
     # Hashes, not copies: a second 7B model would not fit beside the first.
     before = {name: _hash(value) for name, value in model.named_parameters()}
-    engine.set_rates(dict.fromkeys(("adapters_a", "adapters_b", "rows"), 1e-2))
+    engine.set_rates(dict.fromkeys(("adapters_a", "adapters_b", "embeddings"), 1e-2))
     engine.apply()
     changed = {name for name, value in model.named_parameters() if _hash(value) != before[name]}
     trained = set(model.trained())

@@ -19,9 +19,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from persianmind.console import print_line
-from persianmind.errors import HangError
-from persianmind.train.ranks import Ranks
+from persianmind.common.console import print_line
+from persianmind.common.errors import HangError
+from persianmind.engine.ranks import Ranks
 
 FOLDER = "heartbeats"
 MAX_TICK_S = 5.0
@@ -64,7 +64,7 @@ class Watchdog:
         self.tick_s = min(MAX_TICK_S, timeout_s / 10)
         self._say = say or _say
         self._end = end
-        self._judging: threading.Thread | None = None
+        self._monitoring: threading.Thread | None = None
         self._fired = False
         self._watched = threading.main_thread()
         self._beats = self._ticks = 0
@@ -79,8 +79,8 @@ class Watchdog:
     def start(self) -> None:
         """Begins to write, read and judge."""
         self._progress_s = time.monotonic()
-        self._judging = threading.Thread(target=self._judge, name="watchdog-judge", daemon=True)
-        for thread in (threading.Thread(target=self._exchange, daemon=True), self._judging):
+        self._monitoring = threading.Thread(target=self._monitor, name="watchdog-monitor", daemon=True)
+        for thread in (threading.Thread(target=self._exchange, daemon=True), self._monitoring):
             thread.start()
 
     def __enter__(self) -> Self:
@@ -90,8 +90,9 @@ class Watchdog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._fired and self._judging is not None:
-            self._judging.join()  # an error here comes from ranks that ended already; the watchdog said why
+        if self._fired and self._monitoring is not None:
+            # an error here comes from ranks that ended already; the watchdog said why
+            self._monitoring.join()
         self._over.set()
 
     def _exchange(self) -> None:
@@ -104,7 +105,7 @@ class Watchdog:
 
     def _write(self) -> None:
         self._ticks += 1
-        where, waits = standing(self._watched)
+        where, waits = current_frame(self._watched)
         beat = {"tick": self._ticks, "pid": os.getpid(), "node": self.ranks.node, "beats": self._beats}
         self.folder.mkdir(exist_ok=True)
         path = self.folder / f"rank-{self.ranks.rank}.json"
@@ -123,7 +124,7 @@ class Watchdog:
             if before is None or before.beat != beat:
                 self._seen[rank] = _Seen(beat, now_s)
 
-    def _judge(self) -> None:
+    def _monitor(self) -> None:
         own, own_s, looked_s = self._beats, time.monotonic(), time.monotonic()
         while not self._over.wait(self.tick_s):
             # A process that was itself stopped for a while (a suspended job) knows nothing of that time.
@@ -134,27 +135,29 @@ class Watchdog:
             quiet_s = time.monotonic() - max(own_s, self._progress_s)
             if quiet_s > self.timeout_s:
                 self._fired = True
-                self._say(f"no rank got on for {quiet_s:.0f} s (train.hang_timeout_s): {self._blame()}")
+                self._say(
+                    f"no rank got on for {quiet_s:.0f} s (train.hang_timeout_s): {self._stalled_ranks()}"
+                )
                 time.sleep(TICKS_TO_THE_END * self.tick_s)
                 self._end(HangError.exit_code)
                 return
 
-    def _blame(self) -> str:
+    def _stalled_ranks(self) -> str:
         """Who keeps the others waiting, and where."""
         now_s = time.monotonic()
         silence_s = TICKS_OF_SILENCE * self.tick_s
-        silent = [r for r in self._everyone() if now_s - self._changed_s(r) > silence_s]
+        silent = [r for r in self._all_ranks() if now_s - self._changed_s(r) > silence_s]
         if self.ranks.rank in silent:
             return f"the heartbeats in {self.folder} cannot be written or read; does that storage hang?"
         if silent:
             return "; ".join(f"{self._name(rank)} gives no sign of life" for rank in silent)
-        busy = [rank for rank in self._everyone() if not self._seen[rank].beat["waits"]]
+        busy = [rank for rank in self._all_ranks() if not self._seen[rank].beat["waits"]]
         if busy:
             return "; ".join(f"{self._name(r)} stands at {self._seen[r].beat['where']}" for r in busy)
-        places = {self._seen[rank].beat["where"] for rank in self._everyone()}
+        places = {self._seen[rank].beat["where"] for rank in self._all_ranks()}
         return f"every rank waits for the others (at {', '.join(sorted(places))}); does the network work?"
 
-    def _everyone(self) -> Iterable[int]:
+    def _all_ranks(self) -> Iterable[int]:
         return range(self.ranks.world_size)
 
     def _changed_s(self, rank: int) -> float:
@@ -165,7 +168,7 @@ class Watchdog:
         return f"rank {rank}" + (f" (pid {beat['pid']} on {beat['node']})" if beat else "")
 
 
-def standing(thread: threading.Thread) -> tuple[str, bool]:
+def current_frame(thread: threading.Thread) -> tuple[str, bool]:
     """("file:line function" of the innermost frame, whether it waits for other ranks) of a thread; where it
     waits for a save, of the thread that saves."""
     frames = sys._current_frames()

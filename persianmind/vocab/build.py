@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from persianmind.errors import EmptyCorpusError, VocabError
-from persianmind.files import whole_folder, write_bytes, write_json
-from persianmind.vocab.base import PAD, Base, open_base
-from persianmind.vocab.bpe import Learned, continue_bpe
+from persianmind.common.atomic import atomic_dir, write_bytes, write_json
+from persianmind.common.errors import EmptyCorpusError, VocabError
 from persianmind.vocab.count import Sample, count_chunks
 from persianmind.vocab.expansion import EXPANSION_FILE, Expansion, Fertility, Piece, fingerprint
+from persianmind.vocab.families.base import PAD, Base, open_base
 from persianmind.vocab.foreign import english_prose
-from persianmind.vocab.gate import Fast, check
-from persianmind.vocab.pieces import is_lawful
+from persianmind.vocab.gate import HFTokenizer, check
+from persianmind.vocab.learn import Learned, continue_bpe
+from persianmind.vocab.pieces import is_valid_piece
 
 # The most frequent chunks are over 99% of any text's words; the rest cannot decide a merge.
 MAX_CHUNKS = 500_000
@@ -69,10 +69,10 @@ def build_vocab(
     corpus = read_corpus(opened, texts) if wanted else Corpus({}, [], 0)
     learned, left_out = _learn(opened, corpus, new_tokens, train_size)
     pieces = describe(opened, learned)
-    with whole_folder(out) as folder:
+    with atomic_dir(out) as folder:
         for name, content in sorted(opened.files(learned, pad_token=pad_token).items()):
             write_bytes(folder / name, content)
-        fast = Fast(folder)
+        fast = HFTokenizer(folder)
         gate = check(opened, fast, open_base(folder), pieces, pad=pad_token, rows=corpus.rows)
         pad_id = opened.size + len(pieces) if pad_token else None
         if pad_id is not None:
@@ -113,7 +113,11 @@ def learn_exactly(base: Base, units: Mapping[str, int], new_tokens: int) -> Lear
         VocabError: the text supports fewer; the message says how many.
     """
     learned = continue_bpe(
-        base.segment(units), base.surfaces, first_id=base.size, limit=new_tokens, is_lawful=is_lawful
+        base.segment(units),
+        base.token_bytes,
+        first_id=base.size,
+        limit=new_tokens,
+        is_valid_piece=is_valid_piece,
     )
     if len(learned.pieces) < new_tokens:
         raise VocabError(
@@ -130,14 +134,14 @@ def learn_like_paper(base: Base, units: Mapping[str, int], train_size: int) -> t
         VocabError: `train_size` leaves no room for pieces, or is more than the text supports.
     """
     wanted = _scratch_pieces(units, train_size)
-    known = set(base.surfaces.values())
+    known = set(base.token_bytes.values())
     order = {surface: rank for rank, surface in enumerate(wanted) if surface not in known}
     learned = continue_bpe(
         base.segment(units),
-        base.surfaces,
+        base.token_bytes,
         first_id=base.size,
         limit=len(order),
-        is_lawful=is_lawful,
+        is_valid_piece=is_valid_piece,
         order=order,
     )
     return learned, len(order) - len(learned.pieces)
@@ -168,13 +172,17 @@ def _scratch_pieces(units: Mapping[str, int], train_size: int) -> list[bytes]:
     words: Counter[tuple[int, ...]] = Counter()
     for unit, count in units.items():
         words[tuple(number_of[character] for character in unit)] += count
-    surfaces = {number: character.encode("utf-8") for character, number in number_of.items()}
-    learned = continue_bpe(words, surfaces, first_id=len(alphabet), limit=room, is_lawful=is_lawful)
+    token_bytes = {number: character.encode("utf-8") for character, number in number_of.items()}
+    learned = continue_bpe(
+        words, token_bytes, first_id=len(alphabet), limit=room, is_valid_piece=is_valid_piece
+    )
     if len(learned.pieces) < room:
         most = train_size - room + len(learned.pieces)
         raise VocabError(f"the text supports a BPE of {most} pieces, {train_size} were asked for")
-    single = [surfaces[number] for number in range(len(alphabet))]
-    return [surface for surface in single if is_lawful(surface)] + [surface for surface, _ in learned.pieces]
+    single = [token_bytes[number] for number in range(len(alphabet))]
+    return [surface for surface in single if is_valid_piece(surface)] + [
+        surface for surface, _ in learned.pieces
+    ]
 
 
 def describe(base: Base, learned: Learned) -> tuple[Piece, ...]:
@@ -185,12 +193,12 @@ def describe(base: Base, learned: Learned) -> tuple[Piece, ...]:
     )
 
 
-def _fertilities(base: Base, fast: Fast, rows: Sequence[str]) -> dict[str, Fertility]:
+def _fertilities(base: Base, fast: HFTokenizer, rows: Sequence[str]) -> dict[str, Fertility]:
     found = {"fa": _fertility(base, fast, rows), "en": _fertility(base, fast, english_prose())}
     return {language: fertility for language, fertility in found.items() if fertility.words}
 
 
-def _fertility(base: Base, fast: Fast, rows: Sequence[str]) -> Fertility:
+def _fertility(base: Base, fast: HFTokenizer, rows: Sequence[str]) -> Fertility:
     words = sum(len(row.split()) for row in rows)
     if not words:
         return Fertility(0, 0.0, 0.0)

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from persianmind.errors import PersianMindError, VocabError
-from persianmind.files import hash_file, hash_text, read_json
+from persianmind.common.atomic import read_json
+from persianmind.common.checksum import hash_file, hash_text
+from persianmind.common.errors import PersianMindError, VocabError
 
 Family = Literal["byte-bpe", "sentencepiece"]
 EXPANSION_FILE = "expansion.json"

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from persianmind.errors import ExactnessError
-from persianmind.text.normalise import LETTERS, ZWNJ
-from persianmind.vocab.base import Base
+from persianmind.common.errors import ExactnessError
+from persianmind.language.persian import LETTERS, ZWNJ
 from persianmind.vocab.expansion import Gate, Piece
+from persianmind.vocab.families.base import Base
 from persianmind.vocab.foreign import foreign_samples
-from persianmind.vocab.pieces import PERSIAN_CHARACTER, is_lawful_text
+from persianmind.vocab.pieces import PERSIAN_CHARACTER, is_valid_piece_text
 
 _ZWNJ_WORD = re.compile(f"[{LETTERS}]+(?:{ZWNJ}[{LETTERS}]+)+")
 _ZWNJ_PROBES = ("می‌روم", "کتاب‌ها", "نمی‌خواسته‌ام", "خانه‌هایشان", "بین‌المللی", "۲۰‌ساله", "API‌های")
@@ -21,7 +21,7 @@ _SPACE_PROBES = tuple(f"{' ' * n}سلام{' ' * n}دنیا{' ' * n}" for n in (1
 _MAX_ZWNJ_WORDS = 20_000
 
 
-class Fast:
+class HFTokenizer:
     """The expanded tokenizer as its users load it: AutoTokenizer on the folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +41,7 @@ class Fast:
 
 
 def check(
-    base: Base, fast: Fast, slow: Base, pieces: Sequence[Piece], *, pad: bool, rows: Sequence[str]
+    base: Base, fast: HFTokenizer, slow: Base, pieces: Sequence[Piece], *, pad: bool, rows: Sequence[str]
 ) -> Gate:
     """Runs every check on an expanded tokenizer against its base.
 
@@ -66,7 +66,7 @@ def check(
     return Gate(len(rows), len(foreign_samples()), len(pieces), len(zwnj_words))
 
 
-def _check_ids(base: Base, fast: Fast, slow: Base, pieces: Sequence[Piece], pad: bool) -> None:
+def _check_ids(base: Base, fast: HFTokenizer, slow: Base, pieces: Sequence[Piece], pad: bool) -> None:
     expected = base.size + len(pieces) + pad
     if not fast.size == slow.size == expected:
         raise ExactnessError(
@@ -78,7 +78,7 @@ def _check_ids(base: Base, fast: Fast, slow: Base, pieces: Sequence[Piece], pad:
 
 def _check_boundaries(pieces: Iterable[Piece]) -> None:
     for piece in pieces:
-        if not is_lawful_text(piece.text):
+        if not is_valid_piece_text(piece.text):
             raise ExactnessError(f"the new piece {piece.text!r} spans a word boundary or is not Persian")
 
 
@@ -95,13 +95,13 @@ def _check_reachable(slow: Base, pieces: Sequence[Piece]) -> None:
         )
 
 
-def _check_foreign(base: Base, fast: Fast, samples: Sequence[str]) -> None:
+def _check_foreign(base: Base, fast: HFTokenizer, samples: Sequence[str]) -> None:
     for text, before, after in zip(samples, base.encode(samples), fast.encode(samples), strict=True):
         if before != after:
             raise ExactnessError(f"the expansion changes the ids of non-Persian text: {text[:80]!r}")
 
 
-def _check_round_trip(base: Base, fast: Fast, rows: Sequence[str]) -> None:
+def _check_round_trip(base: Base, fast: HFTokenizer, rows: Sequence[str]) -> None:
     for row, ids in zip(rows, fast.encode(rows), strict=True):
         decoded = fast.decode(ids)
         if decoded != row and not _base_loses_it_too(base, row, decoded):
@@ -118,7 +118,7 @@ def _base_loses_it_too(base: Base, row: str, decoded: str) -> bool:
     return persian(unicodedata.normalize("NFC", row)) == persian(decoded)
 
 
-def _check_fast_equals_slow(fast: Fast, slow: Base, rows: Sequence[str]) -> None:
+def _check_fast_equals_slow(fast: HFTokenizer, slow: Base, rows: Sequence[str]) -> None:
     for row, a, b in zip(rows, fast.encode(rows), slow.encode(rows), strict=True):
         if a != b:
             raise ExactnessError(f"tokenizer.json and tokenizer.model give different ids for {row[:80]!r}")

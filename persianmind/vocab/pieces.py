@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from persianmind.text.normalise import DIGITS, LETTERS, MARKS, ZWNJ
+from persianmind.language.persian import DIGITS, LETTERS, MARKS, ZWNJ
 
 _WORD_PART = f"{LETTERS}\u0750-\u077f\u08a0-\u08c9{MARKS}"
 _PUNCTUATION = "\u060c\u060d\u061b\u061e\u061f\u066a-\u066d\u06d4\ufd3e\ufd3f"
@@ -33,14 +33,14 @@ UNIT = re.compile(
 )
 
 
-def is_lawful_text(text: str) -> bool:
+def is_valid_piece_text(text: str) -> bool:
     """Whether `text` (a leading space marks a word's start) may be a piece."""
     return _PIECE.fullmatch(text) is not None
 
 
-def is_lawful(surface: bytes) -> bool:
-    """`is_lawful_text` of UTF-8 bytes; a piece that ends inside a character is not lawful."""
+def is_valid_piece(surface: bytes) -> bool:
+    """`is_valid_piece_text` of UTF-8 bytes; a piece that ends inside a character is not lawful."""
     try:
-        return is_lawful_text(surface.decode("utf-8"))
+        return is_valid_piece_text(surface.decode("utf-8"))
     except UnicodeDecodeError:
         return False

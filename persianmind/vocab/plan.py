@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from persianmind.errors import VocabError
-from persianmind.vocab.base import Base, open_files
-from persianmind.vocab.bpe import Learned
+from persianmind.common.errors import VocabError
 from persianmind.vocab.build import Corpus, learn_exactly
+from persianmind.vocab.families.base import Base, open_files
+from persianmind.vocab.learn import Learned
 
 _GIB = 2**30
 # A row moves only when its token occurs; the mean of its old subwords is a good start, not a trained row.

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from persianmind.errors import VocabError
-from persianmind.text.normalise import LETTERS, MARKS, ZWNJ
-from persianmind.vocab.base import Base
+from persianmind.common.errors import VocabError
+from persianmind.language.persian import LETTERS, MARKS, ZWNJ
+from persianmind.vocab.families.base import Base
 
 _WORD = re.compile(f"[{LETTERS}{MARKS}{ZWNJ}]+")
 _BATCH_DOCUMENTS = 256
@@ -112,7 +112,7 @@ def make_report(base: Base, expanded: Base, files: Mapping[str, Callable[[], Ite
             total.whole_words += tally.whole_words
         reports.append(_file_report(name, words, characters, tallies))
         words_total, characters_total = words_total + words, characters_total + characters
-    new = {number: surface for number, surface in expanded.surfaces.items() if number >= base.size}
+    new = {number: surface for number, surface in expanded.token_bytes.items() if number >= base.size}
     text_of = {number: surface.decode("utf-8", "replace") for number, surface in new.items()}
     return Report(
         files=tuple(reports),
@@ -125,8 +125,8 @@ def make_report(base: Base, expanded: Base, files: Mapping[str, Callable[[], Ite
 
 def _check_same_base(base: Base, expanded: Base) -> None:
     same = base.family == expanded.family and base.size <= expanded.size
-    ours = expanded.surfaces if same else {}
-    if not same or any(ours.get(number) != surface for number, surface in base.surfaces.items()):
+    ours = expanded.token_bytes if same else {}
+    if not same or any(ours.get(number) != surface for number, surface in base.token_bytes.items()):
         raise VocabError("the expanded tokenizer was not made from this base; give the base it was built on")
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from persianmind.errors import SourceError
+from persianmind.common.errors import SourceError
+from persianmind.language.persian import normalise
 from persianmind.recipe import Normalise, Source
-from persianmind.text.locate import SourceFile, locate
-from persianmind.text.normalise import normalise
 from persianmind.text.quarantine import Quarantine
-from persianmind.text.stream import check_sources, stream_rows
+from persianmind.text.sources.locate import SourceFile, locate
+from persianmind.text.stream import check_sources, stream_records
 
 _NAME = "--text"
-MAX_BAD_ROW_SHARE = 0.05
+MAX_BAD_RECORD_RATIO = 0.05
 _CHECK_EVERY = 10_000  # rows; a file of the wrong encoding is given up early
 
 
@@ -32,7 +32,7 @@ def read_texts(
 
     def texts() -> Iterator[str]:
         quarantine = Quarantine()
-        for row in stream_rows(_NAME, source, quarantine):
+        for row in stream_records(_NAME, source, quarantine):
             if quarantine.seen % _CHECK_EVERY == 0:
                 _check_bad_rows(quarantine)
             yield normalise(row.fields[text_field], options)
@@ -43,7 +43,7 @@ def read_texts(
 
 def _check_bad_rows(quarantine: Quarantine) -> None:
     bad = quarantine.total_rejected
-    if bad > MAX_BAD_ROW_SHARE * quarantine.seen:
+    if bad > MAX_BAD_RECORD_RATIO * quarantine.seen:
         reasons = ", ".join(f"{reason} {count}" for reason, count in quarantine.rejected.most_common())
         raise SourceError(
             f"{_NAME}: {bad} of {quarantine.seen} rows are bad ({reasons}); the text must be UTF-8, one "

@@ -10,7 +10,7 @@ from typing import Any
 
 from persianmind.checkpoint.manifest import Checkpoint, FileEntry, read_manifest, write_manifest
 from persianmind.checkpoint.store import CheckpointStore
-from persianmind.files import hash_file
+from persianmind.common.checksum import hash_file
 
 BARRIER_TIMEOUT_S = 20.0
 

@@ -11,7 +11,7 @@ from checkpoint_helpers import make_store, on_ranks, write_contents
 
 from persianmind.checkpoint.background import BackgroundSaver
 from persianmind.checkpoint.group import SOLO
-from persianmind.errors import CheckpointWriteError
+from persianmind.common.errors import CheckpointWriteError
 
 
 def test_start_returns_while_the_save_is_still_writing(tmp_path: Path) -> None:

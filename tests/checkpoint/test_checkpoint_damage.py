@@ -13,7 +13,7 @@ from checkpoint_helpers import flip_bit, forge_manifest, make_store, on_ranks, s
 
 from persianmind.checkpoint import verify
 from persianmind.checkpoint.manifest import MANIFEST, read_manifest
-from persianmind.errors import CheckpointError
+from persianmind.common.errors import CheckpointError
 
 FILES = ["deepspeed/rank_0.pt", "deepspeed/rank_1.pt", "rng-rank-0.json", MANIFEST]
 

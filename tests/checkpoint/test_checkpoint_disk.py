@@ -17,8 +17,8 @@ import json, resource, sys
 from pathlib import Path
 import torch
 from checkpoint_helpers import make_store, save, write_contents
-from persianmind.checkpoint.engine_files import write_snapshot
-from persianmind.errors import CheckpointWriteError
+from persianmind.engine.deepspeed.files import write_snapshot
+from persianmind.common.errors import CheckpointWriteError
 
 snapshot = {"deepspeed/shard.pt": {"w": torch.arange(100_000)}, "deepspeed/small.pt": {"w": torch.zeros(3)}}
 hard_limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]

@@ -17,12 +17,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from persianmind.checkpoint.lock import LOCK, RunLock
-from persianmind.errors import RunLockedError
+from persianmind.common.errors import RunLockedError
+from persianmind.common.lock import LOCK, RunLock
 
 HOLDER = """
 import os, sys, pathlib
-from persianmind.checkpoint.lock import RunLock
+from persianmind.common.lock import RunLock
 with RunLock(pathlib.Path(sys.argv[1])):
     if sys.argv[2:] == ["fork"] and os.fork() == 0:
         os.close(1); os.read(0, 1); os._exit(0)   # a forked worker that outlives its parent

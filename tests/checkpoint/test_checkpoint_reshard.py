@@ -13,11 +13,11 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from checkpoint_helpers import forge_manifest, make_store
 
-from persianmind.checkpoint import reshard
-from persianmind.checkpoint.loading import load_verified
 from persianmind.checkpoint.manifest import Checkpoint
-from persianmind.checkpoint.reshard import FullState, gather_state, parameter_shapes
-from persianmind.errors import CheckpointError
+from persianmind.common.errors import CheckpointError
+from persianmind.engine.deepspeed import reshard
+from persianmind.engine.deepspeed.loading import load_verified
+from persianmind.engine.deepspeed.reshard import FullState, gather_state, parameter_shapes
 
 torch = pytest.importorskip("torch")
 PRECISIONS = ["fp32", "bf16"]

@@ -14,10 +14,10 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 from checkpoint_helpers import Trap, forge_manifest, make_store, two_checkpoints
 
-from persianmind.checkpoint import loading
-from persianmind.checkpoint.loading import VerifiedReader, load_verified
 from persianmind.checkpoint.manifest import Checkpoint, read_manifest
-from persianmind.errors import CheckpointError
+from persianmind.common.errors import CheckpointError
+from persianmind.engine.deepspeed import loading
+from persianmind.engine.deepspeed.loading import VerifiedReader, load_verified
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
@@ -149,9 +149,9 @@ def test_linked_checkpoint_folder_is_refused(tmp_path: Path) -> None:
         b"[" * 200_000,
         b"null",
         b"[]",
-        b'{"seal": 1}',
+        b'{"checksum": 1}',
         b"\xff\xfe",
-        b'{"format": NaN, "seal": ""}',
+        b'{"format": NaN, "checksum": ""}',
         b"9" * 10_000,
     ],
 )
@@ -173,7 +173,7 @@ def test_files_of_other_kinds_are_not_loaded(run: Path) -> None:
 def good_after_rename(run: Path) -> Checkpoint:
     from persianmind.checkpoint.manifest import FileEntry, write_manifest
     from persianmind.checkpoint.verify import list_files
-    from persianmind.files import hash_file
+    from persianmind.common.checksum import hash_file
 
     folder = run / "step-3"
     names = [name for name in list_files(folder) if name != "manifest.json"]

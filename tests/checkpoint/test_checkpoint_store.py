@@ -15,7 +15,7 @@ from persianmind.checkpoint import store as store_module
 from persianmind.checkpoint.manifest import MANIFEST, read_manifest
 from persianmind.checkpoint.store import CheckpointStore, read_pointer
 from persianmind.checkpoint.verify import share_of
-from persianmind.errors import CheckpointError, CheckpointWriteError
+from persianmind.common.errors import CheckpointError, CheckpointWriteError
 
 NO_SPACE = OSError(28, "No space left on device")
 
@@ -34,7 +34,7 @@ def test_three_ranks_commit_one_checkpoint(tmp_path: Path) -> None:
 
     assert on_ranks(3, work) == [tmp_path / "step-5"] * 3
     found = read_manifest(tmp_path / "step-5")
-    assert (found.step, found.world_size, dict(found.facts)) == (5, 3, {"cursor": 640, "stage": "fa"})
+    assert (found.step, found.world_size, dict(found.metadata)) == (5, 3, {"cursor": 640, "stage": "fa"})
     assert sorted(found.files) == ["rank-0.bin", "rank-1.bin", "rank-2.bin"]
     assert found.file("rank-2.bin").read_bytes() == b"\2" * 100
     assert found.size_bytes == 300
@@ -148,10 +148,10 @@ def test_storage_that_nodes_do_not_share_is_named(tmp_path: Path) -> None:
     assert "rank 1:" in str(outcomes[0]) and "storage that all nodes share" in str(outcomes[0])
 
 
-@pytest.mark.parametrize("facts", [{"loss": float("nan")}, {"path": Path("x")}, {"x": {1, 2}}])
-def test_facts_that_are_not_json_are_refused(tmp_path: Path, facts: dict[str, Any]) -> None:
+@pytest.mark.parametrize("metadata", [{"loss": float("nan")}, {"path": Path("x")}, {"x": {1, 2}}])
+def test_facts_that_are_not_json_are_refused(tmp_path: Path, metadata: dict[str, Any]) -> None:
     with pytest.raises(CheckpointWriteError, match="step 1 was not saved"):
-        make_store(tmp_path).save(1, facts, write_contents(1))
+        make_store(tmp_path).save(1, metadata, write_contents(1))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,8 +12,8 @@ import pytest
 from checkpoint_helpers import flip_bit, two_checkpoints
 from typer.testing import CliRunner
 
-from persianmind.checkpoint.verbs import app
-from persianmind.errors import CheckpointError, PersianMindError, RunFolderError
+from persianmind.checkpoint.commands import app
+from persianmind.common.errors import CheckpointError, PersianMindError, RunFolderError
 
 
 @pytest.fixture
@@ -68,10 +68,10 @@ def test_verify(run: Path) -> None:
 
 def test_inspect(run: Path) -> None:
     shown = as_json("inspect", run)
-    assert shown["checkpoint"] == "step-20" and shown["facts"] == {"step": 20, "stage": "pretrain"}
+    assert shown["checkpoint"] == "step-20" and shown["metadata"] == {"step": 20, "stage": "pretrain"}
     assert shown["contents"]["rng-rank-0.json"]["size_bytes"] == 15
     out, _ = call("inspect", run, "--checkpoint", "step-10")
-    assert "facts.stage" in out and "rng-rank-0.json" in out
+    assert "metadata.stage" in out and "rng-rank-0.json" in out
 
 
 @pytest.mark.parametrize("verb", ["list", "verify", "inspect"])
@@ -85,7 +85,7 @@ def test_errors_say_what_to_do(run: Path, verb: str) -> None:
 
 def test_verbs_import_nothing_heavy() -> None:
     code = (
-        "import sys, persianmind.checkpoint.verbs; "
+        "import sys, persianmind.checkpoint.commands; "
         "heavy = {'torch', 'deepspeed', 'safetensors', 'psutil', 'xxhash'} & set(sys.modules); "
         "sys.exit(', '.join(heavy) or 0)"
     )

@@ -27,11 +27,12 @@ import deepspeed
 import torch
 import torch.distributed as dist
 
-from persianmind.checkpoint import engine_files, reshard
 from persianmind.checkpoint.background import BackgroundSaver
 from persianmind.checkpoint.store import CheckpointStore
-from persianmind.errors import CheckpointWriteError
-from persianmind.train.ranks import prepare_environment
+from persianmind.common.errors import CheckpointWriteError
+from persianmind.engine.deepspeed import files as engine_files
+from persianmind.engine.deepspeed import reshard
+from persianmind.engine.deepspeed.start import prepare_environment
 
 PRECISIONS = ("fp32", "bf16")
 

@@ -8,12 +8,19 @@ from pathlib import Path
 import pytest
 from cluster_helpers import ROOT, errors_in, submit
 
-from cluster import package, security, sizing
-from cluster.jobs import exit_code, job_id
-from cluster.sizing import Node, Scale, cpus_per_worker, fitting_sizes, resolve_scale, workers_that_fit
 from cluster.submit import for_the_job, shared_output
-from persianmind.errors import CheckpointWriteError, ClusterError, Interrupted, RecipeError
-from persianmind.recipe_file import load_recipe
+from persianmind.cluster import package, security, sizing
+from persianmind.cluster.jobs import exit_code, job_id
+from persianmind.cluster.sizing import (
+    Node,
+    Scale,
+    cpus_per_worker,
+    fitting_sizes,
+    resolve_scale,
+    workers_that_fit,
+)
+from persianmind.common.errors import CheckpointWriteError, ClusterError, RecipeError, RunInterruptedError
+from persianmind.recipe.loading import load_recipe
 from persianmind.train.run import RunRequest
 
 TINY = load_recipe("tiny")  # 4 rows a step, 1 a micro-batch
@@ -216,7 +223,7 @@ def test_policies_tell_mistakes_from_lost_workers() -> None:
     from ray.train.v2._internal.execution.failure_handling import FailureDecision
     from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
 
-    from cluster.policies import Budget, named_errors
+    from persianmind.cluster.policies import Budget, named_errors
 
     def failed(*errors: Exception) -> Exception:
         statuses = {rank: WorkerStatus(False, error) for rank, error in enumerate(errors)}
@@ -224,7 +231,7 @@ def test_policies_tell_mistakes_from_lost_workers() -> None:
         return error
 
     mistake = UserExceptionWithTraceback(RecipeError("x"), "")
-    stop = UserExceptionWithTraceback(Interrupted("x"), "")
+    stop = UserExceptionWithTraceback(RunInterruptedError("x"), "")
     full = UserExceptionWithTraceback(CheckpointWriteError("x"), "")
     broken = UserExceptionWithTraceback(RuntimeError("Connection closed by peer"), "")
     sick = WorkerHealthCheckFailedError("gone", ActorDiedError())

@@ -14,8 +14,8 @@ PROBE = """
 import sys
 from pathlib import Path
 from torch import distributed
-from cluster.worker import check_shared
-from persianmind.errors import ClusterError
+from persianmind.cluster.worker import check_shared
+from persianmind.common.errors import ClusterError
 from persianmind.train.ranks import ranks_from_environment
 distributed.init_process_group("gloo")
 try:

@@ -28,9 +28,11 @@ def sentences(count: int, seed: int = 0, words: tuple[int, int] = (1, 60)) -> li
     return [" ".join([*chance.choices(WORDS, k=chance.randint(*words)), str(i)]) for i in range(count)]
 
 
-def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+def write_jsonl(path: Path, sequences: Sequence[dict[str, Any]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps(sequence, ensure_ascii=False) + "\n" for sequence in sequences), encoding="utf-8"
+    )
     return path
 
 
@@ -85,7 +87,7 @@ def _save(tokenizer: Tokenizer, folder: Path, config: dict[str, Any]) -> Path:
 
 def make_recipe(sources: dict[str, dict[str, Any]], **sections: Any) -> Recipe:
     """A recipe over these sources with small shards."""
-    data = {"row_length": 64, "shard_rows": 48, "open_rows": 8, **sections.pop("data", {})}
+    data = {"seq_len": 64, "sequences_per_shard": 48, "open_sequences": 8, **sections.pop("data", {})}
     stages = [{"name": "one", "sources": dict.fromkeys(sources, 1.0), "epochs": 1.0}]
     return Recipe.model_validate(
         {

@@ -11,14 +11,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from persianmind.data.batches import StageData
-from persianmind.data.build import build_fingerprints, build_steps
-from persianmind.data.dataset import TokenDataset
-from persianmind.data.growing import GrowingDataset
+from persianmind.data.build.source import build_fingerprints, build_steps
 from persianmind.data.manifest import Fingerprints, read_building
-from persianmind.data.order import Mixture
-from persianmind.data.tokenise import FolderTokenizer
+from persianmind.data.read.batches import StageData
+from persianmind.data.read.dataset import TokenDataset
+from persianmind.data.read.incremental import IncrementalDataset
+from persianmind.data.read.order import Mixture
 from persianmind.recipe import Recipe
+from persianmind.tokenizer import FolderTokenizer
 
 WAIT_S = 60.0
 
@@ -67,7 +67,7 @@ def prints(recipe: Recipe, name: str, tokenizer: Path) -> Fingerprints:
 def growing(recipe: Recipe, tokenizer: Path, out: Path, **options: Any) -> dict[str, TokenDataset]:
     """A reader of every source, whatever of it is built."""
     return {
-        name: GrowingDataset(out / name, prints(recipe, name, tokenizer), **options)
+        name: IncrementalDataset(out / name, prints(recipe, name, tokenizer), **options)
         for name in recipe.sources
     }
 
@@ -75,17 +75,19 @@ def growing(recipe: Recipe, tokenizer: Path, out: Path, **options: Any) -> dict[
 def stage(recipe: Recipe, datasets: dict[str, TokenDataset], seed: int = 3) -> StageData:
     """The recipe's first stage over these readers."""
     data, weights = recipe.data, recipe.stages[0].sources
-    rows = {name: datasets[name].rows for name in weights}
-    mixture = Mixture(rows, weights, data.mixture_window, seed, block_rows=data.shuffle_block_rows)
+    sequences = {name: datasets[name].num_sequences for name in weights}
+    mixture = Mixture(
+        sequences, weights, data.mixture_window, seed, block_sequences=data.shuffle_block_sequences
+    )
     return StageData(mixture, datasets)
 
 
 def served(data: StageData, samples: range) -> list[tuple[tuple[str, int], bytes, bytes, bytes]]:
-    """What these samples are: their places and every byte of their rows."""
+    """What these samples are: their places and every byte of their sequences."""
     found = []
     for sample in samples:
-        row = data.row(sample)
-        arrays = (row.input_ids, row.position_ids, row.labels)
+        sequence = data.sequence(sample)
+        arrays = (sequence.input_ids, sequence.position_ids, sequence.labels)
         found.append((data.locate(sample), *(array.tobytes() for array in arrays)))
     return found
 

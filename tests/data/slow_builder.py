@@ -9,8 +9,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-from persianmind.data import prepare as prepare_module
-from persianmind.data.builder import build_all
+from persianmind.data.build import pipeline as prepare_module
+from persianmind.data.build.worker import build_all
 from persianmind.recipe import Recipe
 
 

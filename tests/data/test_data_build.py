@@ -18,26 +18,32 @@ from data_helpers import make_bpe, make_recipe, real_data, sentences, write_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persianmind.data import running as running_module
-from persianmind.data import shards as shards_module
-from persianmind.data.build import build_source
-from persianmind.data.dataset import TokenDataset
+from persianmind.common.errors import (
+    DataError,
+    EmptyCorpusError,
+    MachineError,
+    SourceError,
+    TooManyBadRecordsError,
+)
+from persianmind.data.build.job import BuildProgress
+from persianmind.data.build.pipeline import BATCH_RECORDS
+from persianmind.data.build.source import build_source
+from persianmind.data.build import job as running_module
+from persianmind.data.build import shards as shards_module
 from persianmind.data.manifest import MANIFEST
-from persianmind.data.prepare import BATCH_RECORDS
-from persianmind.data.running import BuildProgress
-from persianmind.data.tokenise import FolderTokenizer
-from persianmind.errors import DataError, EmptyCorpusError, MachineError, SourceError, TooManyBadRowsError
+from persianmind.data.read.dataset import TokenDataset
+from persianmind.language.persian import normalise
 from persianmind.recipe import Normalise, Recipe
 from persianmind.text.documents import held_out_texts, training_texts
-from persianmind.text.normalise import normalise
+from persianmind.tokenizer import FolderTokenizer
 
 
 def documents_of(folder: Path) -> list[tuple[int, ...]]:
-    """Every document of a folder as served, row by row."""
+    """Every document of a folder as served, sequence by sequence."""
     dataset = TokenDataset(folder)
     found = []
     for index in range(len(dataset)):
-        ids, start = dataset.row(index).input_ids, 0
+        ids, start = dataset.sequence(index).input_ids, 0
         for length in dataset.doc_lengths(index).tolist():
             found.append(tuple(ids[start : start + length].tolist()))
             start += length
@@ -51,14 +57,14 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """Two files of 1,300 rows with some bad ones: several batches, many shards."""
+    """Two files of 1,300 sequences with some bad ones: several batches, many shards."""
     texts = sentences(1300, seed=3)
-    rows: list[dict[str, Any]] = [{"id": f"doc/{i}", "text": text} for i, text in enumerate(texts)]
-    rows[7] = {"id": "doc/7"}
-    rows[800] = {"text": 5}
-    rows[900]["text"] = texts[100]
-    write_jsonl(tmp_path / "corpus" / "a.jsonl", rows[:700])
-    write_jsonl(tmp_path / "corpus" / "b.jsonl", rows[700:])
+    sequences: list[dict[str, Any]] = [{"id": f"doc/{i}", "text": text} for i, text in enumerate(texts)]
+    sequences[7] = {"id": "doc/7"}
+    sequences[800] = {"text": 5}
+    sequences[900]["text"] = texts[100]
+    write_jsonl(tmp_path / "corpus" / "a.jsonl", sequences[:700])
+    write_jsonl(tmp_path / "corpus" / "b.jsonl", sequences[700:])
     return tmp_path / "corpus"
 
 
@@ -76,11 +82,13 @@ def test_every_token_of_every_document_is_in_exactly_one_place(
     texts: list[str], bpe_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("build")
-    rows = [{"text": f"متن {i} {text}"} for i, text in enumerate(texts)]
-    recipe = _recipe(write_jsonl(folder / "c.jsonl", rows), data={"row_length": 16, "shard_rows": 3})
+    sequences = [{"text": f"متن {i} {text}"} for i, text in enumerate(texts)]
+    recipe = _recipe(
+        write_jsonl(folder / "c.jsonl", sequences), data={"seq_len": 16, "sequences_per_shard": 3}
+    )
     manifest = build_source(recipe, "fa", bpe_dir, folder / "out")
     tokenizer = FolderTokenizer(bpe_dir)
-    clean = [normalise(row["text"], Normalise()) for row in rows]
+    clean = [normalise(sequence["text"], Normalise()) for sequence in sequences]
     expected = Counter(
         tuple(whole[i : i + 16].tolist())
         for whole in tokenizer.encode_documents(clean)
@@ -93,16 +101,16 @@ def test_every_token_of_every_document_is_in_exactly_one_place(
 
 
 def test_served_documents_decode_to_the_normalised_text(bpe_dir: Path, corpus: Path, tmp_path: Path) -> None:
-    build_source(_recipe(corpus, data={"row_length": 2048}), "fa", bpe_dir, tmp_path / "out")
+    build_source(_recipe(corpus, data={"seq_len": 2048}), "fa", bpe_dir, tmp_path / "out")
     tokenizer = FolderTokenizer(bpe_dir)
     served = {tokenizer.decode(ids, skip_special=True) for ids in documents_of(tmp_path / "out")}
     assert normalise(sentences(1300, seed=3)[5], Normalise()) in served
-    assert len(served) == 1297  # 1,300 less two bad rows and one duplicate
+    assert len(served) == 1297  # 1,300 less two bad sequences and one duplicate
 
 
 def test_counts_and_quarantine(bpe_dir: Path, corpus: Path, tmp_path: Path) -> None:
     manifest = build_source(_recipe(corpus), "fa", bpe_dir, tmp_path / "out")
-    assert manifest.rows_read == 1300
+    assert manifest.records_read == 1300
     assert manifest.rejected == {"missing_field": 1, "wrong_type": 1}
     assert {reason: one.count for reason, one in manifest.taken.items()} == {"exact_duplicate": 1}
     assert manifest.taken["exact_duplicate"].samples[0]["place"] == "b.jsonl:201"
@@ -145,11 +153,15 @@ def test_interrupted_anywhere_gives_the_same_bytes(
         with pytest.raises(_Stop):
             build_source(recipe, "fa", bpe_dir, out, stop)
         assert not (out / MANIFEST).exists()
-        rows_read: list[int] = []
+        records_read: list[int] = []
         build_source(
-            recipe, "fa", bpe_dir, out, lambda progress, rows=rows_read: rows.append(progress.rows_read)
+            recipe,
+            "fa",
+            bpe_dir,
+            out,
+            lambda progress, sequences=records_read: sequences.append(progress.records_read),
         )
-        assert rows_read[0] > BATCH_RECORDS or stop_after == batches, "it went on and did not start anew"
+        assert records_read[0] > BATCH_RECORDS or stop_after == batches, "it went on and did not start anew"
         assert files_of(out) == files_of(tmp_path / "whole")
 
 
@@ -180,7 +192,7 @@ import os, signal, sys
 from pathlib import Path
 from persianmind.recipe import Recipe
 from persianmind.data import state
-from persianmind.data.build import build_source
+from persianmind.data.build.source import build_source
 from persianmind import files
 recipe = Recipe.model_validate_json(Path(sys.argv[1]).read_text())
 calls = 0
@@ -229,7 +241,7 @@ def test_shards_of_something_else_are_refused(bpe_dir: Path, corpus: Path, tmp_p
     with pytest.raises(DataError, match="another tokenizer"):
         build_source(_recipe(corpus), "fa", other, out)
     with pytest.raises(DataError, match="another options"):
-        build_source(_recipe(corpus, data={"row_length": 32}), "fa", bpe_dir, out)
+        build_source(_recipe(corpus, data={"seq_len": 32}), "fa", bpe_dir, out)
     write_jsonl(corpus / "c.jsonl", [{"text": "متن تازه"}])
     with pytest.raises(DataError, match="another source"):
         build_source(_recipe(corpus), "fa", bpe_dir, out)
@@ -243,24 +255,26 @@ def test_unfinished_build_of_something_else_is_started_anew(
         raise _Stop
 
     with pytest.raises(_Stop):
-        build_source(_recipe(corpus, data={"row_length": 32}), "fa", bpe_dir, tmp_path / "out", stop)
+        build_source(_recipe(corpus, data={"seq_len": 32}), "fa", bpe_dir, tmp_path / "out", stop)
     build_source(_recipe(corpus), "fa", bpe_dir, tmp_path / "out")
     build_source(_recipe(corpus), "fa", bpe_dir, tmp_path / "clean")
     assert files_of(tmp_path / "out") == files_of(tmp_path / "clean")
 
 
 def test_too_many_bad_rows_stop_the_build_and_a_higher_budget_goes_on(bpe_dir: Path, tmp_path: Path) -> None:
-    rows = [{"text": text} if i % 10 else {"text": None} for i, text in enumerate(sentences(2500))]
-    path = write_jsonl(tmp_path / "c.jsonl", rows)
-    with pytest.raises(TooManyBadRowsError, match=r"bad \(10\.\d%; null_text \d+\).*max_bad_row_share=0\.05"):
+    sequences = [{"text": text} if i % 10 else {"text": None} for i, text in enumerate(sentences(2500))]
+    path = write_jsonl(tmp_path / "c.jsonl", sequences)
+    with pytest.raises(
+        TooManyBadRecordsError, match=r"bad \(10\.\d%; null_text \d+\).*max_bad_record_ratio=0\.05"
+    ):
         build_source(_recipe(path), "fa", bpe_dir, tmp_path / "out")
     read: list[int] = []
     manifest = build_source(
-        _recipe(path, data={"max_bad_row_share": 0.2}),
+        _recipe(path, data={"max_bad_record_ratio": 0.2}),
         "fa",
         bpe_dir,
         tmp_path / "out",
-        lambda progress: read.append(progress.rows_read),
+        lambda progress: read.append(progress.records_read),
     )
     assert manifest.rejected == {"null_text": 250}
     assert (tmp_path / "out" / "quarantine.jsonl").read_text().count("\n") == 250
@@ -272,7 +286,7 @@ def test_nothing_usable_is_a_named_error(bpe_dir: Path, tmp_path: Path) -> None:
         build_source(_recipe(path, quality={"min_characters": 10}), "fa", bpe_dir, tmp_path / "out")
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
-    with pytest.raises(EmptyCorpusError, match="0 rows read"):
+    with pytest.raises(EmptyCorpusError, match="0 sequences read"):
         build_source(_recipe(empty), "fa", bpe_dir, tmp_path / "out2")
 
 
@@ -299,7 +313,7 @@ def test_full_disk_is_named_and_the_build_goes_on_after_it(
 
 def test_held_out_documents_are_in_no_shard(bpe_dir: Path, corpus: Path, tmp_path: Path) -> None:
     held = {"sources": ["fa"], "share": 0.2}
-    recipe = _recipe(corpus, heldout=held, data={"row_length": 2048})
+    recipe = _recipe(corpus, heldout=held, data={"seq_len": 2048})
     manifest = build_source(recipe, "fa", bpe_dir, tmp_path / "out")
     tokenizer = FolderTokenizer(bpe_dir)
     served = {tokenizer.decode(ids, skip_special=True) for ids in documents_of(tmp_path / "out")}
@@ -333,10 +347,12 @@ def real_corpus() -> Iterator[Path]:
 @pytest.mark.slow
 def test_real_text_fills_rows(real_corpus: Path, bpe_dir: Path, tmp_path: Path) -> None:
     files = [str(real_corpus / f"{name}-00.jsonl.gz") for name in ("docs_vue_fa", "wiki_pquad_validation")]
-    recipe = make_recipe({"fa": {"uri": files}}, data={"row_length": 2048, "open_rows": 64})
+    recipe = make_recipe({"fa": {"uri": files}}, data={"seq_len": 2048, "open_sequences": 64})
     manifest = build_source(recipe, "fa", bpe_dir, tmp_path / "out")
     assert manifest.rejected == {} and manifest.tokens_lost == 0
-    assert manifest.fill > 0.97  # a few hundred rows of long documents; benchmarks/data.py has the large case
+    assert (
+        manifest.fill > 0.97
+    )  # a few hundred sequences of long documents; benchmarks/data.py has the large case
     tokenizer = FolderTokenizer(bpe_dir)
     texts = list(training_texts(recipe, ["fa"]))
     assert manifest.tokens == sum(map(len, tokenizer.encode_documents(texts)))

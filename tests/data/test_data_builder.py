@@ -17,18 +17,18 @@ import pytest
 from data_helpers import make_recipe, sentences, write_jsonl
 from growing_helpers import build_part, growing, published_shards, served, stage, wait_for
 
-from persianmind.data import prepare as prepare_module
-from persianmind.data import shards as shards_module
-from persianmind.data.background import BackgroundBuild
-from persianmind.data.build import build_source
-from persianmind.data.builder import build_all
-from persianmind.data.growing import clear_failure, read_failure
+from persianmind.common.errors import BuildFailedError, EmptyCorpusError, TooManyBadRecordsError
+from persianmind.data.build.job import BuildProgress
+from persianmind.data.build.priority import build_priority, needed_whole
+from persianmind.data.build.service import BackgroundBuild
+from persianmind.data.build.source import build_source
+from persianmind.data.build import pipeline as prepare_module
+from persianmind.data.build import shards as shards_module
+from persianmind.data.build.worker import build_all
 from persianmind.data.manifest import MANIFEST
-from persianmind.data.running import BuildProgress
-from persianmind.data.supply import needed_whole, urgency
-from persianmind.errors import BuildFailedError, EmptyCorpusError, TooManyBadRowsError
+from persianmind.data.read.incremental import clear_failure, read_failure
 from persianmind.recipe import Recipe
-from persianmind.recipe_file import dump_recipe, load_recipe
+from persianmind.recipe.loading import dump_recipe, load_recipe
 
 
 def _ignore(step: BuildProgress) -> None:
@@ -39,9 +39,9 @@ def _recipe(folder: Path, stages: list[dict[str, Any]], documents: int = 300, **
     names = list(dict.fromkeys(name for one in stages for name in one["sources"]))
     sources = {}
     for number, name in enumerate(names):
-        rows = [{"text": text} for text in sentences(documents, seed=number)]
-        sources[name] = {"uri": str(write_jsonl(folder / f"{name}.jsonl", rows))}
-    sizes = {"shard_rows": 8, "shuffle_block_rows": 16, "mixture_window": 10, **data}
+        sequences = [{"text": text} for text in sentences(documents, seed=number)]
+        sources[name] = {"uri": str(write_jsonl(folder / f"{name}.jsonl", sequences))}
+    sizes = {"sequences_per_shard": 8, "shuffle_block_sequences": 16, "mixture_window": 10, **data}
     return make_recipe(sources, stages=stages, data=sizes)
 
 
@@ -56,7 +56,7 @@ def test_only_what_decides_something_before_step_1_must_be_whole(tmp_path: Path)
     assert needed_whole(_recipe(tmp_path, stages, 1)) == {"dialogues", "en"}
     assert needed_whole(_recipe(tmp_path, stages[:1], 1)) == set()
     assert needed_whole(_recipe(tmp_path, stages[:1], 1, mixture_temperature=2.0)) == {"fa", "en"}
-    assert needed_whole(_recipe(tmp_path, stages[:1], 1, shuffle_block_rows=None)) == {"fa", "en"}
+    assert needed_whole(_recipe(tmp_path, stages[:1], 1, shuffle_block_sequences=None)) == {"fa", "en"}
     assert needed_whole(load_recipe("persianmind-7b")) == {"english", "translated", "instruct"}
     assert needed_whole(load_recipe("demo")) == needed_whole(load_recipe("tiny")) == set()
 
@@ -67,16 +67,18 @@ def test_the_source_that_training_runs_out_of_first_is_built_next(tmp_path: Path
         _stage(64 * 2000, fa=0.9, en=0.1),
         _stage(64 * 100, "two", dialogues=0.5, en=0.5),
     ]
-    recipe = _recipe(tmp_path, stages, 1, shuffle_block_rows=100)
-    rows, turns = {"fa": 0, "en": 0, "dialogues": 0}, []
+    recipe = _recipe(tmp_path, stages, 1, shuffle_block_sequences=100)
+    sequences, turns = {"fa": 0, "en": 0, "dialogues": 0}, []
     while len(turns) < 40:
-        name = min(rows, key=lambda one: urgency(recipe, one, rows[one]))
-        rows[name] += 100
+        name = min(sequences, key=lambda one: build_priority(recipe, one, sequences[one]))
+        sequences[name] += 100
         turns.append(name)
     assert turns[:11] == ["fa", "en", *["fa"] * 9]
     assert turns.count("fa") >= 19 and turns.index("dialogues") == 22
-    assert urgency(recipe, "fa", 99) == urgency(recipe, "fa", 0), "part of a block can serve nobody"
-    assert urgency(recipe, "fa", 1900)[0] == len(stages), "enough for every stage: last of all"
+    assert build_priority(recipe, "fa", 99) == build_priority(recipe, "fa", 0), (
+        "part of a block can serve nobody"
+    )
+    assert build_priority(recipe, "fa", 1900)[0] == len(stages), "enough for every stage: last of all"
 
 
 def test_sources_take_turns_until_all_are_whole(
@@ -94,11 +96,11 @@ def test_sources_take_turns_until_all_are_whole(
 # --- failures ----------------------------------------------------------------------------------------------
 def test_a_failed_source_says_why_and_does_not_stop_the_others(bpe_dir: Path, tmp_path: Path) -> None:
     recipe = _recipe(tmp_path, [_stage(fa=0.5, bad=0.3, empty=0.2)])
-    rows = [{"text": text} if i % 5 else {"text": None} for i, text in enumerate(sentences(2500))]
-    write_jsonl(tmp_path / "bad.jsonl", rows)
+    sequences = [{"text": text} if i % 5 else {"text": None} for i, text in enumerate(sentences(2500))]
+    write_jsonl(tmp_path / "bad.jsonl", sequences)
     (tmp_path / "empty.jsonl").write_text("")
     assert not build_all(recipe, ["bad", "empty", "fa"], bpe_dir, tmp_path / "out", _ignore)
-    for name, kind in (("bad", TooManyBadRowsError), ("empty", EmptyCorpusError)):
+    for name, kind in (("bad", TooManyBadRecordsError), ("empty", EmptyCorpusError)):
         with pytest.raises(kind) as caught:
             build_source(recipe, name, bpe_dir, tmp_path / "alone" / name)
         text = " ".join(str(caught.value).split())
@@ -106,7 +108,7 @@ def test_a_failed_source_says_why_and_does_not_stop_the_others(bpe_dir: Path, tm
         assert failure is not None and failure == text.replace("/alone/", "/out/")
         data = stage(recipe, growing(recipe, bpe_dir, tmp_path / "out"))
         with pytest.raises(BuildFailedError) as raised:
-            data.datasets[name].rows_at(10**6, 16)
+            data.datasets[name].known_sequences(10**6, 16)
         assert str(raised.value) == failure
     assert (tmp_path / "out" / "fa" / MANIFEST).is_file() and read_failure(tmp_path / "out" / "fa") is None
 
@@ -154,7 +156,7 @@ def test_an_error_of_ours_names_the_log_and_leaves_its_traceback(
 @pytest.fixture
 def large(tmp_path: Path) -> Recipe:
     """A source that takes some seconds to build."""
-    recipe = _recipe(tmp_path, [_stage(fa=1.0)], documents=25_000, shard_rows=64)
+    recipe = _recipe(tmp_path, [_stage(fa=1.0)], documents=25_000, sequences_per_shard=64)
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     return recipe
 
@@ -166,7 +168,7 @@ def _start(folder: Path, tokenizer: Path) -> BackgroundBuild:
 def _assert_goes_on_to_the_same_bytes(recipe: Recipe, tokenizer: Path, folder: Path) -> None:
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("out/fa/shard-*")}
     options = [f"--recipe={folder / 'recipe.yaml'}", f"--tokenizer={tokenizer}", f"--out={folder / 'out'}"]
-    subprocess.run([sys.executable, "-m", "persianmind.data.builder", *options, "fa"], check=True)
+    subprocess.run([sys.executable, "-m", "persianmind.data.build.worker", *options, "fa"], check=True)
     build_source(recipe, "fa", tokenizer, folder / "whole")
     shards = sorted((folder / "whole").glob("shard-*"))
     assert len(shards) > 20
@@ -222,7 +224,7 @@ def test_a_process_that_cannot_even_begin_is_reported(bpe_dir: Path, tmp_path: P
 _PARENT = """
 import sys, time
 from pathlib import Path
-from persianmind.data.background import BackgroundBuild
+from persianmind.data.build.service import BackgroundBuild
 folder, tokenizer = Path(sys.argv[1]), Path(sys.argv[2])
 one = BackgroundBuild(folder / "recipe.yaml", tokenizer, folder / "out", ["fa"], folder / "builder.log")
 print(one.pid, flush=True)

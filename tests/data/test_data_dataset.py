@@ -1,4 +1,4 @@
-"""Rows as the model gets them, and no damaged byte ever among them."""
+"""Sequences as the model gets them, and no damaged byte ever among them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from data_helpers import make_recipe, sentences, write_jsonl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persianmind.data import dataset as dataset_module
-from persianmind.data.batches import StageData
-from persianmind.data.build import build_source
-from persianmind.data.dataset import IGNORED, TokenDataset, build_row
+from persianmind.common.errors import DataError
+from persianmind.data.build.source import build_source
 from persianmind.data.manifest import MANIFEST, _body_hash, shard_path
-from persianmind.data.order import Mixture, rank_samples
-from persianmind.errors import DataError
+from persianmind.data.read import dataset as dataset_module
+from persianmind.data.read.batches import StageData
+from persianmind.data.read.dataset import IGNORED, TokenDataset, build_sequence
+from persianmind.data.read.order import Mixture, rank_samples
 
 
 @given(
@@ -34,12 +34,12 @@ def test_row_against_the_definition(lengths: list[int], padding: int, masked: bo
     targets = np.random.default_rng(total).random(total + padding) < 0.5 if masked else None
     document = [d for d, length in enumerate(lengths) for _ in range(length)] + [-1] * padding
     within = [i for length in [*lengths, padding] for i in range(length)]
-    row = build_row(tokens, np.array(lengths, dtype=np.int32), targets)
+    sequence = build_sequence(tokens, np.array(lengths, dtype=np.int32), targets)
     for t in range(len(tokens)):
-        assert row.position_ids[t] == within[t]
+        assert sequence.position_ids[t] == within[t]
         last = t + 1 == len(tokens) or document[t] == -1 or document[t + 1] != document[t]
         wanted = not last and (targets is None or bool(targets[t + 1]))
-        assert row.labels[t] == (tokens[t + 1] if wanted else IGNORED)
+        assert sequence.labels[t] == (tokens[t + 1] if wanted else IGNORED)
 
 
 @pytest.fixture
@@ -52,23 +52,23 @@ def built(bpe_dir: Path, tmp_path: Path) -> Path:
 def test_cheap_counts_agree_with_the_rows(built: Path) -> None:
     dataset = TokenDataset(built)
     for index in range(len(dataset)):
-        row = dataset.row(index)
-        assert dataset.target_count(index) == int((row.labels != IGNORED).sum())
-        assert dataset.useful_tokens(index) == int((row.position_ids[1:] > 0).sum()) + 1 + sum(
-            row.position_ids[1:] == 0
-        ) - (len(row.input_ids) - dataset.useful_tokens(index))
-        assert row.input_ids.dtype == row.position_ids.dtype == row.labels.dtype == np.int64
+        sequence = dataset.sequence(index)
+        assert dataset.target_count(index) == int((sequence.labels != IGNORED).sum())
+        assert dataset.useful_tokens(index) == int((sequence.position_ids[1:] > 0).sum()) + 1 + sum(
+            sequence.position_ids[1:] == 0
+        ) - (len(sequence.input_ids) - dataset.useful_tokens(index))
+        assert sequence.input_ids.dtype == sequence.position_ids.dtype == sequence.labels.dtype == np.int64
     manifest = dataset.manifest
     assert sum(map(dataset.useful_tokens, range(len(dataset)))) == manifest.tokens
     assert sum(map(dataset.target_count, range(len(dataset)))) == manifest.targets
     with pytest.raises(IndexError):
-        dataset.row(len(dataset))
+        dataset.sequence(len(dataset))
 
 
 def _read_everything(folder: Path) -> None:
     dataset = TokenDataset(folder)
     for index in range(len(dataset)):
-        dataset.row(index)
+        dataset.sequence(index)
 
 
 def test_any_flipped_bit_of_a_shard_is_found(built: Path) -> None:
@@ -131,7 +131,7 @@ def test_paths_of_a_manifest_stay_inside(built: Path, path: str) -> None:
     tree["shards"][0]["file"] = path
     (built / MANIFEST).write_text(json.dumps({**tree, "manifest_hash": _body_hash(tree)}))
     with pytest.raises(DataError, match="not inside the folder"):
-        TokenDataset(built).row(0)
+        TokenDataset(built).sequence(0)
 
 
 def test_links_in_a_shard_folder_are_refused(built: Path, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_links_in_a_shard_folder_are_refused(built: Path, tmp_path: Path) -> Non
     real.rename(tmp_path / "elsewhere.safetensors")
     real.symlink_to(tmp_path / "elsewhere.safetensors")
     with pytest.raises(DataError, match="symbolic link"):
-        TokenDataset(built).row(0)
+        TokenDataset(built).sequence(0)
 
 
 def test_folder_without_shards_says_what_to_do(tmp_path: Path) -> None:
@@ -151,9 +151,9 @@ def test_folder_without_shards_says_what_to_do(tmp_path: Path) -> None:
 def test_many_shards_keep_few_open(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset_module, "MAX_OPEN_SHARDS", 2)
     dataset = TokenDataset(built)
-    rows = [dataset.row(i).input_ids for i in range(len(dataset))]
+    sequences = [dataset.sequence(i).input_ids for i in range(len(dataset))]
     assert len(dataset.manifest.shards) > 3 and len(dataset._open) == 2
-    assert np.array_equal(rows[0], dataset.row(0).input_ids)
+    assert np.array_equal(sequences[0], dataset.sequence(0).input_ids)
 
 
 @pytest.fixture
@@ -162,8 +162,8 @@ def stage(built: Path) -> StageData:
     return _stage(built, len(dataset))
 
 
-def _stage(folder: Path, rows: int) -> StageData:
-    mixture = Mixture({"fa": rows, "also": rows}, {"fa": 0.75, "also": 0.25}, 12, 5)
+def _stage(folder: Path, sequences: int) -> StageData:
+    mixture = Mixture({"fa": sequences, "also": sequences}, {"fa": 0.75, "also": 0.25}, 12, 5)
     return StageData(mixture, {"fa": TokenDataset(folder), "also": TokenDataset(folder)})
 
 
@@ -173,12 +173,12 @@ def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 def test_resuming_at_every_position_gives_the_same_next_100_batches(built: Path, stage: StageData) -> None:
     """State is the number of the next sample; a new object that starts from it serves the same."""
-    rows, batches = 4, 130
-    straight = [stage.batch(range(rows * i, rows * (i + 1))) for i in range(batches)]
+    sequences, batches = 4, 130
+    straight = [stage.batch(range(sequences * i, sequences * (i + 1))) for i in range(batches)]
     for cut in range(30):
         resumed = _stage(built, len(stage.datasets["fa"]))
         for i in range(cut, cut + 100):
-            assert _same(resumed.batch(range(rows * i, rows * (i + 1))), straight[i]), (cut, i)
+            assert _same(resumed.batch(range(sequences * i, sequences * (i + 1))), straight[i]), (cut, i)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 8])
@@ -198,5 +198,5 @@ def test_an_epoch_serves_every_document_once(built: Path) -> None:
     dataset = TokenDataset(built)
     stage = StageData(Mixture({"fa": len(dataset)}, {"fa": 1.0}, 10, 2), {"fa": dataset})
     for epoch in range(3):
-        served = [stage.row(epoch * len(dataset) + i).input_ids.tobytes() for i in range(len(dataset))]
-        assert sorted(served) == sorted(dataset.row(i).input_ids.tobytes() for i in range(len(dataset)))
+        served = [stage.sequence(epoch * len(dataset) + i).input_ids.tobytes() for i in range(len(dataset))]
+        assert sorted(served) == sorted(dataset.sequence(i).input_ids.tobytes() for i in range(len(dataset)))

@@ -23,13 +23,13 @@ from growing_helpers import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persianmind.data import growing as growing_module
-from persianmind.data import prepare as prepare_module
-from persianmind.data.build import build_source
-from persianmind.data.dataset import TokenDataset
-from persianmind.data.growing import GrowingDataset
+from persianmind.common.errors import DataError, RunInterruptedError
+from persianmind.data.build.source import build_source
+from persianmind.data.build import pipeline as prepare_module
 from persianmind.data.manifest import BUILDING, MANIFEST, read_building, write_building
-from persianmind.errors import DataError, Interrupted
+from persianmind.data.read import incremental as growing_module
+from persianmind.data.read.dataset import TokenDataset
+from persianmind.data.read.incremental import IncrementalDataset
 from persianmind.recipe import Recipe
 
 
@@ -56,9 +56,15 @@ def builder() -> Iterator[SlowBuilder]:
     one.close()
 
 
-def _recipe(texts: Path, block_rows: int | None = 16, shard_rows: int = 8, **data: Any) -> Recipe:
+def _recipe(
+    texts: Path, block_sequences: int | None = 16, sequences_per_shard: int = 8, **data: Any
+) -> Recipe:
     sources = {name: {"uri": str(texts / f"{name}.jsonl")} for name in ("fa", "en")}
-    sizes = {"shard_rows": shard_rows, "shuffle_block_rows": block_rows, "mixture_window": 10}
+    sizes = {
+        "sequences_per_shard": sequences_per_shard,
+        "shuffle_block_sequences": block_sequences,
+        "mixture_window": 10,
+    }
     stages = [{"name": "one", "sources": {"fa": 0.7, "en": 0.3}, "tokens": 64 * 400}]
     return make_recipe(sources, data={**sizes, **data}, stages=stages)
 
@@ -76,16 +82,16 @@ def _shards(out: Path) -> dict[str, bytes]:
 
 
 @given(
-    block_rows=st.integers(1, 60),
-    shard_rows=st.integers(1, 20),
+    block_sequences=st.integers(1, 60),
+    sequences_per_shard=st.integers(1, 20),
     batch_records=st.integers(10, 80),
     pause_ms=st.integers(0, 6),
     seed=st.integers(0, 2**40),
 )
 @settings(deadline=None, max_examples=12)
 def test_the_same_samples_are_served_while_and_after_building(
-    block_rows: int,
-    shard_rows: int,
+    block_sequences: int,
+    sequences_per_shard: int,
     batch_records: int,
     pause_ms: int,
     seed: int,
@@ -96,7 +102,7 @@ def test_the_same_samples_are_served_while_and_after_building(
 ) -> None:
     """Over several epochs of each source, against a second process that is overtaken again and again."""
     folder = tmp_path_factory.mktemp("growing")
-    recipe = _recipe(texts, block_rows, shard_rows)
+    recipe = _recipe(texts, block_sequences, sequences_per_shard)
     builder.start(recipe, bpe_dir, folder / "out", batch_records=batch_records, pause_s=pause_ms / 1000)
     early = served(stage(recipe, growing(recipe, bpe_dir, folder / "out"), seed), range(500))
     assert builder.finish()
@@ -117,7 +123,7 @@ def test_rows_are_served_before_the_build_is_done_and_waited_for_after(
     def give_up() -> None:
         asked.append(len(asked))
         if len(asked) == 3:
-            raise Interrupted("enough")
+            raise RunInterruptedError("enough")
 
     data = stage(recipe, growing(recipe, bpe_dir, out, while_waiting=give_up))
     early = served(data, range(20))
@@ -125,7 +131,7 @@ def test_rows_are_served_before_the_build_is_done_and_waited_for_after(
     assert data.missing(range(20)) is None
     assert data.missing(range(100)) == "fa"
     assert data.characters(range(5)) is None
-    with pytest.raises(Interrupted, match="enough"):
+    with pytest.raises(RunInterruptedError, match="enough"):
         served(data, range(20, 100))
     assert len(asked) == 3
     finished = stage(recipe, _whole(recipe, bpe_dir, out))
@@ -135,12 +141,12 @@ def test_rows_are_served_before_the_build_is_done_and_waited_for_after(
 
 
 def test_an_order_over_all_rows_waits_for_the_end(texts: Path, bpe_dir: Path, tmp_path: Path) -> None:
-    """The control: without blocks no row can be located before the number of rows is known."""
-    for block_rows, ready in ((None, False), (16, True)):
-        recipe = _recipe(texts, block_rows)
+    """The control: without blocks no sequence can be located before the number of sequences is known."""
+    for block_sequences, ready in ((None, False), (16, True)):
+        recipe = _recipe(texts, block_sequences)
         build_part(recipe, "fa", bpe_dir, tmp_path, 2)
-        dataset = GrowingDataset(tmp_path / "fa", prints(recipe, "fa", bpe_dir))
-        assert dataset.can_locate(0, block_rows) is ready
+        dataset = IncrementalDataset(tmp_path / "fa", prints(recipe, "fa", bpe_dir))
+        assert dataset.is_built(0, block_sequences) is ready
 
 
 def test_killed_9_in_mid_build_then_the_same_bytes_and_samples(
@@ -172,12 +178,12 @@ def test_what_another_build_published_is_not_used(texts: Path, bpe_dir: Path, tm
     recipe, out = _recipe(texts), tmp_path / "out"
     build_part(recipe, "fa", bpe_dir, out, 3)
     other = make_bpe(tmp_path / "other", vocab_size=500, seed=9)
-    foreign = GrowingDataset(out / "fa", prints(recipe, "fa", other))
-    assert not foreign.can_locate(0, 16) and len(foreign) == 0
-    own = GrowingDataset(out / "fa", prints(recipe, "fa", bpe_dir))
-    assert own.can_locate(0, 16) and len(own) >= 24
+    foreign = IncrementalDataset(out / "fa", prints(recipe, "fa", other))
+    assert not foreign.is_built(0, 16) and len(foreign) == 0
+    own = IncrementalDataset(out / "fa", prints(recipe, "fa", bpe_dir))
+    assert own.is_built(0, 16) and len(own) >= 24
     build_part(recipe, "fa", other, out, 1)  # starts anew: the old list must go before the old shards
-    assert foreign.can_locate(0, 8) and len(foreign) >= 8
+    assert foreign.is_built(0, 8) and len(foreign) >= 8
     with pytest.raises(DataError, match=r"is damaged|was built anew"):
         served(stage(recipe, {"fa": own, "en": own}), range(10))
 
@@ -185,7 +191,7 @@ def test_what_another_build_published_is_not_used(texts: Path, bpe_dir: Path, tm
 def test_a_folder_built_anew_under_a_reader_is_noticed(texts: Path, bpe_dir: Path, tmp_path: Path) -> None:
     recipe, out = _recipe(texts), tmp_path / "out"
     build_part(recipe, "fa", bpe_dir, out, 2)
-    dataset = GrowingDataset(out / "fa", prints(recipe, "fa", bpe_dir))
+    dataset = IncrementalDataset(out / "fa", prints(recipe, "fa", bpe_dir))
     published = read_building(out / "fa")
     assert published is not None
     longer = published.model_copy(update={"shards": [*published.shards, published.shards[0]]})
@@ -208,9 +214,9 @@ def test_any_flipped_bit_of_what_is_published_is_found(texts: Path, bpe_dir: Pat
             if path.name == BUILDING and _same_json(damaged, good):
                 continue  # a space that became another space
             with pytest.raises(DataError):
-                GrowingDataset(out / "fa", wanted).row(15)
+                IncrementalDataset(out / "fa", wanted).sequence(15)
         path.write_bytes(good)
-        GrowingDataset(out / "fa", wanted).row(15)
+        IncrementalDataset(out / "fa", wanted).sequence(15)
 
 
 def _flipped(good: bytes, count: int) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Changing one document of a row changes no logit of another: real attention code, fp32 and bf16."""
+"""Changing one document of a sequence changes no logit of another: real attention code, fp32 and bf16."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from persianmind.data.dataset import Row, build_row
+from persianmind.data.read.dataset import TokenSequence, build_sequence
 
 LENGTHS = [13, 7, 22, 5]  # and a padding of 17
 
@@ -28,12 +28,14 @@ def model() -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
-def _row(tokens: np.ndarray) -> Row:
-    return build_row(tokens, np.array(LENGTHS, dtype=np.int32), None)
+def _sequence(tokens: np.ndarray) -> TokenSequence:
+    return build_sequence(tokens, np.array(LENGTHS, dtype=np.int32), None)
 
 
-def _logits(model: LlamaForCausalLM, row: Row, dtype: torch.dtype, **extra: torch.Tensor) -> torch.Tensor:
-    ids, positions = (torch.from_numpy(a)[None] for a in (row.input_ids, row.position_ids))
+def _logits(
+    model: LlamaForCausalLM, sequence: TokenSequence, dtype: torch.dtype, **extra: torch.Tensor
+) -> torch.Tensor:
+    ids, positions = (torch.from_numpy(a)[None] for a in (sequence.input_ids, sequence.position_ids))
     with torch.no_grad():
         return model.to(dtype)(input_ids=ids, position_ids=positions, use_cache=False, **extra).logits[0]
 
@@ -48,7 +50,7 @@ def test_logits_of_a_document_do_not_change_with_its_neighbours(
     other = tokens.copy()
     part = slice(borders[changed], borders[changed + 1])
     other[part] = (other[part] + 1) % 300
-    before, after = _logits(model, _row(tokens), dtype), _logits(model, _row(other), dtype)
+    before, after = _logits(model, _sequence(tokens), dtype), _logits(model, _sequence(other), dtype)
     keep = torch.ones(64, dtype=torch.bool)
     keep[part] = False
     assert torch.equal(before[keep], after[keep])
@@ -57,11 +59,11 @@ def test_logits_of_a_document_do_not_change_with_its_neighbours(
 
 def test_document_in_a_row_has_the_logits_it_has_alone(model: LlamaForCausalLM) -> None:
     tokens = np.random.default_rng(2).integers(0, 300, 64)
-    packed = _logits(model, _row(tokens), torch.float32)
+    packed = _logits(model, _sequence(tokens), torch.float32)
     start = 0
     for length in LENGTHS:
         part = tokens[start : start + length]
-        alone = _logits(model, build_row(part, np.array([length], dtype=np.int32), None), torch.float32)
+        alone = _logits(model, build_sequence(part, np.array([length], dtype=np.int32), None), torch.float32)
         torch.testing.assert_close(packed[start : start + length], alone, rtol=1e-4, atol=1e-5)
         start += length
 
@@ -73,7 +75,9 @@ def test_positions_that_do_not_restart_leak(model: LlamaForCausalLM) -> None:
     other[: LENGTHS[0]] = (other[: LENGTHS[0]] + 1) % 300
 
     def running_on(ids: np.ndarray) -> torch.Tensor:
-        row = _row(ids)
-        return _logits(model, Row(row.input_ids, np.arange(64), row.labels), torch.float32)
+        sequence = _sequence(ids)
+        return _logits(
+            model, TokenSequence(sequence.input_ids, np.arange(64), sequence.labels), torch.float32
+        )
 
     assert not torch.equal(running_on(tokens)[20:60], running_on(other)[20:60])

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persianmind.data.order import (
+from persianmind.common.errors import DataError
+from persianmind.data.read.order import (
     Mixture,
-    locate_row,
+    locate_sequence,
     mixture_shares,
     permute,
     rank_samples,
     window_counts,
 )
-from persianmind.errors import DataError
 
 SEEDS = st.integers(0, 2**63 - 1)
 
@@ -75,9 +75,9 @@ WORLDS = (1, 2, 3, 4, 8)
 
 
 def _mixture(**changes: object) -> Mixture:
-    rows = {"fa": 97, "en": 10, "verse": 31}
+    sequences = {"fa": 97, "en": 10, "verse": 31}
     weights = {"fa": 0.7, "en": 0.1, "verse": 0.2}
-    return Mixture(rows, weights, window=50, seed=11, **changes)  # type: ignore[arg-type]
+    return Mixture(sequences, weights, window=50, seed=11, **changes)  # type: ignore[arg-type]
 
 
 def test_shares_are_exact_in_every_window() -> None:
@@ -87,16 +87,16 @@ def test_shares_are_exact_in_every_window() -> None:
         assert sources == {"fa": 35, "en": 5, "verse": 10}
 
 
-@pytest.mark.parametrize("block_rows", [None, 7, 16])
-def test_each_row_is_served_once_an_epoch(block_rows: int | None) -> None:
-    mixture = _mixture(block_rows=block_rows)
+@pytest.mark.parametrize("block_sequences", [None, 7, 16])
+def test_each_row_is_served_once_an_epoch(block_sequences: int | None) -> None:
+    mixture = _mixture(block_sequences=block_sequences)
     served: dict[str, list[int]] = {"fa": [], "en": [], "verse": []}
     for sample in range(5000):
-        source, row = mixture.locate(sample)
-        served[source].append(row)
-    for source, rows in served.items():
-        n = mixture.rows_by_source[source]
-        epochs = [rows[i : i + n] for i in range(0, len(rows) - n + 1, n)]
+        source, sequence = mixture.locate(sample)
+        served[source].append(sequence)
+    for source, sequences in served.items():
+        n = mixture.sequences_by_source[source]
+        epochs = [sequences[i : i + n] for i in range(0, len(sequences) - n + 1, n)]
         assert len(epochs) >= 15
         for epoch in epochs:
             assert sorted(epoch) == list(range(n)), source
@@ -118,8 +118,8 @@ def test_order_does_not_depend_on_the_number_of_ranks(world: int) -> None:
 
 
 def test_blocks_make_the_order_independent_of_rows_that_come_later() -> None:
-    def start(n: int, block_rows: int | None) -> list[int]:
-        return [locate_row(i, n, 5, 0, block_rows) for i in range(64)]
+    def start(n: int, block_sequences: int | None) -> list[int]:
+        return [locate_sequence(i, n, 5, 0, block_sequences) for i in range(64)]
 
     assert start(64, 32) == start(96, 32) == start(1000, 32)
     assert start(64, None) != start(96, None)  # what the blocks are for
@@ -127,39 +127,40 @@ def test_blocks_make_the_order_independent_of_rows_that_come_later() -> None:
 
 @given(
     n=st.integers(1, 400),
-    block_rows=st.integers(1, 500),
+    block_sequences=st.integers(1, 500),
     seed=SEEDS,
     epoch=st.integers(0, 3),
 )
 @settings(deadline=None, max_examples=60)
 def test_an_order_begun_before_the_number_of_rows_is_known_is_the_one_with_it(
-    n: int, block_rows: int, seed: int, epoch: int
+    n: int, block_sequences: int, seed: int, epoch: int
 ) -> None:
-    whole = n // block_rows * block_rows
-    known = [locate_row(i, n, seed, epoch, block_rows) for i in range(n)]
+    whole = n // block_sequences * block_sequences
+    known = [locate_sequence(i, n, seed, epoch, block_sequences) for i in range(n)]
     assert sorted(known) == list(range(n))
-    assert known[:whole] == [locate_row(i, None, seed, epoch, block_rows) for i in range(whole)]
+    assert known[:whole] == [locate_sequence(i, None, seed, epoch, block_sequences) for i in range(whole)]
 
 
 def test_without_blocks_an_early_order_would_be_another_one() -> None:
-    """The control: an order over the rows known so far is not the beginning of the order over all of them."""
-    early = [locate_row(i, 64, 5, 0) for i in range(64)]
-    assert early != [locate_row(i, 1000, 5, 0) for i in range(64)]
-    with pytest.raises(ValueError, match="needs the number of rows"):
-        locate_row(0, None, 5, 0)
+    """The control: an order over the sequences known so far is not the beginning of the order over all of
+    them."""
+    early = [locate_sequence(i, 64, 5, 0) for i in range(64)]
+    assert early != [locate_sequence(i, 1000, 5, 0) for i in range(64)]
+    with pytest.raises(ValueError, match="needs the number of sequences"):
+        locate_sequence(0, None, 5, 0)
 
 
 def test_a_source_that_fits_one_block_is_ordered_as_that_block() -> None:
     """Block 0 has a key of its own also where it is the only one: it was served before that was known."""
-    one_block = [locate_row(i, 40, 5, 0, 40) for i in range(40)]
-    assert one_block == [locate_row(i, 1000, 5, 0, 40) for i in range(40)]
-    assert one_block != [locate_row(i, 40, 5, 0) for i in range(40)]
+    one_block = [locate_sequence(i, 40, 5, 0, 40) for i in range(40)]
+    assert one_block == [locate_sequence(i, 1000, 5, 0, 40) for i in range(40)]
+    assert one_block != [locate_sequence(i, 40, 5, 0) for i in range(40)]
 
 
 def test_a_mixture_does_not_need_rows_that_are_not_built() -> None:
-    rows, weights = {"fa": 97, "en": 50}, {"fa": 0.7, "en": 0.3}
-    known = Mixture(rows, weights, 10, 11, block_rows=16)
-    early = Mixture(dict.fromkeys(rows), weights, 10, 11, block_rows=16)
+    sequences, weights = {"fa": 97, "en": 50}, {"fa": 0.7, "en": 0.3}
+    known = Mixture(sequences, weights, 10, 11, block_sequences=16)
+    early = Mixture(dict.fromkeys(sequences), weights, 10, 11, block_sequences=16)
     assert [early.locate(i) for i in range(60)] == [known.locate(i) for i in range(60)]
     with pytest.raises(ValueError, match="still being built"):
         mixture_shares(weights, {"fa": 97, "en": None}, 2.0)
@@ -186,25 +187,25 @@ def test_too_rare_a_source_names_a_window_that_is_enough() -> None:
 
 
 def test_source_without_rows_is_refused() -> None:
-    with pytest.raises(DataError, match="no rows"):
+    with pytest.raises(DataError, match="no sequences"):
         Mixture({"fa": 0}, {"fa": 1.0}, 10, 0)
 
 
 def test_temperature_flattens_sizes() -> None:
-    rows = {"fa": 10_000, "en": 100}
+    sequences = {"fa": 10_000, "en": 100}
     weights = {"fa": 1.0, "en": 1.0}
-    assert mixture_shares(weights, rows, None)["en"] == pytest.approx(0.5)
-    assert mixture_shares(weights, rows, 1.0)["en"] == pytest.approx(100 / 10_100)
-    assert mixture_shares(weights, rows, 2.0)["en"] == pytest.approx(10 / 110)
+    assert mixture_shares(weights, sequences, None)["en"] == pytest.approx(0.5)
+    assert mixture_shares(weights, sequences, 1.0)["en"] == pytest.approx(100 / 10_100)
+    assert mixture_shares(weights, sequences, 2.0)["en"] == pytest.approx(10 / 110)
 
 
 def test_adding_a_source_leaves_the_order_of_the_others() -> None:
     few = Mixture({"fa": 50}, {"fa": 1.0}, 10, 3)
     more = Mixture({"fa": 50, "en": 20}, {"fa": 0.5, "en": 0.5}, 10, 3)
-    rows = [row for source, row in map(more.locate, range(200)) if source == "fa"]
-    epoch = sorted(rows[:50])
+    sequences = [sequence for source, sequence in map(more.locate, range(200)) if source == "fa"]
+    epoch = sorted(sequences[:50])
     assert epoch == list(range(50))
-    # the same places of the epoch hold the same rows, whatever stands between them
-    assert {locate_row(i, 50, more._seeds["fa"], 0) for i in range(10)} == {
-        locate_row(i, 50, few._seeds["fa"], 0) for i in range(10)
+    # the same places of the epoch hold the same sequences, whatever stands between them
+    assert {locate_sequence(i, 50, more._seeds["fa"], 0) for i in range(10)} == {
+        locate_sequence(i, 50, few._seeds["fa"], 0) for i in range(10)
     }

@@ -10,10 +10,10 @@ import pytest
 from data_helpers import make_bpe, make_recipe, sentences, write_jsonl
 from transformers import AutoTokenizer
 
-from persianmind.data.build import build_source
+from persianmind.common.errors import DataError
+from persianmind.data.build.source import build_source
 from persianmind.data.fast import HARD_STRINGS, FastEncoder
-from persianmind.data.tokenise import FolderTokenizer
-from persianmind.errors import DataError
+from persianmind.tokenizer import FolderTokenizer
 
 
 @pytest.mark.parametrize("kind", ["bpe", "metaspace"])

@@ -13,8 +13,8 @@ from data_helpers import make_bpe, sentences, write_jsonl
 
 _RUN = """
 import sys
-from persianmind.console import run_guarded
-from persianmind.data.verbs import app
+from persianmind.common.console import run_guarded
+from persianmind.data.commands import app
 code = run_guarded(lambda: app(sys.argv[1:], standalone_mode=False))
 print("torch" in sys.modules, file=sys.stderr)
 sys.exit(code)
@@ -37,9 +37,9 @@ def as_json(*arguments: str | Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
-    rows: list[dict[str, Any]] = [{"text": text} for text in sentences(60)]
-    write_jsonl(folder / "a.jsonl", [*rows[:30], {"text": None}])
-    write_jsonl(folder / "b.jsonl", [*rows[30:], rows[3]])
+    sequences: list[dict[str, Any]] = [{"text": text} for text in sentences(60)]
+    write_jsonl(folder / "a.jsonl", [*sequences[:30], {"text": None}])
+    write_jsonl(folder / "b.jsonl", [*sequences[30:], sequences[3]])
     return folder
 
 
@@ -49,7 +49,7 @@ def built(corpus: Path, bpe_dir: Path, tmp_path_factory: pytest.TempPathFactory)
     # as a shell expands --source *.jsonl
     value = as_json(
         "build", "--source", *sorted(corpus.glob("*.jsonl")), "--tokenizer", bpe_dir, "--out", out,
-        "--row-length", "64", "data.shard_rows=10",
+        "--seq-len", "64", "data.sequences_per_shard=10",
     )  # fmt: skip
     assert value["documents"] == 60 and value["rejected"] == {"null_text": 1}
     assert value["taken"] == {"exact_duplicate": 1} and value["tokens_lost"] == 0
@@ -58,18 +58,27 @@ def built(corpus: Path, bpe_dir: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def test_build_and_inspect_give_the_same_counts(built: Path) -> None:
     value = as_json("inspect", built)
-    for key in ("rows", "tokens", "fill", "documents", "documents_cut", "tokens_lost", "rejected", "sources"):
+    for key in (
+        "sequences",
+        "tokens",
+        "fill",
+        "documents",
+        "documents_cut",
+        "tokens_lost",
+        "rejected",
+        "sources",
+    ):
         assert key in value
-    assert value["rows"] == value["sources"]["source"]["rows"] > 10
+    assert value["sequences"] == value["sources"]["source"]["sequences"] > 10
     assert 0.8 < value["fill"] <= 1.0
-    assert value["sources"]["source"]["row_length"] == 64
+    assert value["sources"]["source"]["seq_len"] == 64
 
 
 def test_inspect_shows_a_row_as_text(built: Path, bpe_dir: Path) -> None:
-    row = as_json("inspect", built / "source", "--row", "1", "--tokenizer", bpe_dir)
-    assert sum(document["tokens"] for document in row["documents"]) + row["padding"] == 64
-    assert any("<|endoftext|>" in document["text"] for document in row["documents"])
-    shown = persianmind_data("inspect", built / "source", "--row", "1", "--tokenizer", bpe_dir)
+    sequence = as_json("inspect", built / "source", "--sequence", "1", "--tokenizer", bpe_dir)
+    assert sum(document["tokens"] for document in sequence["documents"]) + sequence["padding"] == 64
+    assert any("<|endoftext|>" in document["text"] for document in sequence["documents"])
+    shown = persianmind_data("inspect", built / "source", "--sequence", "1", "--tokenizer", bpe_dir)
     assert "--- document 0:" in shown.stdout and "--- padding:" in shown.stdout
 
 
@@ -77,13 +86,13 @@ def test_check_counts_and_writes_nothing(corpus: Path, tmp_path: Path) -> None:
     before = sorted(path.name for path in corpus.iterdir())
     value = as_json("check", "--source", corpus)
     finding = value["sources"]["source"]
-    assert finding["rows_read"] == 62 and finding["documents"] == 60
+    assert finding["records_read"] == 62 and finding["documents"] == 60
     assert finding["rejected"] == {"null_text": 1} and finding["taken"] == {"exact_duplicate": 1}
     assert finding["verdict"] == "usable"
     assert finding["samples"]["null_text"][0]["place"] == "a.jsonl:31"
     assert sorted(path.name for path in corpus.iterdir()) == before
-    strict = as_json("check", "--source", corpus, "data.max_bad_row_share=0.001")
-    assert strict["sources"]["source"]["verdict"].startswith("too many bad rows: 1 of 62")
+    strict = as_json("check", "--source", corpus, "data.max_bad_record_ratio=0.001")
+    assert strict["sources"]["source"]["verdict"].startswith("too many bad records: 1 of 62")
 
 
 def test_tables_for_people(corpus: Path, built: Path) -> None:
@@ -94,11 +103,11 @@ def test_tables_for_people(corpus: Path, built: Path) -> None:
 MISTAKES: list[tuple[list[str], str]] = [
     (["check"], "give either --recipe or one or more --source"),
     (["check", "--source", "{corpus}/none.jsonl"], "no such file"),
-    (["check", "--source", "{corpus}", "data.row_lenght=5"], "did you mean 'row_length'"),
+    (["check", "--source", "{corpus}", "data.seq_lenn=5"], "did you mean 'seq_len'"),
     (["check", "--recipe", "nonesuch"], "no recipe 'nonesuch'"),
     (["inspect", "{corpus}"], "build them first"),
-    (["inspect", "{built}/source", "--row", "999999"], "has the rows 0 to"),
-    (["inspect", "{built}/source", "--row", "0", "--tokenizer", "{other}"], "is not the tokenizer"),
+    (["inspect", "{built}/source", "--sequence", "999999"], "has the sequences 0 to"),
+    (["inspect", "{built}/source", "--sequence", "0", "--tokenizer", "{other}"], "is not the tokenizer"),
     (
         ["build", "--source", "{corpus}", "--tokenizer", "{corpus}", "--out", "{corpus}/x"],
         "no tokenizer.json",

@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 from persianmind.data.manifest import read_building
-from persianmind.recipe_file import find_recipe, load_recipe
+from persianmind.recipe.loading import find_recipe, load_recipe
 from persianmind.text.documents import training_texts
 from tests.launching import ROOT, Launched, command, launch
 
@@ -71,7 +71,7 @@ def _losses(launched: Launched) -> list[str]:
 def _finish_the_build(run: Path) -> None:
     options = [f"--recipe={run / 'recipe.yaml'}", f"--tokenizer={run / 'vocab'}", f"--out={run / 'data'}"]
     subprocess.run(
-        [sys.executable, "-m", "persianmind.data.builder", *options, "poems"], check=True, cwd=ROOT
+        [sys.executable, "-m", "persianmind.data.build.worker", *options, "poems"], check=True, cwd=ROOT
     )
 
 
@@ -122,7 +122,7 @@ def published(run: Path) -> int:
 
 def test_steps_are_done_before_the_build_and_losses_are_those_after_it(corpus: Path, tmp_path: Path) -> None:
     stages = [{"name": "pretrain", "sources": {"poems": 0.6, "messages": 0.4}, "tokens": 20_480}]
-    recipe = _recipe(tmp_path, corpus, stages, shard_rows=256, shuffle_block_rows=512)
+    recipe = _recipe(tmp_path, corpus, stages, sequences_per_shard=256, shuffle_block_sequences=512)
     running = Running(recipe, tmp_path / "early", ranks=2)
     builder = running.hold_builder(shards=2)
     # a builder that stands still: every step is done on the first block alone
@@ -164,13 +164,13 @@ def test_a_stop_and_a_killed_builder_while_waiting_are_kept_and_the_same_command
         {"name": "warm", "sources": {"messages": 1.0}, "tokens": 4096},
         {"name": "main", "sources": {"poems": 1.0}, "tokens": 4096},
     ]
-    recipe, run = _recipe(tmp_path, corpus, stages, shard_rows=256), tmp_path / "run"
+    recipe, run = _recipe(tmp_path, corpus, stages, sequences_per_shard=256), tmp_path / "run"
     stopped = Running(recipe, run, ranks=0)
     builder = stopped.hold_builder(shards=2)
     stopped.wait_for(lambda: "data: waiting for poems, of which" in stopped.text)
     stopped.process.send_signal(signal.SIGTERM)
     assert stopped.process.wait(60) == 75, stopped.text
-    assert "stopped at step 4, saved, while the next rows were being built" in stopped.text
+    assert "stopped at step 4, saved, while the next sequences were being built" in stopped.text
     assert not builder.is_running() and not (run / MANIFEST).exists()
 
     killed = Running(recipe, run, ranks=0)
@@ -193,14 +193,14 @@ def test_a_stop_and_a_killed_builder_while_waiting_are_kept_and_the_same_command
 
 
 def test_a_build_that_fails_ends_the_run_with_its_line(tmp_path: Path) -> None:
-    """More bad rows than allowed, found when the run is under way."""
-    rows = [{"text": f"شعر شماره {i} از دیوان"} if i % 5 else {"text": None} for i in range(3000)]
+    """More bad sequences than allowed, found when the run is under way."""
+    sequences = [{"text": f"شعر شماره {i} از دیوان"} if i % 5 else {"text": None} for i in range(3000)]
     bad = tmp_path / "bad.jsonl"
-    bad.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    bad.write_text("".join(json.dumps(sequence) + "\n" for sequence in sequences), encoding="utf-8")
     stages = [{"name": "pretrain", "sources": {"poems": 0.6, "messages": 0.4}, "tokens": 20_480}]
     run = tmp_path / "run"
     ended = launch("--recipe", str(_recipe(tmp_path, bad, stages)), "--output", str(run), ranks=2)
     assert ended.code == 2, ended.text
     assert len(ended.errors) == 1, ended.text
-    assert "sources.poems" in ended.errors[0] and "rows are bad (20." in ended.errors[0]
+    assert "sources.poems" in ended.errors[0] and "sequences are bad (20." in ended.errors[0]
     assert "Traceback" not in ended.text

@@ -1,8 +1,8 @@
-"""Golden values of the tiny recipe over two ranks: every loss as a hex float, every packed row by hash.
+"""Golden values of the tiny recipe over two ranks: every loss as a hex float, every packed sequence by hash.
 
 Losses are equal to the bit where processor capability and torch version are those of a recorded set (the same
 sums in the same order). Elsewhere they agree to within rounding only, and the test says so by being skipped
-after it has checked that. Rows are integers: equal everywhere.
+after it has checked that. Sequences are integers: equal everywhere.
 
 After a change that is meant to change the numbers, in a commit of its own:
     PYTHONPATH=. .venv/bin/python tests/e2e/test_e2e_golden.py RUN      (a finished tiny run)
@@ -19,7 +19,7 @@ import pytest
 import torch
 import xxhash
 
-from persianmind.data.dataset import TokenDataset
+from persianmind.data.read.dataset import TokenDataset
 from tests.launching import Launched
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -38,14 +38,19 @@ def run_losses(run: Path) -> list[str]:
     return [json.loads(line)["loss_hex"] for line in lines]
 
 
-def row_hashes(run: Path) -> dict[str, str]:
-    """By source: a hash over tokens, positions, labels and document lengths of all its packed rows."""
+def sequence_hashes(run: Path) -> dict[str, str]:
+    """By source: a hash over tokens, positions, labels and document lengths of all its packed sequences."""
     hashes = {}
     for folder in sorted((run / "data").iterdir()):
         dataset, digest = TokenDataset(folder), xxhash.xxh3_128()
         for index in range(len(dataset)):
-            row = dataset.row(index)
-            for array in (row.input_ids, row.position_ids, row.labels, dataset.doc_lengths(index)):
+            sequence = dataset.sequence(index)
+            for array in (
+                sequence.input_ids,
+                sequence.position_ids,
+                sequence.labels,
+                dataset.doc_lengths(index),
+            ):
                 digest.update(array.astype("<i8").tobytes())
         hashes[folder.name] = f"{len(dataset)} {digest.hexdigest()}"
     return hashes
@@ -70,12 +75,12 @@ def test_losses_are_the_golden_ones(tiny_run: Launched) -> None:
 
 @pytest.mark.slow
 def test_packed_rows_are_the_golden_ones(tiny_run: Launched) -> None:
-    assert row_hashes(tiny_run.run) == read_golden()["rows"]
+    assert sequence_hashes(tiny_run.run) == read_golden()["sequences"]
 
 
 if __name__ == "__main__":
     finished = Path(sys.argv[1])
-    golden = read_golden() if GOLDEN.is_file() else {"losses": {}, "rows": {}}
+    golden = read_golden() if GOLDEN.is_file() else {"losses": {}, "sequences": {}}
     golden["losses"][machine_key()] = run_losses(finished)
-    golden["rows"] = row_hashes(finished)
+    golden["sequences"] = sequence_hashes(finished)
     GOLDEN.write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")

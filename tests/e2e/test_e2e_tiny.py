@@ -110,8 +110,8 @@ def test_held_out_text_is_in_no_shard(tiny_run: Launched) -> None:
     """Counted by the builder, and seen by decoding: no held-out poem's first line is in the training rows."""
     from tokenizers import Tokenizer
 
-    from persianmind.data.dataset import TokenDataset
-    from persianmind.recipe_file import load_recipe
+    from persianmind.data.read.dataset import TokenDataset
+    from persianmind.recipe.loading import load_recipe
     from persianmind.text.documents import held_out_texts, training_texts
 
     recipe = load_recipe("tiny")
@@ -120,7 +120,7 @@ def test_held_out_text_is_in_no_shard(tiny_run: Launched) -> None:
     assert held_out and not set(held_out) & set(trained)
     tokenizer = Tokenizer.from_file(str(tiny_run.run / "vocab" / "tokenizer.json"))
     dataset = TokenDataset(tiny_run.run / "data" / "poems")
-    rows = "".join(tokenizer.decode(dataset.row(i).input_ids.tolist()) for i in range(len(dataset)))
+    rows = "".join(tokenizer.decode(dataset.sequence(i).input_ids.tolist()) for i in range(len(dataset)))
     assert dataset.manifest.documents_held_out > 0
     assert trained[0].splitlines()[0] in rows  # the search can find what is there
     assert not [text for text in held_out if text.splitlines()[0] in rows]

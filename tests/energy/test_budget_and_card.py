@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from ledgers import sample, write
 
+from persianmind.common.errors import EnergyError
 from persianmind.energy.budget import Budget, limit_kwh
-from persianmind.energy.card import co2_eq_emissions, hardware_of
+from persianmind.energy.co2.card import co2_eq_emissions, hardware_of
 from persianmind.energy.ledger import read_ledger, summarise
-from persianmind.errors import EnergyError
 from persianmind.recipe import Energy
 
 

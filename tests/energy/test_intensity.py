@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from ledgers import sample, write
 
-from persianmind.energy.intensity import country_average, read_curve, resolve_intensity
+from persianmind.common.errors import EnergyError
+from persianmind.energy.co2.intensity import country_average, read_curve, resolve_intensity
+from persianmind.energy.co2.published import PUBLISHED, co2_g
 from persianmind.energy.ledger import read_ledger, summarise
-from persianmind.energy.published import PUBLISHED, co2_g
-from persianmind.errors import EnergyError
 from persianmind.recipe import Energy
 
 
@@ -29,7 +29,7 @@ def test_the_recipes_value_wins_over_the_table() -> None:
 
 def test_the_table_is_read_without_importing_codecarbon() -> None:
     code = (
-        "import sys; from persianmind.energy.intensity import country_average as c; "
+        "import sys; from persianmind.energy.co2.intensity import country_average as c; "
         "print(c('IRN').g_per_kwh, 'codecarbon' in sys.modules, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from ledgers import line, sample, write
 
+from persianmind.energy.co2.published import co2_g
 from persianmind.energy.ledger import read_ledger, summarise
-from persianmind.energy.published import co2_g
 from persianmind.energy.waste import lost_shares
 from persianmind.recipe import Energy
 
@@ -29,7 +29,7 @@ def test_the_papers_figure_comes_out_of_the_same_code_path(tmp_path: Path) -> No
     summary = summarise(read_ledger(paper_run(tmp_path)), PAPER)
     assert summary["kwh"] == pytest.approx(336.0)
     assert summary["co2_g"] == pytest.approx(232_380, rel=1e-4)  # the model card's figure
-    assert summary["measured_share"] == 1.0
+    assert summary["measured_ratio"] == 1.0
     assert summary["comparison"][0]["gpu_hours"] == pytest.approx(960)
     assert summary["comparison"][1]["recomputed_co2_g"] == pytest.approx(232_380, rel=1e-4)
 
@@ -51,7 +51,7 @@ def test_every_sum_is_the_same_energy(tmp_path: Path) -> None:
     assert sum(summary["by_node"].values()) == pytest.approx(summary["kwh"])
     assert sum(row["kwh"] for row in summary["by_component"].values()) == pytest.approx(summary["kwh"])
     assert summary["by_node"] == pytest.approx({"a": 510 / KWH, "b": 300 / KWH})
-    assert summary["measured_share"] == pytest.approx(760 / 810)
+    assert summary["measured_ratio"] == pytest.approx(760 / 810)
     assert summary["by_component"]["cpu"]["measured_kwh"] == pytest.approx(60 / KWH)
 
 
@@ -155,7 +155,7 @@ def test_a_killed_meter_is_named_with_what_can_be_missing(tmp_path: Path) -> Non
 
 def test_an_empty_run_is_an_account_that_says_so(tmp_path: Path) -> None:
     summary = summarise(read_ledger(tmp_path), PAPER)
-    assert summary["kwh"] == 0 and summary["measured_share"] is None
+    assert summary["kwh"] == 0 and summary["measured_ratio"] is None
     assert "no energy was recorded" in summary["problems"][0]
 
 

@@ -15,9 +15,9 @@ import psutil
 import pytest
 from ledgers import fake_nvml_environment, read_lines
 
-from persianmind.energy import meter as module
 from persianmind.energy.ledger import read_ledger, summarise
-from persianmind.energy.meter import EnergyMeter
+from persianmind.energy.meter.client import EnergyMeter
+from persianmind.energy.meter import client as module
 from persianmind.recipe import Energy
 
 WATTS = [300.0, 310.0, 320.0, 330.0]
@@ -66,7 +66,7 @@ def test_four_gpus_agree_with_an_integration_outside(tmp_path: Path, gpus: Path)
     summary = summarise(read_ledger(tmp_path), OPTIONS)
     assert meter.joules() == pytest.approx(summary["kwh"] * 3.6e6, rel=1e-3)
     assert "NVML energy counter (NVIDIA GeForce RTX 3090)" in summary["by_component"]["gpu3"]["sources"]
-    assert 0.1 < summary["measured_share"] < 1.0
+    assert 0.1 < summary["measured_ratio"] < 1.0
     assert set(summary["by_stage"]) == {"prepare", "pretrain"}
     assert not [p for p in tmp_path.rglob("*") if p.suffix == ".csv"], "codecarbon wrote a file of its own"
 
@@ -101,7 +101,7 @@ def test_codecarbons_own_loop_would_lose_the_gpus_beside_a_lost_one(tmp_path: Pa
     """The control of the test above: why hardware.py reads each GPU by itself."""
     code = textwrap.dedent("""
         import json, os, time
-        from persianmind.energy.hardware import Hardware
+        from persianmind.energy.meter.hardware import Hardware
         hardware = Hardware("IRN")
         hardware.start()
         path = os.environ["FAKE_NVML_CONTROL"]
@@ -142,7 +142,7 @@ def test_two_ranks_on_one_node_count_once_and_the_lock_is_why(tmp_path: Path, gp
 TRAINING = textwrap.dedent("""
     import os, sys, time
     from pathlib import Path
-    from persianmind.energy.meter import EnergyMeter
+    from persianmind.energy.meter.client import EnergyMeter
     from persianmind.recipe import Energy
     print(time.monotonic(), flush=True)
     run, first, fork = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "fork"
@@ -179,7 +179,7 @@ def test_kill_9_then_resume_sums_to_an_outside_meter_within_an_interval(tmp_path
         begun_s = float(training.stdout.readline())  # one monotonic clock for all processes of a machine
         read_until(training, 21)
         children = psutil.Process(training.pid).children()
-        sampler = next(child for child in children if "persianmind.energy.process" in child.cmdline())
+        sampler = next(child for child in children if "persianmind.energy.meter.process" in child.cmdline())
         training.kill()
         killed_s = time.monotonic()
         training.wait()
@@ -269,7 +269,7 @@ def test_it_lives_beside_torch_and_gloo(tmp_path: Path, gpus: Path) -> None:
     code = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from persianmind.energy.meter import EnergyMeter
+        from persianmind.energy.meter.client import EnergyMeter
         from persianmind.recipe import Energy
         run = Path(sys.argv[1])
         meter = EnergyMeter(run, node="box", options=Energy(interval_s=0.5)).start()

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from ledgers import read_lines
 
-from persianmind.energy import lines
-from persianmind.energy import sampler as module
-from persianmind.energy.hardware import ESTIMATED, MEASURED, Reading
 from persianmind.energy.ledger import read_ledger, summarise
-from persianmind.energy.lines import append_record
-from persianmind.energy.pipes import Marks, lock_node
-from persianmind.energy.sampler import Sampler, Setting
+from persianmind.energy.meter import lines
+from persianmind.energy.meter import sampler as module
+from persianmind.energy.meter.hardware import ESTIMATED, MEASURED, Reading
+from persianmind.energy.meter.lines import append_record
+from persianmind.energy.meter.pipes import Marks, lock_node
+from persianmind.energy.meter.sampler import Sampler, Setting
 from persianmind.recipe import Energy
 
 
@@ -111,7 +111,7 @@ def test_the_seconds_before_the_first_reading_are_extrapolated_by_stage_and_say_
     summary = summarise(read_ledger(tmp_path), Energy())
     joules = {stage: kwh * 3.6e6 for stage, kwh in summary["by_stage"].items()}
     assert joules == pytest.approx({"prepare": 110, "pretrain": 330})
-    assert summary["measured_share"] == pytest.approx(100 / 440)  # only what was read counts as measured
+    assert summary["measured_ratio"] == pytest.approx(100 / 440)  # only what was read counts as measured
     assert module.STARTUP_SOURCE in summary["by_component"]["gpu0"]["sources"]
 
 

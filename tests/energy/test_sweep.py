@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from ledgers import FAKE_NVML
 
-from persianmind.energy import sweep as module
-from persianmind.energy.power_limits import read_limits, restore_from, restored_limits, set_limit
-from persianmind.energy.sweep import best, default_limits, sweep
-from persianmind.errors import EnergyError, PowerLimitError
+from persianmind.common.errors import EnergyError, PowerLimitError
+from persianmind.energy.power import sweep as module
+from persianmind.energy.power.limits import read_limits, restore_from, restored_limits, set_limit
+from persianmind.energy.power.sweep import best, default_limits, sweep
 
 # Keeps one limit a GPU in a JSON file, as the driver does; refuses when the file says so.
 NVIDIA_SMI = f"""#!{sys.executable}
@@ -151,8 +151,8 @@ def test_default_limits_stay_inside_what_the_card_allows(limits: Path) -> None:
 SWEEPING = textwrap.dedent("""
     import sys, time
     from pathlib import Path
-    from persianmind.energy.power_limits import restored_limits, set_limit
-    from persianmind.energy.sweep import _signals_as_exceptions
+    from persianmind.energy.power.limits import restored_limits, set_limit
+    from persianmind.energy.power.sweep import _signals_as_exceptions
     with _signals_as_exceptions(), restored_limits(Path(sys.argv[1])):
         set_limit(0, 200)
         print("set", flush=True)
@@ -187,7 +187,7 @@ def test_signals_restore_at_once_and_a_kill_at_the_next_call(
 def test_the_counter_of_the_sweep_reads_the_gpus(tmp_path: Path) -> None:
     """In a process of its own, because codecarbon looks for NVML when it is imported."""
     code = (
-        "import time; from persianmind.energy.sweep import gpu_counter; c = gpu_counter(); a = c(); "
+        "import time; from persianmind.energy.power.sweep import gpu_counter; c = gpu_counter(); a = c(); "
         "t = time.monotonic(); time.sleep(0.5); print((c() - a) / (time.monotonic() - t))"
     )
     control = tmp_path / "control.json"

@@ -11,11 +11,11 @@ import pytest
 from ledgers import line, sample, write
 from typer.testing import CliRunner
 
-from persianmind.energy.verbs import app
-from persianmind.errors import PowerLimitError, RunFolderError
+from persianmind.common.errors import PowerLimitError, RunFolderError
+from persianmind.energy.commands import app
 
 START = "2026-03-01T06:00:00+00:00"
-KEYS = {"kwh", "co2_g", "pue", "intensity_g_per_kwh", "measured_share", "wasted_kwh", "by_stage", "by_node",
+KEYS = {"kwh", "co2_g", "pue", "intensity_g_per_kwh", "measured_ratio", "wasted_kwh", "by_stage", "by_node",
         "by_component", "comparison"}  # fmt: skip
 
 
@@ -67,13 +67,13 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_the_sweep_asks_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "persianmind.energy.power_limits._nvidia_smi", lambda arguments: "0, 350.00, 100.00, 400.00\n"
+        "persianmind.energy.power.limits._nvidia_smi", lambda arguments: "0, 350.00, 100.00, 400.00\n"
     )
     with pytest.raises(PowerLimitError, match=r"GPU 0 350 W.*--yes"):
         CliRunner().invoke(app, ["sweep", str(a_run(tmp_path))], catch_exceptions=False)
 
 
 def test_the_verbs_import_nothing_heavy() -> None:
-    code = "import sys, persianmind.energy.verbs, persianmind.report.verbs; print(*sorted(sys.modules))"
+    code = "import sys, persianmind.energy.commands, persianmind.report.commands; print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "codecarbon", "pandas", "pydantic"} & set(done.stdout.split())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from persianmind.evaluate.perplexity import Batch, held_out_rows, lead_token, score
+from persianmind.evaluate.text import Batch, bos_or_eos, held_out_sequences, score
 from persianmind.model.bases import resolve_base
 
 TEXTS = [("a", "the import statement " * 30), ("b", "سلام دنیا"), ("c", "x = 1\n")]
@@ -24,31 +24,31 @@ def test_every_token_is_predicted_exactly_once(tokenizer_dir: Path) -> None:
 
     tokenizer = Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json"))
     expected = [tokenizer.encode(text, add_special_tokens=False).ids for _, text in TEXTS]
-    held_out = held_out_rows(TEXTS, tokenizer_dir, 32)
-    predicted = [int(x) for row in held_out.rows for x in row["labels"][0] if x != -100]
+    held_out = held_out_sequences(TEXTS, tokenizer_dir, 32)
+    predicted = [int(x) for sequence in held_out.sequences for x in sequence["labels"][0] if x != -100]
     assert predicted == [token for ids in expected for token in ids]
     assert held_out.tokens == len(predicted)
     assert held_out.utf8_bytes == sum(len(text.encode()) for _, text in TEXTS)
-    assert all(row["input_ids"].shape[1] <= 32 for row in held_out.rows)
+    assert all(sequence["input_ids"].shape[1] <= 32 for sequence in held_out.sequences)
 
 
 def test_positions_restart_where_a_piece_is_led(tokenizer_dir: Path) -> None:
-    lead = lead_token(tokenizer_dir)
-    for row in held_out_rows(TEXTS, tokenizer_dir, 64).rows:
-        starts = np.flatnonzero(row["position_ids"][0] == 0)
-        assert starts[0] == 0 and (row["input_ids"][0][starts] == lead).all()
+    lead = bos_or_eos(tokenizer_dir)
+    for sequence in held_out_sequences(TEXTS, tokenizer_dir, 64).sequences:
+        starts = np.flatnonzero(sequence["position_ids"][0] == 0)
+        assert starts[0] == 0 and (sequence["input_ids"][0][starts] == lead).all()
 
 
 def test_score_is_the_formula_and_does_not_depend_on_ranks(tokenizer_dir: Path) -> None:
-    held_out = held_out_rows(TEXTS, tokenizer_dir, 32)
+    held_out = held_out_sequences(TEXTS, tokenizer_dir, 32)
 
-    def uniform(rows: list[Batch]) -> float:
-        return sum(int((row["labels"] >= 0).sum()) for row in rows) * math.log(1024)
+    def uniform(sequences: list[Batch]) -> float:
+        return sum(int((sequence["labels"] >= 0).sum()) for sequence in sequences) * math.log(1024)
 
     alone = score(held_out, uniform, rank=0, world_size=1, sum_over_ranks=lambda x: x)  # type: ignore[arg-type]
     assert alone.perplexity == pytest.approx(1024)
     assert alone.bits_per_byte == pytest.approx(10 * held_out.tokens / held_out.utf8_bytes)
-    shares = [uniform(held_out.rows[rank::3]) for rank in range(3)]
+    shares = [uniform(held_out.sequences[rank::3]) for rank in range(3)]
     for rank in range(3):
         shared = score(
             held_out,

@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 from persianmind.checkpoint.store import CheckpointStore
-from persianmind.files import write_text
-from persianmind.plan.precision import resolve_precision
-from persianmind.recipe_file import dump_recipe, load_recipe
+from persianmind.checks.device import resolve_precision
+from persianmind.common.atomic import write_text
+from persianmind.recipe.loading import dump_recipe, load_recipe
 from tests.launching import Launched
 
 # Sections in which runs of one folder may differ: what is not the subject is left out.

@@ -5,7 +5,7 @@ before it; term-twice: two of them; term-eval: in the first evaluation from that
 nan, inf, spike: this rank's loss times that (100 for a spike) at that step alone; nan-on: from that step on.
 grad-nan, grad-inf: one gradient; data-nan, data-inf: what a row gives as its input.
 hang: this rank sleeps for ever at the step; freeze: SIGSTOP. unwatched (a control): no watchdog on any rank.
-stir: random numbers are drawn before a checkpoint is restored; no-rule: and none are set for other ranks.
+perturb: random numbers are drawn before a checkpoint is restored; no-rule: and none are set for other ranks.
 Faults of saves have names of their own: tests/faults/faulty_saves.py.
 FROZEN=1 prints a hash of every frozen weight at the end of training.
 """
@@ -18,10 +18,10 @@ import time
 from typing import Any
 
 import launcher.train as entry
-from persianmind.console import print_line
+from persianmind.common.console import print_line
+from persianmind.engine.deepspeed.engine import Engine
 from persianmind.model.adapted import AdaptedModel
-from persianmind.train.engine import Engine
-from persianmind.train.trainer import Trainer
+from persianmind.train.loop import Trainer
 from tests.faults import faulty_saves
 
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT, "freeze": signal.SIGSTOP}
@@ -111,7 +111,7 @@ def _unwatched() -> None:
     Watchdog.start = lambda self: None  # type: ignore[method-assign]
 
 
-def _stir() -> None:
+def _perturb() -> None:
     import torch
 
     ordinary = Trainer.restore
@@ -129,7 +129,7 @@ def _no_rule() -> None:
     saving.seed_rng = lambda *_: None  # type: ignore[attr-defined]
 
 
-CONTROLS = {"unwatched": _unwatched, "stir": _stir, "no-rule": _no_rule}
+CONTROLS = {"unwatched": _unwatched, "perturb": _perturb, "no-rule": _no_rule}
 
 
 def _print_frozen() -> None:

@@ -101,7 +101,7 @@ def serve() -> None:
 
 
 def _import_everything() -> None:
-    from persianmind.train.ranks import prepare_environment
+    from persianmind.engine.deepspeed.start import prepare_environment
 
     prepare_environment()
     import bitsandbytes  # noqa: F401
@@ -111,11 +111,11 @@ def _import_everything() -> None:
     import transformers.models.llama.modeling_llama  # noqa: F401
 
     import launcher.train  # noqa: F401
-    import persianmind.data.build
+    import persianmind.data.build.source
     import persianmind.train.assemble
     import persianmind.train.finish
+    import persianmind.train.loop
     import persianmind.train.selftest
-    import persianmind.train.trainer
     import persianmind.vocab.build  # noqa: F401
 
 

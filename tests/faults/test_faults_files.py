@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from persianmind.checkpoint import verify
-from persianmind.checkpoint.loading import load_verified
 from persianmind.checkpoint.manifest import MANIFEST, read_manifest
 from persianmind.checkpoint.store import CheckpointStore
-from persianmind.errors import CheckpointError
+from persianmind.common.errors import CheckpointError
+from persianmind.engine.deepspeed.loading import load_verified
 from tests.checkpoint.checkpoint_helpers import Trap, forge_manifest
 from tests.faults.fault_helpers import BARE, assert_same_run, count, is_long, prepared_copy
 from tests.faults.fleet import Fleet

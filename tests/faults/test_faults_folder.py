@@ -19,7 +19,7 @@ from tests.launching import Launched, launch
 pytestmark = pytest.mark.slow
 LINE = "two runs on one folder; the stale lock of a dead process"
 HOLD = (
-    "import pathlib, sys; from persianmind.checkpoint.lock import RunLock\n"
+    "import pathlib, sys; from persianmind.common.lock import RunLock\n"
     "with RunLock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
 )
 

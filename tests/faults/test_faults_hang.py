@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from persianmind.errors import HangError
-from persianmind.train.ranks import Ranks
-from persianmind.train.watchdog import Watchdog, standing
+from persianmind.common.errors import HangError
+from persianmind.engine.ranks import Ranks
+from persianmind.train.watchdog import Watchdog, current_frame
 from tests.faults.fault_helpers import BARE, assert_same_run, newest_step
 from tests.faults.fleet import Fleet
 from tests.launching import Launched
@@ -147,8 +147,8 @@ def test_where_a_thread_stands() -> None:
     thread = threading.Thread(target=sleeper)
     thread.start()
     ready.wait(10)
-    where, waits = standing(thread)
+    where, waits = current_frame(thread)
     gone.set()
     thread.join()
     assert "threading.py" in where and not waits
-    assert standing(thread) == ("nowhere (the thread has ended)", False)
+    assert current_frame(thread) == ("nowhere (the thread has ended)", False)

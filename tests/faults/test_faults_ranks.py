@@ -97,7 +97,7 @@ def test_dropout_after_a_change_of_ranks_hangs_on_seed_step_and_rank_alone(
     for control in ("", "", ";no-rule:0:0", ";no-rule:0:0"):
         run = tmp_path / f"run-{len(seen)}"
         shutil.copytree(start, run)
-        done = fleet.run(run, *way, ranks=1, fault=f"stir:0:0{control}")
+        done = fleet.run(run, *way, ranks=1, fault=f"perturb:0:0{control}")
         assert done.code == 0, done.text
         seen.append(losses(done))
     assert seen[0] == seen[1]

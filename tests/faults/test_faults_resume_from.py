@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from persianmind.checkpoint.reshard import gather_state
 from persianmind.checkpoint.store import CheckpointStore
+from persianmind.engine.deepspeed.reshard import gather_state
 from tests.faults.fault_helpers import BARE, metrics, prepared_copy
 from tests.faults.fleet import Fleet
 from tests.launching import Launched, launch

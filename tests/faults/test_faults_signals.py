@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from persianmind.checkpoint.lock import RunLock
-from persianmind.errors import RunLockedError
+from persianmind.common.errors import RunLockedError
+from persianmind.common.lock import RunLock
 from tests.faults.fault_helpers import (
     BARE,
     assert_same_run,

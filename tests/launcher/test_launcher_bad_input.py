@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from persianmind.errors import MachineError, PersianMindError, RunFolderError
-from persianmind.plan import preflight as room
-from persianmind.plan.preflight import check_compiler, check_disk_room, preflight
-from persianmind.recipe_file import load_recipe
+from persianmind.checks import preflight as room
+from persianmind.checks.preflight import check_compiler, check_disk_room, preflight
+from persianmind.common.errors import MachineError, PersianMindError, RunFolderError
+from persianmind.recipe.loading import load_recipe
 from tests.launching import BIN, ROOT, ZERO2, launch
 
 MISTAKES = [
@@ -47,7 +47,7 @@ def test_an_empty_corpus_is_named_and_can_be_mended(outside: Path) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_say_a_mistake_once(outside: Path) -> None:
-    done = launch("--recipe", "tiny", "train.global_batch_rows=3", ranks=2, cwd=outside)
+    done = launch("--recipe", "tiny", "train.global_batch_size=3", ranks=2, cwd=outside)
     assert done.code != 0
     assert len(done.errors) == 1 and "does not divide over 2 ranks" in done.errors[0], done.text
     assert "use 1, 3 ranks" in done.errors[0]
@@ -59,7 +59,7 @@ def test_contradiction_names_both_places(tmp_path: Path) -> None:
     config["train_batch_size"] = 32
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(PersianMindError, match=r"mine.json says train_batch_size=32 .*global_batch_rows"):
+    with pytest.raises(PersianMindError, match=r"mine.json says train_batch_size=32 .*global_batch_size"):
         preflight(load_recipe("tiny"), path, tmp_path / "run", 2)
 
 

@@ -9,9 +9,9 @@ import torch
 from model_helpers import ARCHITECTURES, BASE_VOCAB, PIECES, make_base, make_recipe, packed_batch
 from transformers import AutoModelForCausalLM
 
-from persianmind.errors import BaseModelError
+from persianmind.common.errors import BaseModelError
 from persianmind.model.adapted import AdaptedModel, build_adapted
-from persianmind.model.export import export_merged
+from persianmind.model.export.hf import export_merged
 from persianmind.model.loss import summed_cross_entropy
 
 VOCAB = BASE_VOCAB + len(PIECES)
@@ -102,7 +102,7 @@ def test_before_any_step_the_base_rows_score_as_the_base_model(tmp_path: Path) -
             input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False
         ).last_hidden_state
         expected = summed_cross_entropy(hidden, batch["labels"], untouched.lm_head.weight, None)
-        assert torch.equal(model(**batch, base_rows_only=True), expected)
+        assert torch.equal(model(**batch, base_vocab_only=True), expected)
 
 
 def test_padding_rows_of_the_base_are_dropped(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_table_smaller_than_its_tokenizer_is_refused(tmp_path: Path) -> None:
 
 def test_train_rows_all_trains_the_base_rows_too(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", "llama", tied=False)
-    model = build_adapted(base, make_recipe(vocab={"train_rows": "all"}), PIECES, BASE_VOCAB)
+    model = build_adapted(base, make_recipe(vocab={"train_embeddings": "all"}), PIECES, BASE_VOCAB)
     assert sum("base_VD" in name for name in model.trained()) == 2
 
 
@@ -148,7 +148,7 @@ def test_padding_at_export_changes_no_id_and_no_logit(tmp_path: Path, tied: bool
     _save_some_tokenizer(tmp_path / "tokenizer")
     model = _stirred(build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)).eval()
     out = export_merged(
-        model, base, tmp_path / "tokenizer", tmp_path / "out", dtype="float32", pad_rows_to_multiple=64
+        model, base, tmp_path / "tokenizer", tmp_path / "out", dtype="float32", pad_vocab_to_multiple=64
     )
     exported = AutoModelForCausalLM.from_pretrained(out)
     assert exported.config.vocab_size == -(-VOCAB // 64) * 64 > VOCAB

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from model_helpers import make_base
 
-from persianmind.errors import BaseModelError
+from persianmind.common.errors import BaseModelError
 from persianmind.model.bases import base_fingerprint, check_base, resolve_base
 
 

@@ -12,14 +12,15 @@ import torch
 from model_helpers import BASE_VOCAB, PIECES, make_base, make_recipe, packed_batch
 from transformers import AutoModelForCausalLM
 
+from persianmind.engine.deepspeed.config import resolve_deepspeed_config
+from persianmind.engine.deepspeed.engine import Engine
+from persianmind.engine.deepspeed.start import prepare_environment, start_distributed
+from persianmind.engine.ranks import Ranks
+from persianmind.estimate.flops import weight_count
 from persianmind.model.adapted import AdaptedModel, build_adapted
-from persianmind.model.export import adapter_deltas
-from persianmind.plan.flops import weight_count
+from persianmind.model.export.hf import adapter_deltas
 from persianmind.recipe import Recipe
-from persianmind.recipe_file import load_recipe
-from persianmind.train.deepspeed_config import resolve_deepspeed_config
-from persianmind.train.engine import Engine
-from persianmind.train.ranks import Ranks, prepare_environment, start_distributed
+from persianmind.recipe.loading import load_recipe
 from tests.launching import ROOT
 
 RANKS = Ranks(rank=0, world_size=1, local_rank=0, local_size=1)
@@ -69,7 +70,7 @@ def test_training_lowers_the_loss_and_leaves_the_4_bit_base_alone(tmp_path: Path
     model = build_adapted(base, _recipe(), PIECES, BASE_VOCAB)
     config = resolve_deepspeed_config(ROOT / "ds_configs" / "zero2_qlora.json", load_recipe("tiny"), 1)
     engine = Engine(model, config, RANKS)
-    engine.set_rates(dict.fromkeys(("adapters_a", "adapters_b", "rows"), 1e-2))
+    engine.set_rates(dict.fromkeys(("adapters_a", "adapters_b", "embeddings"), 1e-2))
     before = {name: value.detach().clone() for name, value in _quantised(model).items()}
     batch: Any = {name: np.asarray(value) for name, value in packed_batch(vocab=VOCAB).items()}
     losses = [engine.step([batch]).loss for _ in range(20)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from persianmind.model.init_rows import initial_rows
+from persianmind.model.init import initial_embeddings
 from persianmind.model.tables import SplitEmbedding, SplitHead, SplitTable
 
 
@@ -36,7 +36,7 @@ def test_without_new_rows_it_is_an_ordinary_table() -> None:
 
 def test_subword_mean_is_the_mean_of_the_old_spelling() -> None:
     base = torch.randn(20, 6)
-    rows = initial_rows(base, [[1, 2, 3], [7], []], "subword-mean", torch.Generator())
+    rows = initial_embeddings(base, [[1, 2, 3], [7], []], "subword-mean", torch.Generator())
     assert torch.allclose(rows[0], base[[1, 2, 3]].mean(dim=0))
     assert torch.equal(rows[1], base[7])
     assert torch.allclose(rows[2], base.mean(dim=0))
@@ -46,7 +46,7 @@ def test_subword_mean_is_the_mean_of_the_old_spelling() -> None:
 def test_other_methods_have_the_moments_they_promise(method: str) -> None:
     mixing = torch.randn(8, 8, generator=torch.Generator().manual_seed(2))
     base = torch.randn(4000, 8, generator=torch.Generator().manual_seed(1)) @ mixing + 3.0
-    rows = initial_rows(base, [[0]] * 4000, method, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    rows = initial_embeddings(base, [[0]] * 4000, method, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
     if method == "random":
         assert abs(float(rows.std()) - 0.02) < 0.002 and abs(float(rows.mean())) < 0.002
         return
@@ -58,7 +58,7 @@ def test_other_methods_have_the_moments_they_promise(method: str) -> None:
 def test_rows_are_deterministic_by_the_generator() -> None:
     base = torch.randn(30, 4)
     first, second = (
-        initial_rows(base, [[0]] * 5, "normal", torch.Generator().manual_seed(9)) for _ in range(2)
+        initial_embeddings(base, [[0]] * 5, "normal", torch.Generator().manual_seed(9)) for _ in range(2)
     )
-    other = initial_rows(base, [[0]] * 5, "normal", torch.Generator().manual_seed(10))
+    other = initial_embeddings(base, [[0]] * 5, "normal", torch.Generator().manual_seed(10))
     assert torch.equal(first, second) and not torch.equal(first, other)

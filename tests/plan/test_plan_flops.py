@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from persianmind.estimate.flops import flops_per_token, peak_flops
 from persianmind.model.adapted import adapt
-from persianmind.plan.flops import flops_per_token, peak_flops
-from persianmind.recipe_file import load_recipe
+from persianmind.recipe.loading import load_recipe
 
 
 def test_the_longest_name_counts_and_others_are_unknown() -> None:

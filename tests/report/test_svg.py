@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from persianmind.report.charts import Chart, Series, draw, nice_ticks, short, smooth, thin
 from persianmind.report.read import number
-from persianmind.report.svg import Chart, Series, draw, nice_ticks, short, smooth, thin
 
 reasonable = st.floats(-1e9, 1e9, allow_nan=False)
 

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from persianmind.language.persian import normalise
 from persianmind.recipe import Normalise
-from persianmind.text.normalise import normalise
-from persianmind.text.packaged import read_package
+from persianmind.text.sources.package import read_package
 
 DATA = Path(os.environ.get("PERSIANMIND_TEST_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 

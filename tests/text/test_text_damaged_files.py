@@ -15,11 +15,11 @@ import pytest
 import zstandard
 from text_helpers import GOOD, good, gz, line, peak_bytes, read, zst
 
-from persianmind.errors import SourceError
+from persianmind.common.errors import SourceError
 from persianmind.recipe import Source
 from persianmind.text.quarantine import Quarantine
 from persianmind.text.records import Position, read_records
-from persianmind.text.stream import check_sources, stream_rows
+from persianmind.text.stream import check_sources, stream_records
 
 MANY = 3000
 
@@ -74,7 +74,7 @@ def test_damaged_compression(
     (folder / f"a.jsonl{suffix}").write_bytes(make(_body()))
     (folder / "b.jsonl").write_bytes(good(0))
     quarantine = Quarantine(tmp_path / "q.jsonl")
-    rows = list(stream_rows("s", Source(uri=str(folder)), quarantine))
+    rows = list(stream_records("s", Source(uri=str(folder)), quarantine))
     quarantine.close()
     assert rows[-1].fields["text"] == GOOD[0]
     assert least <= len(rows) - 1 <= most
@@ -106,8 +106,8 @@ def test_decompression_bomb_is_given_up_in_bounded_memory(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A few kilobytes that stand for hundreds of megabytes; the limits are lowered to keep the test quick."""
-    from persianmind.text import lines as lines_module
     from persianmind.text import records
+    from persianmind.text.formats import lines as lines_module
 
     size = 256 << 20
     body = io.BytesIO()
@@ -188,7 +188,7 @@ def test_parquet_without_the_column_is_an_error_before_anything_is_read(tmp_path
 
 def test_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An I/O error in the middle of a local file: the rest is one fault, the next file is read."""
-    from persianmind.text.locate import SourceFile
+    from persianmind.text.sources.locate import SourceFile
 
     folder = tmp_path / "corpus"
     folder.mkdir()
@@ -203,14 +203,16 @@ def test_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(SourceFile, "open", failing)
     quarantine = Quarantine()
-    assert [row.fields["text"] for row in stream_rows("s", Source(uri=str(folder)), quarantine)] == [GOOD[2]]
+    assert [row.fields["text"] for row in stream_records("s", Source(uri=str(folder)), quarantine)] == [
+        GOOD[2]
+    ]
     assert dict(quarantine.rejected) == {"unreadable_file": 1}
 
 
 def test_remote_file_that_breaks_off_is_an_error_not_a_bad_row(monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
 
-    from persianmind.text.locate import SourceFile
+    from persianmind.text.sources.locate import SourceFile
 
     fsspec.filesystem("memory").pipe("/broken/c.jsonl", good(0))
 
@@ -219,7 +221,7 @@ def test_remote_file_that_breaks_off_is_an_error_not_a_bad_row(monkeypatch: pyte
 
     monkeypatch.setattr(SourceFile, "open", failing)
     with pytest.raises(SourceError, match=r"broke off \(connection reset\); run the same command again"):
-        list(stream_rows("s", Source(uri="memory://broken/c.jsonl")))
+        list(stream_records("s", Source(uri="memory://broken/c.jsonl")))
 
 
 def test_broken_link_and_forbidden_file_are_named_before_anything_is_read(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def recipe(tmp_path: Path) -> Recipe:
             "base": "none",
             "seed": 3,
             "sources": sources,
-            "heldout": {"share": 0.1, "sources": ["fa"]},
+            "heldout": {"ratio": 0.1, "sources": ["fa"]},
             "stages": [{"name": "a", "sources": {"fa": 1.0}, "epochs": 1}],
         }
     )

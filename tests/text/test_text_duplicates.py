@@ -9,12 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persianmind.text.duplicates import (
-    FingerprintSet,
-    NearDuplicates,
-    near_signature,
-    text_fingerprint,
-)
+from persianmind.text.dedup import FingerprintSet, NearDuplicates, near_signature, text_fingerprint
 
 
 @given(st.lists(st.integers(0, 60), max_size=300))

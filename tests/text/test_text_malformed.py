@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from text_helpers import GOOD, good, line, peak_bytes, read
 
-from persianmind.errors import TooManyBadRowsError
+from persianmind.common.errors import TooManyBadRecordsError
 from persianmind.text.quarantine import Quarantine
 
 # One bad line between good ones: (name, bytes of the line without its end, reason it is counted under).
@@ -164,6 +164,6 @@ def test_budget_counts_only_bad_rows_and_names_them(tmp_path: Path) -> None:
     quarantine.check_budget("fa", 0.05, final=True)  # 1 of 20 is within 5%
     quarantine.reject("c.jsonl", 21, "wrong_type")
     quarantine.check_budget("fa", 0.05)  # too early to judge: fewer than a thousand rows
-    with pytest.raises(TooManyBadRowsError, match=r"2 of 21 .*invalid_json 1, wrong_type 1.*q\.jsonl"):
+    with pytest.raises(TooManyBadRecordsError, match=r"2 of 21 .*invalid_json 1, wrong_type 1.*q\.jsonl"):
         quarantine.check_budget("fa", 0.05, final=True)
     assert "\x1b" not in (tmp_path / "q.jsonl").read_text(), "a sample cannot steer a terminal"

@@ -7,17 +7,17 @@ from collections import Counter
 import pytest
 from text_helpers import real_data
 
+from persianmind.language.persian import normalise
 from persianmind.recipe import Normalise, Quality, Source
-from persianmind.text.normalise import normalise
-from persianmind.text.quality import (
+from persianmind.text.filters import (
     is_mojibake,
     is_other_language,
     judge,
     language_scores,
-    repeated_line_share,
-    symbol_share,
+    repeated_line_ratio,
+    symbol_ratio,
 )
-from persianmind.text.stream import stream_rows
+from persianmind.text.stream import stream_records
 
 PERSIAN = (
     "حافظ شیرازی یکی از مشهورترین شاعران ایران است که در قرن هشتم زندگی می‌کرد و دیوان او در خانه‌های ایرانیان "
@@ -63,7 +63,7 @@ def test_mojibake(code_page: str) -> None:
     garbled = PERSIAN.encode().decode(code_page, "replace")
     assert is_mojibake(garbled)
     assert judge(garbled, Quality(), "fa") in ("mojibake", "symbols")
-    assert judge(garbled, Quality(mojibake=False, max_symbol_share=1.0), "fa") is None
+    assert judge(garbled, Quality(mojibake=False, max_symbol_ratio=1.0), "fa") is None
 
 
 def test_lost_characters() -> None:
@@ -81,16 +81,16 @@ def test_letters_of_mojibake_in_good_text(text: str) -> None:
 def test_symbols_and_marks() -> None:
     assert judge("|====|----|====|++++|####|", Quality(), "fa") == "symbols"
     voweled = "بِسْمِ اللَّهِ الرَّحْمَٰنِ الرَّحِيمِ می\u200cخواهم"
-    assert symbol_share(voweled) == 0.0, "marks and ZWNJ are no symbols"
-    assert symbol_share("a!") == 0.0, "too short to say"
+    assert symbol_ratio(voweled) == 0.0, "marks and ZWNJ are no symbols"
+    assert symbol_ratio("a!") == 0.0, "too short to say"
 
 
 def test_repeated_lines() -> None:
     spam = "\n".join(["همین حالا کلیک کنید"] * 9 + ["متن"])
     assert judge(spam, Quality(), "fa") == "repeated_lines"
     assert judge(spam, Quality(), "fa", dialogue=True) is None
-    assert judge(spam, Quality(max_repeated_line_share=1.0), "fa") is None
-    assert repeated_line_share("الف\nالف") == 0.0, "two lines are no pattern"
+    assert judge(spam, Quality(max_repeated_line_ratio=1.0), "fa") is None
+    assert repeated_line_ratio("الف\nالف") == 0.0, "two lines are no pattern"
 
 
 def test_lengths() -> None:
@@ -106,7 +106,7 @@ def test_switched_off_takes_nothing() -> None:
 def test_real_text_is_kept() -> None:
     """Of every tenth document of 38 MB of verse, encyclopedia, manuals and speech, nothing is taken."""
     taken: Counter[str | None] = Counter()
-    for i, row in enumerate(stream_rows("s", Source(uri=str(real_data() / "corpus")))):
+    for i, row in enumerate(stream_records("s", Source(uri=str(real_data() / "corpus")))):
         if i % 10 == 0:
             taken[judge(row.fields["text"], ALL, "fa")] += 1
     assert taken[None] > 2500

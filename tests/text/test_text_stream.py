@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from text_helpers import GOOD, good, gz, real_data, zst
 
-from persianmind.errors import SourceError
+from persianmind.common.errors import SourceError
 from persianmind.recipe import Source
-from persianmind.text.locate import fingerprint, locate
 from persianmind.text.quarantine import Quarantine
-from persianmind.text.stream import check_sources, stream_rows
+from persianmind.text.sources.locate import fingerprint, locate
+from persianmind.text.stream import check_sources, stream_records
 
 BODY = good(0) + good(1) + good(2)
 
@@ -22,7 +22,7 @@ BODY = good(0) + good(1) + good(2)
 def _texts(**source: object) -> list[str]:
     checked = Source.model_validate(source)
     check_sources({"s": checked})
-    return [row.fields[checked.text_field] for row in stream_rows("s", checked)]
+    return [row.fields[checked.text_field] for row in stream_records("s", checked)]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "ndjson", "jsonl.gz", "jsonl.zst", "JSONL.GZ"])
@@ -86,7 +86,7 @@ def test_hub_dataset_is_streamed_by_the_datasets_library(
 
 def test_keys_and_places(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_bytes(good(0) + b'\n{"text": "a b"}\n{"id": 7, "text": "b c"}\n')
-    rows = list(stream_rows("s", Source(uri=str(tmp_path / "c.jsonl"))))
+    rows = list(stream_records("s", Source(uri=str(tmp_path / "c.jsonl"))))
     assert [(row.key, row.place) for row in rows] == [
         ("g/0", "c.jsonl:1"),
         ("c.jsonl:3", "c.jsonl:3"),
@@ -150,7 +150,7 @@ def test_fingerprint_knows_its_limit(tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tracemalloc
 
-    from persianmind.text import lines
+    from persianmind.text.formats import lines
 
     monkeypatch.setattr(lines, "CHUNK_BYTES", 1 << 14)  # tracing is slow; small chunks need little text
 
@@ -158,7 +158,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, monkeypatch: pytes
         path = tmp_path / f"{copies}.jsonl.gz"
         path.write_bytes(gz(BODY * 1_000) * copies)
         tracemalloc.start()
-        for _ in stream_rows("s", Source(uri=str(path))):
+        for _ in stream_records("s", Source(uri=str(path))):
             pass
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -173,5 +173,5 @@ def test_real_corpus_is_all_good() -> None:
     quarantine = Quarantine()
     source = Source(uri=str(real_data() / "corpus"))
     assert len(locate("s", source)) == 12
-    rows = sum(1 for _ in stream_rows("s", source, quarantine))
+    rows = sum(1 for _ in stream_records("s", source, quarantine))
     assert rows == quarantine.seen == 25_371 and not quarantine.rejected

@@ -15,7 +15,7 @@ import zstandard
 
 from persianmind.recipe import Source
 from persianmind.text.quarantine import Quarantine
-from persianmind.text.stream import stream_rows
+from persianmind.text.stream import stream_records
 
 GOOD = ["متن نخست که خوب است", "متن دوم: می‌روم", "a third, English text"]
 
@@ -31,7 +31,7 @@ def good(i: int) -> bytes:
 def read(path: Path, **source: Any) -> tuple[list[str], Quarantine, list[dict[str, Any]]]:
     """Texts of the good rows, the counts, and the lines of the quarantine file."""
     quarantine = Quarantine(path.parent / "quarantine.jsonl")
-    rows = list(stream_rows("s", Source(uri=str(path), **source), quarantine))
+    rows = list(stream_records("s", Source(uri=str(path), **source), quarantine))
     quarantine.close()
     file = path.parent / "quarantine.jsonl"
     lines = [json.loads(one) for one in file.read_text().splitlines()] if file.exists() else []

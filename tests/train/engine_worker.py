@@ -17,19 +17,20 @@ import numpy as np
 import torch
 
 from benchmarks.lib.collectives import Collectives, counted_collectives
+from persianmind.engine.deepspeed.config import resolve_deepspeed_config
+from persianmind.engine.deepspeed.engine import Batch, Engine
+from persianmind.engine.deepspeed.start import prepare_environment, start_distributed
+from persianmind.engine.ranks import Ranks, ranks_from_environment
 from persianmind.model.adapted import AdaptedModel, build_adapted
 from persianmind.model.bases import resolve_base
-from persianmind.recipe_file import load_recipe
-from persianmind.train.deepspeed_config import resolve_deepspeed_config
-from persianmind.train.engine import Batch, Engine
-from persianmind.train.ranks import Ranks, prepare_environment, ranks_from_environment, start_distributed
+from persianmind.recipe.loading import load_recipe
 from persianmind.train.selftest import run_self_tests
 from tests.launching import ROOT, ZERO2
 
 sys.path.insert(0, str(ROOT / "tests" / "model"))
 from model_helpers import ARCHITECTURES, BASE_VOCAB, PIECES, make_base, make_recipe
 
-RATES = {"adapters_a": 1e-2, "adapters_b": 1e-2, "rows": 1e-2}
+RATES = {"adapters_a": 1e-2, "adapters_b": 1e-2, "embeddings": 1e-2}
 FORWARD = AdaptedModel.forward
 ACCUMULATIONS = (1, 4, 16)
 
@@ -79,22 +80,22 @@ def _default_zero2(counter: Collectives, rank: int, accumulation: int) -> dict[s
 
 
 def _left_out(rank: int) -> dict[str, Any]:
-    """A vetoed step and one that is not finite on rank 1 alone: nothing moves, on either rank."""
+    """A skipped step and one that is not finite on rank 1 alone: nothing moves, on either rank."""
     seen: dict[str, Any] = {}
     engine = _engine(1)
     engine.set_rates(RATES)
     engine.step(_batches(rank, 1))
     asked: list[tuple[float, float]] = []
 
-    def veto(loss: float, norm: float) -> bool:
+    def should_skip(loss: float, norm: float) -> bool:
         asked.append((loss, norm))
         return True
 
     before = _values(engine.model)
-    result = engine.step(_batches(rank, 1), veto=veto)
-    seen["veto"] = {
+    result = engine.step(_batches(rank, 1), should_skip=should_skip)
+    seen["should_skip"] = {
         "moved": _values(engine.model) != before,
-        "vetoed": result.vetoed,
+        "skipped": result.skipped,
         "applied": result.applied,
         "asked": asked == [(result.loss, result.grad_norm)],
     }
@@ -113,7 +114,7 @@ def _left_out(rank: int) -> dict[str, Any]:
     result = engine.step(_batches(rank, 1))
     hook.remove()
     seen["gradient"] = {"moved": _values(engine.model) != before, "applied": result.applied}
-    result = engine.step(_batches(rank, 1), veto=lambda loss, norm: False)
+    result = engine.step(_batches(rank, 1), should_skip=lambda loss, norm: False)
     seen["control"] = {"moved": _values(engine.model) != before, "applied": result.applied}
     seen["norms"] = [result.grad_norm, float(engine.deepspeed.get_global_grad_norm())]
     return seen
@@ -149,7 +150,7 @@ def _model() -> AdaptedModel:
 
 
 def _engine(accumulation: int) -> Engine:
-    recipe = load_recipe("tiny", [f"train.global_batch_rows={2 * accumulation}"])
+    recipe = load_recipe("tiny", [f"train.global_batch_size={2 * accumulation}"])
     ranks = ranks_from_environment()
     return Engine(_model(), resolve_deepspeed_config(ZERO2, recipe, ranks.world_size), ranks)
 

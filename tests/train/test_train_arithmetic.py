@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from persianmind.errors import ConfigConflictError, RecipeError
-from persianmind.plan.precision import machine_precision, resolve_precision
-from persianmind.plan.run_folder import claim_run_folder, first_difference
-from persianmind.recipe_file import load_recipe
-from persianmind.train.deepspeed_config import accumulation_steps, resolve_deepspeed_config
-from persianmind.train.runlog import RunLog, add_evaluation, read_results, update_results
-from persianmind.train.schedule import group_rates, learning_rate_share
+from persianmind.checks.device import machine_precision, resolve_precision
+from persianmind.common.errors import ConfigConflictError, RecipeError
+from persianmind.engine.deepspeed.config import accumulation_steps, resolve_deepspeed_config
+from persianmind.engine.schedule import group_rates, learning_rate_ratio
+from persianmind.recipe.loading import load_recipe
+from persianmind.run.folder import claim_run_folder
+from persianmind.run.identity import first_difference
+from persianmind.run.log import RunLog, add_evaluation, read_results, update_results
 from persianmind.train.stages import plan_stages
 from tests.launching import ROOT, ZERO2
 
@@ -63,7 +64,7 @@ def test_an_auto_nobody_decides_is_an_error(tmp_path: Path) -> None:
 
 
 def test_ranks_that_do_not_divide_are_told_which_do() -> None:
-    recipe = load_recipe("tiny", ["train.global_batch_rows=12", "train.micro_batch_rows=2"])
+    recipe = load_recipe("tiny", ["train.global_batch_size=12", "train.micro_batch_size=2"])
     assert [accumulation_steps(recipe, ranks) for ranks in (1, 2, 3, 6)] == [6, 3, 2, 1]
     with pytest.raises(RecipeError, match="use 1, 2, 3, 6 ranks"):
         accumulation_steps(recipe, 4)
@@ -71,28 +72,28 @@ def test_ranks_that_do_not_divide_are_told_which_do() -> None:
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd"])
 def test_rates_warm_up_then_fall_to_the_floor(schedule: str) -> None:
-    shares = [learning_rate_share(s, 100, schedule=schedule, warmup_share=0.1, floor=0.1) for s in range(100)]
+    shares = [learning_rate_ratio(s, 100, schedule=schedule, warmup_ratio=0.1, floor=0.1) for s in range(100)]
     assert shares[:10] == sorted(shares[:10]) and shares[10] == 1.0 and 0 < shares[0] < 0.1
     assert shares[10:] == sorted(shares[10:], reverse=True) and 0.1 <= shares[-1] < 0.15
     assert (shares[80] == 1.0) == (schedule == "wsd")
 
 
 def test_parts_a_stage_does_not_train_have_rate_zero() -> None:
-    recipe = load_recipe("tiny", ["stages.0.trained=[rows]", "adapter.lora_plus_ratio=4"])
+    recipe = load_recipe("tiny", ["stages.0.trained=[embeddings]", "adapter.lora_plus_ratio=4"])
     rates = group_rates(recipe, recipe.stages[0], 5, 12)
-    assert rates["adapters_a"] == rates["adapters_b"] == 0.0 < rates["rows"]
+    assert rates["adapters_a"] == rates["adapters_b"] == 0.0 < rates["embeddings"]
     rates = group_rates(recipe, recipe.stages[1], 5, 6)
     assert rates["adapters_b"] == 4 * rates["adapters_a"] > 0
 
 
 def test_stage_lengths_in_tokens_and_epochs() -> None:
     recipe = load_recipe("tiny", ["stages.1={name: e, sources: {poems: 1.0, messages: 1.0}, epochs: 2}"])
-    rows = {"poems": 10, "messages": 5, "english": 1, "translate": 1, "interpret": 1}
-    plans = plan_stages(recipe, rows)
+    sequences = {"poems": 10, "messages": 5, "english": 1, "translate": 1, "interpret": 1}
+    plans = plan_stages(recipe, sequences)
     assert [plan.steps for plan in plans] == [16, 8, 7]  # 16384/1024; ceil(2*15/4); 7168/1024
     assert [plan.first_step for plan in plans] == [0, 16, 24]
-    with pytest.raises(RecipeError, match="'english' has no rows"):
-        plan_stages(recipe, {**rows, "english": 0})
+    with pytest.raises(RecipeError, match="'english' has no sequences"):
+        plan_stages(recipe, {**sequences, "english": 0})
 
 
 def test_rewind_keeps_each_step_once_and_loses_no_line(tmp_path: Path) -> None:
@@ -111,14 +112,14 @@ def test_results_are_replaced_row_by_row(tmp_path: Path) -> None:
     add_evaluation(tmp_path, {"stage": "one", "fa": {"bits_per_byte": 1.4}})
     update_results(tmp_path, finished=True)
     results = read_results(tmp_path)
-    assert [row["fa"]["bits_per_byte"] for row in results["perplexity"]] == [2.0, 1.4]
+    assert [sequence["fa"]["bits_per_byte"] for sequence in results["perplexity"]] == [2.0, 1.4]
     assert results["finished"] is True
 
 
 def test_precision_is_what_the_machine_multiplies_and_stays_with_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from persianmind.plan import precision
+    from persianmind.checks import device as precision
 
     monkeypatch.setattr(precision, "has_gpu", lambda: False)
     for flags, expected in (("avx2 amx_bf16", "bf16"), ("fma avx512_bf16", "bf16"), ("fma avx2", "fp32")):

@@ -38,7 +38,7 @@ def test_control_the_ordinary_way_reduces_at_every_micro_batch(seen: dict[str, A
 
 
 def test_a_vetoed_step_moves_nothing_and_asks_with_what_it_reports(seen: dict[str, Any]) -> None:
-    assert seen["veto"] == {"moved": False, "vetoed": True, "applied": False, "asked": True}
+    assert seen["should_skip"] == {"moved": False, "skipped": True, "applied": False, "asked": True}
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from persianmind.recipe import Recipe
-from persianmind.recipe_file import load_recipe
+from persianmind.recipe.loading import load_recipe
 from persianmind.train.history import History
 from persianmind.train.stages import plan_stages
 
@@ -80,13 +80,13 @@ def test_state_goes_through_json_to_the_bit() -> None:
         history.add(1 / (step + 3), math.pi * step)
     history.ended["pretrain"] = 7
     again = _history(recipe)
-    again.restore(json.loads(json.dumps(history.facts())))
-    assert again.facts() == history.facts()
+    again.restore(json.loads(json.dumps(history.state_dict())))
+    assert again.state_dict() == history.state_dict()
     assert list(again.losses) == list(history.losses) and again.ended == {"pretrain": 7}
 
 
-@pytest.mark.parametrize("facts", [{}, {"losses": []}])
-def test_a_checkpoint_from_before_the_history_is_taken(facts: dict[str, object]) -> None:
+@pytest.mark.parametrize("state", [{}, {"losses": []}])
+def test_a_checkpoint_from_before_the_history_is_taken(state: dict[str, object]) -> None:
     history = _history(_recipe())
-    history.restore(facts)
+    history.restore(state)
     assert not history.losses and history.ended == {}

@@ -12,7 +12,7 @@ import pytest
 
 from tests.launching import ROOT
 
-LOAD = "from persianmind.train.kernel import load_cpu_kernel; load_cpu_kernel(); print('loaded')"
+LOAD = "from persianmind.engine.deepspeed.kernel import load_cpu_kernel; load_cpu_kernel(); print('loaded')"
 CONTROL = (
     "from deepspeed.accelerator import get_accelerator as a\n"
     "a().create_op_builder('ShareMemCommBuilder').load(); print('loaded')"
@@ -32,7 +32,7 @@ def _run(code: str, folder: Path, timeout_s: float) -> str:
 
 @pytest.mark.slow
 def test_a_leftover_lock_is_cleared(tmp_path: Path) -> None:
-    from persianmind.train.kernel import extensions_folder
+    from persianmind.engine.deepspeed.kernel import extensions_folder
 
     assert "loaded" in _run(LOAD, extensions_folder(), 400)  # builds, if no run has done so yet
     shutil.copytree(extensions_folder(), tmp_path, dirs_exist_ok=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from persianmind.energy.budget import Budget
-from persianmind.recipe_file import load_recipe
-from persianmind.train.outlook import outlook, step_over_forward
+from persianmind.estimate.time import outlook, step_over_forward
+from persianmind.recipe.loading import load_recipe
 
 
 def test_time_and_energy_follow_from_the_forward_pass() -> None:

@@ -15,14 +15,14 @@ sys.path.insert(0, str(ROOT / "tests" / "data"))
 from data_helpers import sentences, write_jsonl
 from growing_helpers import build_part
 
-from persianmind.data import prepare as batches_module
-from persianmind.data.background import BackgroundBuild
-from persianmind.data.growing import read_failure, write_failure
+from persianmind.common.atomic import write_text
+from persianmind.common.errors import DataError, RecipeError
+from persianmind.data.build.service import BackgroundBuild
+from persianmind.data.build import pipeline as batches_module
 from persianmind.data.manifest import BUILDING, MANIFEST
-from persianmind.errors import DataError, RecipeError
-from persianmind.files import write_text
+from persianmind.data.read.incremental import read_failure, write_failure
 from persianmind.recipe import Recipe
-from persianmind.recipe_file import dump_recipe, load_recipe
+from persianmind.recipe.loading import dump_recipe, load_recipe
 from persianmind.train.prepare import Prepared, prepare, read_prepared
 from persianmind.train.stages import plan_stages
 
@@ -39,7 +39,7 @@ def _recipe(tmp_path: Path, *overrides: str) -> Recipe:
     small = [
         "vocab.new_tokens=50",
         "vocab.sources=[messages]",
-        "data.shard_rows=8",
+        "data.sequences_per_shard=8",
         "heldout.sources=[english]",
     ]
     return load_recipe("tiny", [f"sources.poems.uri={path}", *small, *overrides])
@@ -49,7 +49,7 @@ def _recipe(tmp_path: Path, *overrides: str) -> Recipe:
 def vocab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The vocabulary of these recipes, made once."""
     folder = tmp_path_factory.mktemp("vocab")
-    recipe = _recipe(folder, "data.shuffle_block_rows=8")
+    recipe = _recipe(folder, "data.shuffle_block_sequences=8")
     _prepare(recipe, folder / "run")
     return folder / "run" / "vocab"
 
@@ -82,7 +82,7 @@ def test_everything_in_tokens_is_left_to_the_builder_and_nothing_is_built_twice(
     with BackgroundBuild(run / "recipe.yaml", run / "vocab", run / "data", names, log) as builder:
         assert builder._process is not None and builder._process.wait(60) == 0, log.read_text()
     again, said = _prepare(recipe, run)
-    assert again.to_build == [] and all(again.rows_by_source.values())
+    assert again.to_build == [] and all(again.sequences_by_source.values())
     assert not any("built while" in line for line in said)
     assert again.fingerprints == prepared.fingerprints
 
@@ -91,7 +91,7 @@ def test_everything_in_tokens_is_left_to_the_builder_and_nothing_is_built_twice(
     ("overrides", "whole"),
     [
         (["stages.1.tokens=null", "stages.1.epochs=1"], {"translate", "english"}),
-        (["data.shuffle_block_rows=null"], {"poems", "messages", "english", "translate", "interpret"}),
+        (["data.shuffle_block_sequences=null"], {"poems", "messages", "english", "translate", "interpret"}),
         (["data.mixture_temperature=2"], {"poems", "messages", "english", "translate", "interpret"}),
     ],
 )
@@ -100,9 +100,9 @@ def test_what_decides_something_before_step_1_is_built_at_once(
 ) -> None:
     recipe = _recipe(tmp_path, *overrides)
     prepared, _ = _prepare(recipe, run)
-    assert {name for name, rows in prepared.rows_by_source.items() if rows} == whole
+    assert {name for name, sequences in prepared.sequences_by_source.items() if sequences} == whole
     assert {path.parent.name for path in run.glob(f"data/*/{MANIFEST}")} == whole
-    assert len(plan_stages(recipe, prepared.rows_by_source)) == 3
+    assert len(plan_stages(recipe, prepared.sequences_by_source)) == 3
 
 
 def test_a_source_that_changed_under_a_run_is_refused_once_steps_were_done(tmp_path: Path, run: Path) -> None:
@@ -125,10 +125,10 @@ def test_stage_lengths_need_the_rows_of_epochs_alone() -> None:
     recipe = load_recipe("tiny")
     unknown: dict[str, Any] = dict.fromkeys(recipe.sources)
     assert [plan.steps for plan in plan_stages(recipe, unknown)] == [16, 7, 7]
-    with pytest.raises(RecipeError, match="'poems' has no rows after filtering"):
+    with pytest.raises(RecipeError, match="'poems' has no sequences after filtering"):
         plan_stages(recipe, {**unknown, "poems": 0})
     by_epochs = load_recipe("tiny", ["stages.0.tokens=null", "stages.0.epochs=1"])
     with pytest.raises(ValueError, match="a source that is not built"):
         plan_stages(by_epochs, unknown)
-    rows = {**unknown, "poems": 10, "messages": 5, "english": 1}
-    assert [plan.steps for plan in plan_stages(by_epochs, rows)] == [4, 7, 7]
+    sequences = {**unknown, "poems": 10, "messages": 5, "english": 1}
+    assert [plan.steps for plan in plan_stages(by_epochs, sequences)] == [4, 7, 7]

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from persianmind.errors import SelfTestError
+from persianmind.common.errors import SelfTestError
+from persianmind.engine.deepspeed.config import resolve_deepspeed_config
+from persianmind.engine.deepspeed.engine import Engine, _Fp32Gradients
+from persianmind.engine.deepspeed.start import prepare_environment, start_distributed
+from persianmind.engine.ranks import Ranks
 from persianmind.model.adapted import AdaptedModel, build_adapted
 from persianmind.model.bases import resolve_base
-from persianmind.recipe_file import load_recipe
-from persianmind.train.deepspeed_config import resolve_deepspeed_config
-from persianmind.train.engine import Engine, _Fp32Gradients
-from persianmind.train.ranks import Ranks, prepare_environment, start_distributed
+from persianmind.recipe.loading import load_recipe
 from persianmind.train.selftest import run_self_tests
 from tests.launching import ZERO2
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from persianmind.errors import MachineError
-from persianmind.plan.preflight import check_trackers
-from persianmind.recipe_file import load_recipe
-from persianmind.train.runlog import RunLog
-from persianmind.train.trackers import make_trackers
+from persianmind.checks.preflight import check_trackers
+from persianmind.common.errors import MachineError
+from persianmind.recipe.loading import load_recipe
+from persianmind.run.log import RunLog
+from persianmind.run.trackers import make_trackers
 
 # A stand-in with trackio's three calls that writes down what it is told.
 STAND_IN = """

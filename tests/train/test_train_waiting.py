@@ -1,4 +1,4 @@
-"""Steps wait for their rows together: on real folders of which a part is built, over two ranks as threads."""
+"""Steps wait for their sequences together: on real folders partly built, over two ranks as threads."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ sys.path.insert(0, str(ROOT / "tests" / "data"))
 from data_helpers import make_bpe, make_recipe, sentences, write_jsonl
 from growing_helpers import build_part, growing, stage
 
-from persianmind.data import prepare as prepare_module
-from persianmind.data.build import build_source
-from persianmind.data.growing import write_failure
-from persianmind.errors import BuildFailedError
+from persianmind.common.errors import BuildFailedError
+from persianmind.data.build.source import build_source
+from persianmind.data.build import pipeline as prepare_module
+from persianmind.data.read import barrier as waiting_module
+from persianmind.data.read.barrier import DataBarrier
+from persianmind.data.read.incremental import write_failure
 from persianmind.recipe import Recipe
-from persianmind.train import waiting as waiting_module
-from persianmind.train.waiting import DataGate
 
 
 @pytest.fixture(autouse=True)
@@ -34,12 +34,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Recipe:
-    """One source of which two shards (16 rows, one block) are built in tmp_path/fa."""
+    """One source of which two shards (16 sequences, one block) are built in tmp_path/fa."""
     path = write_jsonl(tmp_path / "fa.jsonl", [{"text": text} for text in sentences(400)])
     make_bpe(tmp_path / "bpe")
     one = make_recipe(
         {"fa": {"uri": str(path)}},
-        data={"shard_rows": 8, "shuffle_block_rows": 16},
+        data={"sequences_per_shard": 8, "shuffle_block_sequences": 16},
         stages=[{"name": "one", "sources": {"fa": 1.0}, "tokens": 64 * 100}],
     )
     build_part(one, "fa", tmp_path / "bpe", tmp_path, 2)
@@ -57,7 +57,7 @@ class Rank:
         self.beats = self.exchanges = 0
         self._count = count
         self.data = stage(recipe, datasets)
-        self.gate = DataGate(datasets, self._counted, self.said.append, self._beat)
+        self.gate = DataBarrier(datasets, self._counted, self.said.append, self._beat)
 
     def _counted(self, values: Sequence[int]) -> list[int]:
         self.exchanges += 1
@@ -98,10 +98,10 @@ def test_a_stop_ends_the_wait_and_the_end_of_the_build_opens(recipe: Recipe, tmp
 
 def test_a_failed_build_ends_the_wait_with_its_line(recipe: Recipe, tmp_path: Path) -> None:
     rank = Rank(recipe, tmp_path)
-    write_failure(tmp_path / "fa", "sources.fa: 7 of 9 rows are bad")
+    write_failure(tmp_path / "fa", "sources.fa: 7 of 9 sequences are bad")
     assert rank.open(range(16)), "what was built before can be used"
-    assert "training goes on as far as its rows do: sources.fa: 7 of 9" in rank.said[0]
-    with pytest.raises(BuildFailedError, match=r"sources\.fa: 7 of 9 rows are bad"):
+    assert "training goes on as far as its sequences do: sources.fa: 7 of 9" in rank.said[0]
+    with pytest.raises(BuildFailedError, match=r"sources\.fa: 7 of 9 sequences are bad"):
         rank.open(range(64, 68))
 
 
@@ -126,8 +126,8 @@ class _Sum:
 def test_ranks_that_see_the_files_at_different_times_go_on_together(
     recipe: Recipe, tmp_path: Path, stopped: bool
 ) -> None:
-    """One rank has the rows, the other (another machine, say) does not see them yet: both wait, both answer
-    alike, also when only the one that has them is asked to stop."""
+    """One rank has the sequences, the other (another machine, say) does not see them yet: both wait, both
+    answer alike, also when only the one that has them is asked to stop."""
     summed = _Sum()
     early, late = Rank(recipe, tmp_path, summed), Rank(recipe, tmp_path, summed)
     build_source(recipe, "fa", tmp_path / "bpe", tmp_path / "fa")

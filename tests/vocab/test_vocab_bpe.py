@@ -7,15 +7,15 @@ import random
 
 import pytest
 
-from persianmind.vocab.bpe import Learned, Word, continue_bpe
-from persianmind.vocab.pieces import is_lawful, is_lawful_text
+from persianmind.vocab.learn import Learned, Word, continue_bpe
+from persianmind.vocab.pieces import is_valid_piece, is_valid_piece_text
 
 
-def reference(words: dict[Word, int], surfaces: dict[int, bytes], first_id: int, limit: int) -> Learned:
+def reference(words: dict[Word, int], token_bytes: dict[int, bytes], first_id: int, limit: int) -> Learned:
     """Continued BPE as one would write it first: count everything again at every step."""
     state = {tuple(word): count for word, count in words.items()}
     lists = [(list(word), count) for word, count in sorted(state.items())]
-    surfaces, known = dict(surfaces), {surface: number for number, surface in surfaces.items()}
+    token_bytes, known = dict(token_bytes), {surface: number for number, surface in token_bytes.items()}
     pieces: list[tuple[bytes, int]] = []
     merges: list[tuple[int, int, int]] = []
     while True:
@@ -23,8 +23,8 @@ def reference(words: dict[Word, int], surfaces: dict[int, bytes], first_id: int,
         pairs: dict[bytes, set[tuple[int, int]]] = {}
         for word, count in lists:
             for a, b in itertools.pairwise(word):
-                surface = surfaces[a] + surfaces[b]
-                if is_lawful(surface):
+                surface = token_bytes[a] + token_bytes[b]
+                if is_valid_piece(surface):
                     counts[surface] = counts.get(surface, 0) + count
                     pairs.setdefault(surface, set()).add((a, b))
         free = sorted(surface for surface in counts if surface in known)
@@ -36,7 +36,7 @@ def reference(words: dict[Word, int], surfaces: dict[int, bytes], first_id: int,
                 return Learned(first_id, tuple(pieces), tuple(merges))
             chosen, result = best[0], first_id + len(pieces)
             pieces.append(best)
-            known[chosen], surfaces[result] = result, chosen
+            known[chosen], token_bytes[result] = result, chosen
         merges += [(a, b, result) for a, b in sorted(pairs[chosen])]
         for word, _ in lists:
             i = 0
@@ -50,31 +50,35 @@ def reference(words: dict[Word, int], surfaces: dict[int, bytes], first_id: int,
 def test_equals_the_reference(seed: int) -> None:
     generator = random.Random(seed)
     alphabet = "ابپتسمه \u200c۱،x"
-    surfaces = {number: character.encode() for number, character in enumerate(alphabet)}
-    surfaces[len(surfaces)] = "اب".encode()  # a base piece that pairs of single letters may also spell
+    token_bytes = {number: character.encode() for number, character in enumerate(alphabet)}
+    token_bytes[len(token_bytes)] = "اب".encode()  # a base piece that pairs of single letters may also spell
     words: dict[Word, int] = {}
     for _ in range(generator.randint(5, 120)):
-        word = tuple(generator.choices(range(len(surfaces)), k=generator.randint(1, 9)))
+        word = tuple(generator.choices(range(len(token_bytes)), k=generator.randint(1, 9)))
         words[word] = generator.randint(1, 30)
-    expected = reference(words, surfaces, 100, 40)
-    assert continue_bpe(words, surfaces, first_id=100, limit=40, is_lawful=is_lawful) == expected
+    expected = reference(words, token_bytes, 100, 40)
+    assert continue_bpe(words, token_bytes, first_id=100, limit=40, is_valid_piece=is_valid_piece) == expected
     assert expected.pieces
 
 
 def test_order_of_words_does_not_matter() -> None:
-    surfaces = {number: c.encode() for number, c in enumerate("ابپتسمه")}
+    token_bytes = {number: c.encode() for number, c in enumerate("ابپتسمه")}
     words = [((0, 1, 2), 5), ((1, 2, 3), 5), ((4, 5, 6, 0), 5), ((0, 1), 5), ((5, 6), 5)]
     results = set()
     for seed in range(20):
         random.Random(seed).shuffle(words)
-        results.add(continue_bpe(dict(words), surfaces, first_id=7, limit=6, is_lawful=is_lawful))
+        results.add(
+            continue_bpe(dict(words), token_bytes, first_id=7, limit=6, is_valid_piece=is_valid_piece)
+        )
     assert len(results) == 1
 
 
 def test_wanted_order_is_followed_as_far_as_it_can_be_reached() -> None:
-    surfaces = {number: c.encode() for number, c in enumerate("ابپت")}
+    token_bytes = {number: c.encode() for number, c in enumerate("ابپت")}
     order = {"پت".encode(): 0, "اب".encode(): 1, "بپ".encode(): 2}
-    learned = continue_bpe({(0, 1, 2, 3): 9}, surfaces, first_id=4, limit=3, is_lawful=is_lawful, order=order)
+    learned = continue_bpe(
+        {(0, 1, 2, 3): 9}, token_bytes, first_id=4, limit=3, is_valid_piece=is_valid_piece, order=order
+    )
     assert [surface.decode() for surface, _ in learned.pieces] == ["پت", "اب"]  # بپ is gone by then
 
 
@@ -87,13 +91,13 @@ UNLAWFUL = [
 
 @pytest.mark.parametrize("text", LAWFUL)
 def test_lawful(text: str) -> None:
-    assert is_lawful_text(text)
+    assert is_valid_piece_text(text)
 
 
 @pytest.mark.parametrize("text", UNLAWFUL)
 def test_unlawful(text: str) -> None:
-    assert not is_lawful_text(text)
+    assert not is_valid_piece_text(text)
 
 
 def test_half_a_character_is_unlawful() -> None:
-    assert not is_lawful("سل".encode()[:-1])
+    assert not is_valid_piece("سل".encode()[:-1])

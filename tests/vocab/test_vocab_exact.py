@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocab_helpers import NEW_TOKENS, mistral_model, package_texts, read_tree
 
-from persianmind.text.normalise import normalise
-from persianmind.vocab.base import open_base
+from persianmind.language.persian import normalise
 from persianmind.vocab.build import build_vocab
 from persianmind.vocab.expansion import load_expansion
+from persianmind.vocab.families.base import open_base
 from persianmind.vocab.foreign import foreign_samples
-from persianmind.vocab.pieces import is_lawful_text
+from persianmind.vocab.pieces import is_valid_piece_text
 
 NAMES = ["smollm2", "llama-3-like", "qwen-like", "mistral"]
 
@@ -46,7 +46,7 @@ def test_ids_and_sizes(name: str, bases: dict[str, Path], built: dict[str, Path]
         assert tokenizer.decode([piece.id]) in (piece.text, piece.text.removeprefix(" "))
         assert base.decode(piece.base_ids).removeprefix(" ") == piece.text.removeprefix(" ")
         assert list(piece.base_ids) == base.ids_of(piece.text)
-        assert is_lawful_text(piece.text)
+        assert is_valid_piece_text(piece.text)
     assert len({piece.text for piece in expansion.pieces}) == expansion.added
 
 

@@ -12,21 +12,21 @@ from typing import Any
 import pytest
 from vocab_helpers import package_texts, read_tree, texts
 
-from persianmind.errors import ExactnessError, VocabError
-from persianmind.files import write_json
+from persianmind.common.atomic import write_json
+from persianmind.common.errors import ExactnessError, VocabError
 from persianmind.vocab import build as build_module
-from persianmind.vocab.base import open_base
-from persianmind.vocab.byte_bpe import ByteBPE, to_token
 from persianmind.vocab.expansion import Piece, load_expansion
+from persianmind.vocab.families.base import open_base
+from persianmind.vocab.families.byte_bpe import ByteBPE, to_token
+from persianmind.vocab.families.sentencepiece import SentencePieceBPE
 from persianmind.vocab.foreign import foreign_samples
-from persianmind.vocab.gate import Fast, check
-from persianmind.vocab.sentencepiece_bpe import SentencePieceBPE
+from persianmind.vocab.gate import HFTokenizer, check
 
 ROWS = package_texts()[:200]
 
 
 def run_gate(base: Path, folder: Path, pieces: tuple[Piece, ...], pad: bool = False) -> None:
-    check(open_base(base), Fast(folder), open_base(folder), pieces, pad=pad, rows=ROWS)
+    check(open_base(base), HFTokenizer(folder), open_base(folder), pieces, pad=pad, rows=ROWS)
 
 
 def new_pieces(folder: Path) -> tuple[Piece, ...]:
@@ -106,7 +106,7 @@ def test_english_that_changes(
     with pytest.raises(ExactnessError, match="spans a word boundary or is not Persian"):
         run_gate(bases["smollm2"], folder, english)
     # with the rule about pieces switched off the ids of English text still give it away
-    monkeypatch.setattr("persianmind.vocab.gate.is_lawful_text", lambda text: True)
+    monkeypatch.setattr("persianmind.vocab.gate.is_valid_piece_text", lambda text: True)
     with pytest.raises(ExactnessError, match="changes the ids of non-Persian text"):
         run_gate(bases["smollm2"], folder, english)
 
@@ -160,7 +160,7 @@ def test_without_the_rule_pieces_leave_persian_and_the_gate_sees_it(
     smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Training without the rule for pieces learns runs of digits and Latin with Persian."""
-    monkeypatch.setattr(build_module, "is_lawful", lambda surface: _is_text(surface))
+    monkeypatch.setattr(build_module, "is_valid_piece", lambda surface: _is_text(surface))
     mixed = [f"{text} ۱۲۳۴ ۱۲۳۴ Vueها Vueها" for text in package_texts()]
     with pytest.raises(ExactnessError, match="word boundary"):
         build_module.build_vocab(smollm2, lambda: iter(mixed), tmp_path / "out", new_tokens=400)

@@ -14,13 +14,13 @@ import pytest
 from typer.testing import CliRunner
 from vocab_helpers import NEW_TOKENS, package_texts, variant
 
-from persianmind.errors import EmptyCorpusError, PersianMindError, SourceError, VocabError
-from persianmind.vocab.base import open_base
+from persianmind.common.errors import EmptyCorpusError, PersianMindError, SourceError, VocabError
 from persianmind.vocab.build import build_vocab, learn_exactly, read_corpus
+from persianmind.vocab.commands import app
+from persianmind.vocab.families.base import open_base
 from persianmind.vocab.plan import ModelShape, make_plan, prefix, read_shape
 from persianmind.vocab.report import fertility_svg, make_report
 from persianmind.vocab.texts import read_texts
-from persianmind.vocab.verbs import app
 
 
 @pytest.fixture(scope="session")
@@ -287,7 +287,7 @@ def test_texts_are_normalised_and_can_be_read_twice(tmp_path: Path) -> None:
 
 def test_help_answers_at_once_and_loads_nothing_heavy() -> None:
     script = (
-        "import sys; from persianmind.vocab.verbs import app\n"
+        "import sys; from persianmind.vocab.commands import app\n"
         "heavy = {'torch', 'transformers', 'tokenizers', 'sentencepiece', 'numpy'} & set(sys.modules)\n"
         "sys.exit(f'loads {heavy}' if heavy else 0)"
     )

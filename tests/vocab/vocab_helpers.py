@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from persianmind.text.normalise import normalise
-from persianmind.text.packaged import read_package
+from persianmind.language.persian import normalise
+from persianmind.text.sources.package import read_package
 
 DATA = Path(os.environ.get("PERSIANMIND_TEST_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 NEW_TOKENS = 1_200

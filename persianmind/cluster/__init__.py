@@ -1,0 +1,1 @@
+"""Ray: the same training function on several machines."""

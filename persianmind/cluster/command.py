@@ -1,0 +1,302 @@
+"""The cluster command, `cluster/submit.py`: submit a run, or drive one from here; status, logs, stop."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from persianmind.cluster.package import RAYS_LIMIT_MIB
+from persianmind.cluster.sizing import Scale, resolve_scale
+from persianmind.common.console import invoke, run_guarded
+from persianmind.common.errors import ClusterError
+from persianmind.common.paths import PROJECT_ROOT
+from persianmind.engine.deepspeed.start import prepare_environment
+from persianmind.recipe.loading import known_recipes
+from persianmind.train.command import (
+    DEEPSPEED_JSON,
+    DeepSpeedOption,
+    OutputOption,
+    OverridesArgument,
+    RecipeOption,
+    ResumeFromOption,
+    ResumeOption,
+    TrainArguments,
+)
+from persianmind.train.run import RunRequest
+
+RUNS = "PERSIANMIND_RUNS"
+IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the command of a job
+COMMANDS = ("status", "logs", "stop")
+DASHBOARD = "http://127.0.0.1:8265"
+# Flags that say how to submit; a job is started without them.
+SUBMIT_ONLY = {"address", "job_id", "max_upload_mib", "follow", "detach"}
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitArguments:
+    """The flags as given: `train` are those of the training command."""
+
+    train: TrainArguments
+    local: bool
+    address: str | None
+    nodes: int | None
+    gpus_per_node: int | None
+    cpu_workers: int | None
+    min_workers: int | None
+    max_failures: int
+    wait_s: float
+    resize_s: float
+    job_id: str | None
+    max_upload_mib: float
+    detach: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobArguments:
+    """One of `COMMANDS` on a run's id, or on one submission's."""
+
+    command: str
+    id: str
+    address: str
+    follow: bool = False
+    as_json: bool = False
+
+
+submit_app = typer.Typer(add_completion=False, rich_markup_mode=None)
+job_app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+IdArgument = Annotated[str, typer.Argument(help="A run's id, or one submission's.")]
+AddressOption = Annotated[str, typer.Option(help="The dashboard.", envvar="RAY_API_SERVER_ADDRESS")]
+
+
+@submit_app.command(
+    help="Train on Ray, on this machine or on a cluster. Commands: status, logs, stop.",
+    epilog="Exit codes are those of launcher/train.py; 7: the cluster lost the job.",
+)
+def submit(
+    local: Annotated[bool, typer.Option("--local", help="Start a Ray of its own on this machine.")] = False,
+    address: Annotated[
+        str | None, typer.Option(help="Submit to this dashboard, http://HOST:8265; not given inside a job.")
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="Machines with GPUs; default 1.")] = None,
+    gpus_per_node: Annotated[int | None, typer.Option(help="One worker per GPU.")] = None,
+    cpu_workers: Annotated[int | None, typer.Option(help="Workers without a GPU, in all.")] = None,
+    min_workers: Annotated[
+        int | None, typer.Option(help="Go on with as few when machines are lost; default all.")
+    ] = None,
+    max_failures: Annotated[int, typer.Option(help="Restarts after lost workers.")] = 3,
+    wait_s: Annotated[float, typer.Option(help="How long machines may take to come.")] = 300,
+    resize_s: Annotated[float, typer.Option(help="How often new machines are looked for.")] = 300,
+    job_id: Annotated[
+        str | None, typer.Option(help="Default: the recipe's name and a hash of --output.")
+    ] = None,
+    max_upload_mib: Annotated[float, typer.Option(help="Limit of what is shipped.")] = RAYS_LIMIT_MIB,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Print the job's output to its end (the default).")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once the job is submitted.")] = False,
+    recipe: RecipeOption = "demo",
+    deepspeed: DeepSpeedOption = DEEPSPEED_JSON,
+    output: OutputOption = None,
+    resume: ResumeOption = "auto",
+    resume_from: ResumeFromOption = None,
+    overrides: OverridesArgument = None,
+) -> SubmitArguments:
+    """Collects the flags."""
+    if local and address:
+        raise ClusterError("--local and --address exclude each other; give one of them")
+    if follow and detach:
+        raise ClusterError("--follow and --detach exclude each other; give one of them")
+    return SubmitArguments(
+        TrainArguments(recipe, deepspeed, output, resume, resume_from, tuple(overrides or ())),
+        local,
+        address,
+        nodes,
+        gpus_per_node,
+        cpu_workers,
+        min_workers,
+        max_failures,
+        wait_s,
+        resize_s,
+        job_id,
+        max_upload_mib,
+        detach,
+    )
+
+
+@job_app.command()
+def status(
+    id: IdArgument,
+    address: AddressOption = DASHBOARD,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> JobArguments:
+    """State, times and exit code of a run's newest submission."""
+    return JobArguments("status", id, address, as_json=as_json)
+
+
+@job_app.command()
+def logs(
+    id: IdArgument,
+    address: AddressOption = DASHBOARD,
+    follow: Annotated[bool, typer.Option("--follow", help="Until the job ends.")] = False,
+) -> JobArguments:
+    """What a job has printed."""
+    return JobArguments("logs", id, address, follow=follow)
+
+
+@job_app.command()
+def stop(id: IdArgument, address: AddressOption = DASHBOARD) -> JobArguments:
+    """Ask a run to save and end; returns once it has."""
+    return JobArguments("stop", id, address)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Submits, or runs the driver in this process; returns the exit code.
+
+    Raises:
+        PersianMindError: one line with the fix.
+    """
+    app = job_app if arguments and arguments[0] in COMMANDS else submit_app
+    given = invoke(app, arguments, prog="cluster/submit.py")
+    if isinstance(given, JobArguments):
+        return run_job_command(given)
+    if not isinstance(given, SubmitArguments):
+        return 0
+    request = given.train.request()
+    scale = resolve_scale(
+        request.recipe,
+        nodes=given.nodes,
+        gpus_per_node=given.gpus_per_node,
+        cpu_workers=given.cpu_workers,
+        min_workers=given.min_workers,
+    )
+    if given.address:
+        return submit_job(given, request)
+    if not given.local:
+        if IN_JOB not in os.environ and "RAY_ADDRESS" not in os.environ:
+            raise ClusterError(
+                "where? give --address http://HEAD:8265 to submit, --local to use this machine, or start it "
+                "as a job: ray job submit --working-dir . -- python cluster/submit.py ..."
+            )
+        request = shared_output(request, explicit=given.train.output is not None)
+    run_here(given, request, scale)
+    return 0
+
+
+def run_here(given: SubmitArguments, request: RunRequest, scale: Scale) -> None:
+    """The driver in this process."""
+    from persianmind.cluster.driver import DriverOptions, run_driver
+
+    run_driver(request, DriverOptions(scale, given.local, given.max_failures, given.wait_s, given.resize_s))
+
+
+def submit_job(given: SubmitArguments, request: RunRequest) -> int:
+    """Everything that can be checked from here is; then the job starts, or a running one is joined."""
+    from persianmind.cluster.jobs import Jobs, job_id
+
+    assert given.address is not None
+    if given.train.output is not None:
+        shared_output(request, explicit=True)
+    check_shipped(given.train.recipe, PROJECT_ROOT)
+    run_id = given.job_id or job_id(request.recipe.name, request.run)
+    jobs = Jobs(given.address)
+    command = ["python", "cluster/submit.py", *job_arguments(given)]
+    submission, started = jobs.submit(run_id, PROJECT_ROOT, command, given.max_upload_mib)
+    print(f"{'submitted' if started else 'joined the running'} job {submission}", flush=True)
+    if given.detach:
+        print(f"python cluster/submit.py logs {run_id} --follow --address {given.address}", flush=True)
+        return 0
+    return jobs.follow(submission)
+
+
+def run_job_command(given: JobArguments) -> int:
+    """status, logs, stop."""
+    from persianmind.cluster.jobs import Jobs, show
+
+    jobs = Jobs(given.address)
+    if given.command == "status":
+        show(jobs.status(given.id), as_json=given.as_json)
+        return 0
+    if given.command == "stop":
+        submission = jobs.stop(given.id)
+        jobs.wait(submission)
+        print(f"{submission} has ended: {jobs.status(submission)['status']}", flush=True)
+        return 0
+    submission = str(jobs.find(given.id).submission_id)
+    if given.follow:
+        return jobs.follow(submission)
+    print(jobs.client.get_job_logs(submission), end="")
+    return 0
+
+
+def job_arguments(given: SubmitArguments) -> list[str]:
+    """The flags a job is started with: those given, without the ones that say how to submit."""
+    train = given.train
+    default = TrainArguments()
+    deepspeed = train.deepspeed
+    if deepspeed.is_relative_to(PROJECT_ROOT):  # where the job finds it in its own copy
+        deepspeed = deepspeed.relative_to(PROJECT_ROOT)
+    flags: list[tuple[str, object, object]] = [
+        ("--recipe", train.recipe, None),
+        ("--deepspeed", deepspeed, DEEPSPEED_JSON.relative_to(PROJECT_ROOT)),
+        ("--output", train.output, None),
+        ("--resume", train.resume, default.resume),
+        ("--resume-from", train.resume_from, None),
+        ("--nodes", given.nodes, None),
+        ("--gpus-per-node", given.gpus_per_node, None),
+        ("--cpu-workers", given.cpu_workers, None),
+        ("--min-workers", given.min_workers, None),
+        ("--max-failures", given.max_failures, 3),
+        ("--wait-s", given.wait_s, 300),
+        ("--resize-s", given.resize_s, 300),
+    ]
+    words = [
+        word for flag, value, unset in flags if value not in (None, unset) for word in (flag, str(value))
+    ]
+    return [*words, *train.overrides]
+
+
+def shared_output(request: RunRequest, *, explicit: bool) -> RunRequest:
+    """The run folder where every machine sees it; a job's own folder is a copy that Ray deletes.
+
+    Raises:
+        ClusterError: neither --output nor $PERSIANMIND_RUNS says where, or the path is relative.
+    """
+    if explicit and not request.run.is_absolute():
+        raise ClusterError(f"--output {request.run}: on a cluster give an absolute path that every node sees")
+    if explicit:
+        return request
+    if not os.environ.get(RUNS):
+        raise ClusterError(
+            f"give --output /shared/folder/NAME, a path that every node sees, or set {RUNS} on the head"
+        )
+    return replace(request, run=Path(os.environ[RUNS]) / request.recipe.name)
+
+
+def check_shipped(recipe: str, root: Path) -> None:
+    """A recipe given as a path must lie in the folder that is shipped, and be named from there.
+
+    Raises:
+        ClusterError: it does not; the job would not find it.
+    """
+    if recipe in known_recipes():
+        return
+    if Path(recipe).is_absolute() or not (root / recipe).is_file():
+        raise ClusterError(
+            f"--recipe {recipe} is not shipped; copy it into {root}/launcher/recipes and name it"
+        )
+
+
+def main() -> None:
+    """Entry; exits with the run's own code."""
+    prepare_environment()
+    codes: list[int] = []
+    code = run_guarded(lambda: codes.append(run(sys.argv[1:]))) or codes[0]
+    sys.stdout.flush()
+    os._exit(code)

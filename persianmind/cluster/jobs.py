@@ -1,0 +1,237 @@
+"""Ray Jobs over HTTP: submit under an id that can be given again, follow, ask, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from persianmind.cluster.package import MIB, stage
+from persianmind.cluster.security import check_dashboard, token_is_set
+from persianmind.common.checksum import hash_text
+from persianmind.common.errors import ClusterError, JobLostError, nearest
+
+# A job that is asked to stop saves first; Ray's default of 3 s would kill it before.
+STOP_WAIT_S = 120
+POLL_S = 1.0
+RECONNECT_S = 60.0
+RUN_KEY, COMMAND_KEY = "persianmind_run", "persianmind_command"
+ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
+EXIT_STOPPED = 75
+
+
+class Jobs:
+    """The jobs of one cluster.
+
+    A run keeps its id; Ray wants a new one for each submission, so later ones are called ID.2, ID.3.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Connects.
+
+        Raises:
+            ClusterError: nobody answers there, the token is wrong, or the dashboard is open to a network.
+        """
+        from ray.exceptions import AuthenticationError
+        from ray.job_submission import JobSubmissionClient
+
+        check_dashboard(address, authenticated=token_is_set())
+        self.address = address
+        try:
+            self.client = JobSubmissionClient(address)
+        except AuthenticationError as error:
+            raise ClusterError(
+                f"{address} refuses the token: {_short(error)}; copy the head's token file here and set "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
+            ) from None
+        except (ConnectionError, RuntimeError) as error:
+            raise ClusterError(
+                f"no Ray dashboard answers at {address} ({_short(error)}); is the head running, and "
+                "the tunnel open?"
+            ) from None
+
+    def submit(self, run: str, root: Path, command: Sequence[str], limit_mib: float) -> tuple[str, bool]:
+        """Ships `root` and starts `command` in it. Returns (submission id, whether it was started now).
+
+        A job of this run that is still going is joined instead, if it was started by the same command.
+
+        Raises:
+            ClusterError: another command is running under this id, or the folder is too large.
+        """
+        line = shlex.join(command)
+        earlier = self.of_run(run)
+        if earlier and status_of(earlier[-1]) not in ENDED:
+            if (running := earlier[-1].metadata.get(COMMAND_KEY)) != line:
+                raise ClusterError(
+                    f"{earlier[-1].submission_id} is running with other arguments ({running}); stop it "
+                    "first, or give another --job-id"
+                )
+            return str(earlier[-1].submission_id), False
+        name = run if not earlier else f"{run}.{len(earlier) + 1}"
+        with tempfile.TemporaryDirectory(prefix="persianmind-ship-") as folder:
+            package = stage(root, Path(folder), limit_mib)
+            print(f"ships {package.files} files, {package.size_bytes / MIB:.2f} MiB, from {root}", flush=True)
+            self.client.submit_job(
+                entrypoint=line,
+                submission_id=name,
+                runtime_env={
+                    "working_dir": folder,
+                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), "PYTHONUNBUFFERED": "1"},
+                },
+                metadata={RUN_KEY: run, COMMAND_KEY: line},
+            )
+        return name, True
+
+    def of_run(self, run: str) -> list[Any]:
+        """Submissions of one run, oldest first."""
+        jobs = [job for job in self.client.list_jobs() if (job.metadata or {}).get(RUN_KEY) == run]
+        return sorted(jobs, key=lambda job: job.start_time or 0)
+
+    def find(self, name: str) -> Any:
+        """The newest submission of a run, or the one submission of that id.
+
+        Raises:
+            ClusterError: the cluster does not know it; also after its head was started anew.
+        """
+        jobs = self.client.list_jobs()
+        exact = [job for job in jobs if job.submission_id == name and name != self._run_of(job)]
+        found = self.of_run(name) or exact
+        if not found:
+            known = sorted({self._run_of(job) or str(job.submission_id) for job in jobs})
+            listed = f"it knows {', '.join(known)}" if known else "it knows none: was its head started anew?"
+            raise ClusterError(
+                f"no job {name!r} on {self.address}{nearest(name, known)}; {listed}; submit the same command "
+                "again to resume"
+            )
+        return found[-1]
+
+    @staticmethod
+    def _run_of(job: Any) -> str | None:
+        return (job.metadata or {}).get(RUN_KEY)
+
+    def status(self, name: str) -> dict[str, Any]:
+        """State, times in seconds since the epoch, and exit code of a run's newest submission."""
+        job = self.find(name)
+        run = self._run_of(job)
+        return {
+            "run": run or name,
+            "submission_id": job.submission_id,
+            "submissions": len(self.of_run(run)) if run else 1,
+            "status": status_of(job),
+            "started_s": None if job.start_time is None else job.start_time / 1000,
+            "ended_s": None if not job.end_time else job.end_time / 1000,
+            "exit_code": job.driver_exit_code,
+        }
+
+    def stop(self, name: str) -> str:
+        """Asks a run to save and end; returns its submission id."""
+        job = self.find(name)
+        if status_of(job) not in ENDED:
+            self.client.stop_job(job.submission_id)
+        return str(job.submission_id)
+
+    def wait(self, submission: str) -> int:
+        """Waits for the end; the job's own exit code, 75 for a stopped one.
+
+        Raises:
+            ClusterError: the cluster lost the job (its head died or was started anew).
+        """
+        while True:
+            job = self._info(submission)
+            status = status_of(job)
+            if status in ENDED:
+                return exit_code(status, job.driver_exit_code)
+            time.sleep(POLL_S)
+
+    def follow(self, submission: str) -> int:
+        """Prints the job's output as it comes, then `wait`s."""
+        asyncio.run(self._tail(submission))
+        return self.wait(submission)
+
+    async def _tail(self, submission: str) -> None:
+        try:
+            async for text in self.client.tail_job_logs(submission):
+                sys.stdout.write(text)
+                sys.stdout.flush()
+        except Exception as error:  # aiohttp's many; what it means is for `wait` to find out
+            print(
+                f"the log stream of {submission} broke off ({type(error).__name__})",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _info(self, submission: str) -> Any:
+        """The job, through a head that does not answer for a while.
+
+        Raises:
+            ClusterError: gone for good, or unknown to a head that was started anew.
+        """
+        deadline_s = time.monotonic() + RECONNECT_S
+        while True:
+            try:
+                return self.client.get_job_info(submission)
+            except (OSError, ConnectionError):  # requests' errors are OSErrors
+                if time.monotonic() >= deadline_s:
+                    raise self._lost(submission, f"{self.address} no longer answers") from None
+            except RuntimeError as error:
+                if "404" in str(error) or "does not exist" in str(error):
+                    raise self._lost(
+                        submission, "the head does not know it, so it was started anew"
+                    ) from None
+                if time.monotonic() >= deadline_s:
+                    raise self._lost(submission, _short(error)) from None
+            time.sleep(POLL_S)
+
+    @staticmethod
+    def _lost(submission: str, why: str) -> JobLostError:
+        return JobLostError(
+            f"the job {submission} is lost: {why}; what it saved is in its run folder: start the head again "
+            "if need be and give the same command to resume"
+        )
+
+
+def _short(error: object) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def status_of(job: Any) -> str:
+    """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
+    return str(getattr(job.status, "value", job.status))
+
+
+def exit_code(status: str, driver_exit_code: int | None) -> int:
+    """What the submitting process ends with."""
+    if status == "SUCCEEDED":
+        return 0
+    if status == "STOPPED":
+        return EXIT_STOPPED
+    # A driver killed by a signal has a negative code; 1 where Ray knows none.
+    return (
+        1
+        if driver_exit_code is None
+        else driver_exit_code
+        if driver_exit_code > 0
+        else 128 - driver_exit_code
+    )
+
+
+def job_id(recipe_name: str, output: Path) -> str:
+    """The id of a run: its recipe, and a hash of where it writes; the same command gives the same id."""
+    safe = re.sub(r"[^A-Za-z0-9_-]", "-", recipe_name)
+    return f"{safe}-{hash_text(str(output))[:8]}"
+
+
+def show(value: dict[str, Any], *, as_json: bool) -> None:
+    """A status for people or for scripts."""
+    if as_json:
+        print(json.dumps(value))
+        return
+    for key, item in value.items():
+        print(f"{key:15} {item}")

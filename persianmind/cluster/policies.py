@@ -1,0 +1,117 @@
+"""Two decisions of Ray Train that training needs made differently. The only place that knows its insides.
+
+Which failures are worth another attempt: a lost process or node is; a mistake in the recipe, a failed
+self-test or a stop that was asked for comes back at every attempt. And elastic sizes: Ray takes any number of
+workers the cluster has room for; the global batch divides over some of them only.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray.exceptions import RayError
+from ray.train import FailureConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from persianmind.common.errors import CheckpointWriteError, ClusterError, PersianMindError, RunLockedError
+
+try:
+    from ray.train.v2._internal.exceptions import RayTrainError
+    from ray.train.v2._internal.execution.failure_handling import (
+        DefaultFailurePolicy,
+        FailureDecision,
+    )
+    from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
+except ImportError as error:  # Ray moved its insides: say which version is known to work
+    import ray
+
+    raise ClusterError(
+        f"Ray {ray.__version__} is built differently from what this project knows ({error}); install the "
+        "version in constraints.txt"
+    ) from None
+
+# Not mistakes: a dead peer ends a save, and a network file system holds a dead node's lock for some time.
+WORTH_RETRYING = (CheckpointWriteError, RunLockedError)
+
+
+def named_errors(failed: Exception) -> dict[int, PersianMindError] | None:
+    """Named errors by rank, or None when a rank was lost or none gave one.
+
+    Beside a rank that ended with a named error others end with broken connections; those say nothing.
+    """
+    failures = getattr(failed, "worker_failures", None) or {}
+    # Older Rays hand on the wrapped error, newer ones what was raised in our function.
+    causes = {rank: getattr(error, "_base_exc", error) for rank, error in failures.items()}
+    if any(isinstance(cause, RayError | RayTrainError) for cause in causes.values()):
+        return None  # Ray's own errors: a dead process or node
+    return {rank: cause for rank, cause in causes.items() if isinstance(cause, PersianMindError)} or None
+
+
+class Budget(DefaultFailurePolicy):  # type: ignore[misc]
+    """Ray's restart budget, not spent on what another attempt cannot change."""
+
+    def make_decision(self, training_failed_error: Any) -> Any:
+        causes = named_errors(training_failed_error)
+        if causes and not any(isinstance(cause, WORTH_RETRYING) for cause in causes.values()):
+            return FailureDecision.RAISE
+        return super().make_decision(training_failed_error)
+
+
+class FittingSizes(ElasticScalingPolicy):  # type: ignore[misc]
+    """Ray's elastic policy, rounded down to a size over which the global batch divides."""
+
+    def __init__(self, scaling_config: ScalingConfig, sizes: Sequence[int]) -> None:
+        super().__init__(scaling_config)
+        self._sizes = sorted(sizes)
+
+    def _count_possible_workers(self, reserved_resources: Any) -> int:
+        possible = super()._count_possible_workers(reserved_resources)
+        return max((size for size in self._sizes if size <= possible), default=0)
+
+
+class Trainer(TorchTrainer):  # type: ignore[misc]
+    """TorchTrainer with the two policies, and with signals that ask for a stop instead of aborting."""
+
+    def __init__(
+        self,
+        worker: Callable[[dict[str, Any]], None],
+        config: dict[str, Any],
+        *,
+        sizes: Sequence[int],
+        on_signal: Callable[[], None],
+        torch_config: TorchConfig,
+        scaling_config: ScalingConfig,
+        run_config: Any,
+    ) -> None:
+        super().__init__(
+            worker,
+            train_loop_config=config,
+            torch_config=torch_config,
+            scaling_config=scaling_config,
+            run_config=run_config,
+        )
+        self._sizes = sizes
+        self._on_signal = on_signal
+
+    def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+        failure: FailureConfig = self.run_config.failure_config
+        arguments["failure_policy"] = Budget(failure)
+        if self.scaling_config.elasticity_enabled:
+            arguments["scaling_policy"] = FittingSizes(self.scaling_config, self._sizes)
+        return super()._initialize_and_run_controller(**arguments)
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """The first SIGINT or SIGTERM asks for a stop; a second one aborts at once."""
+        asked = False
+
+        def handle(number: int, frame: object) -> None:
+            nonlocal asked
+            if asked:
+                raise SystemExit(128 + number)
+            asked = True
+            self._on_signal()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, handle)

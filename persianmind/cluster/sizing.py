@@ -1,0 +1,104 @@
+"""How many workers, of what size, on which machines: arithmetic alone, no Ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from persianmind.common.errors import ClusterError
+from persianmind.recipe import Recipe
+
+# More do not help a worker whose GPU does the work, and keep a small box from scheduling.
+MAX_CPUS_PER_WORKER = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What one machine of the cluster offers to Ray."""
+
+    address: str
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The workers of a run: at most `workers`, at least `min_workers`; one GPU each, or none."""
+
+    workers: int
+    min_workers: int
+    gpu: bool
+
+
+def fitting_sizes(recipe: Recipe, at_most: int) -> list[int]:
+    """Worker counts up to `at_most` over which the global batch divides in whole micro-batches."""
+    units = recipe.train.global_batch_size // recipe.train.micro_batch_size
+    return [count for count in range(1, at_most + 1) if units % count == 0]
+
+
+def resolve_scale(
+    recipe: Recipe,
+    *,
+    nodes: int | None,
+    gpus_per_node: int | None,
+    cpu_workers: int | None,
+    min_workers: int | None,
+) -> Scale:
+    """What the flags ask for.
+
+    Raises:
+        ClusterError: they contradict each other, or the global batch does not divide over the workers.
+    """
+    if cpu_workers is not None and gpus_per_node is not None:
+        raise ClusterError("--cpu-workers and --gpus-per-node exclude each other; give one of them")
+    if cpu_workers is None and gpus_per_node is None:
+        raise ClusterError("say what to train on: --nodes N --gpus-per-node M, or --cpu-workers N")
+    workers = cpu_workers if gpus_per_node is None else (nodes or 1) * gpus_per_node
+    assert workers is not None
+    smallest = workers if min_workers is None else min_workers
+    if workers < 1 or smallest < 1:
+        raise ClusterError("the numbers of workers, nodes and GPUs start at 1")
+    if smallest > workers:
+        raise ClusterError(f"--min-workers {smallest} is more than the {workers} workers asked for; lower it")
+    fitting = fitting_sizes(recipe, workers)
+    if workers not in fitting:
+        raise ClusterError(
+            f"train.global_batch_size={recipe.train.global_batch_size} with train.micro_batch_size="
+            f"{recipe.train.micro_batch_size} does not divide over {workers} workers; below it do: "
+            f"{', '.join(map(str, fitting))}"
+        )
+    return Scale(workers, smallest, gpu=cpu_workers is None)
+
+
+def workers_that_fit(nodes: Sequence[Node], *, gpu: bool, cpus_per_worker: float) -> int:
+    """How many workers of this size the machines hold."""
+    total = 0
+    for node in nodes:
+        # The small number forgives 0.1 * 3 > 0.3.
+        slots = math.floor(node.cpus / cpus_per_worker + 1e-9)
+        total += min(slots, math.floor(node.gpus)) if gpu else slots
+    return total
+
+
+def cpus_per_worker(nodes: Sequence[Node], scale: Scale) -> float:
+    """The most CPUs a worker that still lets as many workers start as the smallest size would.
+
+    Below 1 on boxes with fewer CPUs than GPUs.
+
+    Raises:
+        ClusterError: the machines hold fewer workers than asked, whatever their size.
+    """
+    sizes: list[float] = [*range(MAX_CPUS_PER_WORKER, 0, -1)]
+    if scale.gpu:  # a CPU worker below one CPU would only compete with another
+        sizes += [0.5, 0.25, 0.1]
+    most = min(scale.workers, workers_that_fit(nodes, gpu=scale.gpu, cpus_per_worker=sizes[-1]))
+    if most >= scale.min_workers:
+        fitting = (s for s in sizes if workers_that_fit(nodes, gpu=scale.gpu, cpus_per_worker=s) >= most)
+        return float(next(fitting))
+    have = ", ".join(f"{n.address}: {n.cpus:g} CPUs, {n.gpus:g} GPUs" for n in nodes) or "no node"
+    kind = "GPUs" if scale.gpu else "CPUs"
+    raise ClusterError(
+        f"the cluster has too few {kind} for {scale.min_workers} workers ({have}); start Ray on the missing "
+        "machines, ask for fewer workers, or lower --min-workers"
+    )

@@ -1,0 +1,182 @@
+"""What runs in every Ray Train worker: find this machine's place, check the run folder, train."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import platform
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from ray.train.torch import TorchConfig
+
+from persianmind.checks.preflight import preflight
+from persianmind.cluster.board import stop_predicate
+from persianmind.common.errors import ClusterError, PersianMindError, RunInterruptedError, RunLockedError
+from persianmind.common.paths import PROJECT_ROOT as ROOT
+from persianmind.engine.deepspeed.start import prepare_environment
+from persianmind.engine.ranks import Ranks, TorchGroup, ranks_from_environment
+from persianmind.report.page import write_report
+from persianmind.run.folder import claim_run_folder
+from persianmind.train.command import run_request
+from persianmind.train.run import RunRequest, is_complete
+
+# NFS servers free a dead client's locks after their lease, 90 s by default.
+LOCK_WAIT_S = 120.0
+LOCK_POLL_S = 2.0
+# A file another machine has just made may be seen late; attributes of network folders are cached for seconds.
+SHARED_WAIT_S = 15.0
+SHARED_POLL_S = 0.2
+
+
+def use_rays_interface() -> None:
+    """Gloo and NCCL talk over the network interface that Ray reached this machine by.
+
+    Left alone, gloo takes the address of the host's own name, which many Linux systems map to 127.0.x.x.
+    """
+    address = ray.util.get_node_ip_address()
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(one.address == address for one in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
+            return
+
+
+def _backend_class() -> Any:
+    base = TorchConfig().backend_cls
+
+    class OnRaysInterface(base):  # type: ignore[misc, valid-type]
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            worker_group.execute(use_rays_interface)
+            super().on_start(worker_group, backend_config)
+
+    return OnRaysInterface
+
+
+@dataclasses.dataclass
+class InterfaceTorchConfig(TorchConfig):  # type: ignore[misc]
+    """TorchConfig whose process group is made over Ray's own interface."""
+
+    @property
+    def backend_cls(self) -> Any:
+        return _backend_class()
+
+
+def node_name() -> str:
+    """Unique in the cluster: hosts installed from one image share a name, their addresses differ."""
+    address = ray.util.get_node_ip_address()
+    host = platform.node() or "node"
+    return host if address.startswith("127.") else f"{host}-{address.replace(':', '_')}"
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """One rank of one attempt; raises what `run_request` raises.
+
+    Raises:
+        ClusterError: the workers do not see one run folder.
+    """
+    prepare_environment()
+    os.environ["PERSIANMIND_NODE"] = node_name()
+    if config["cwd"] is not None:
+        os.chdir(config["cwd"])
+    ranks = ranks_from_environment()
+    request = localise(config["request"], config["root"])
+    nodes = check_shared(request.run, ranks)
+    earlier = 0
+    if ranks.rank == 0:
+        earlier = ray.get(config["board"].begin.remote(ranks.world_size, nodes))
+        print(f"attempt {earlier + 1}: {ranks.world_size} ranks on {', '.join(nodes)}", flush=True)
+    check_first(request, ranks)
+    request = dataclasses.replace(request, stop_requested=stop_predicate(config["board"]))
+    _run(request, ranks, restarted=earlier > 0)
+
+
+def localise(request: RunRequest, driver_root: Path) -> RunRequest:
+    """The request with files of the project pointing into this machine's copy of it."""
+    path = request.deepspeed_json
+    if path.is_relative_to(driver_root):
+        path = ROOT / path.relative_to(driver_root)
+    return dataclasses.replace(request, deepspeed_json=path)
+
+
+def check_first(request: RunRequest, ranks: Ranks) -> None:
+    """Rank 0 checks everything and claims the run folder before another node's meter writes into it.
+
+    Raises:
+        PersianMindError: on rank 0, what is wrong; the others raise `RunInterruptedError`.
+    """
+    problem: PersianMindError | None = None
+    if ranks.rank == 0:
+        try:
+            if not is_complete(request.run, request.recipe):
+                preflight(request.recipe, request.deepspeed_json, request.run, ranks.world_size)
+                claim_run_folder(request.run, request.recipe)
+        except PersianMindError as error:
+            problem = error
+    said = TorchGroup(ranks, own=ranks.world_size > 1).all_gather(problem is None)
+    if problem is not None:
+        raise problem
+    if not all(said):
+        raise RunInterruptedError("rank 0 found a mistake and says which")
+
+
+def _run(request: RunRequest, ranks: Ranks, *, restarted: bool) -> None:
+    deadline_s = time.monotonic() + (LOCK_WAIT_S if restarted else 0.0)
+    while True:
+        try:
+            return run_request(request, ranks, write_report)
+        except RunLockedError as error:
+            if time.monotonic() >= deadline_s:
+                raise
+            print(f"waiting for the lock of the attempt before ({error})", flush=True)
+            time.sleep(LOCK_POLL_S)
+
+
+def check_shared(run: Path, ranks: Ranks, wait_s: float = SHARED_WAIT_S) -> list[str]:
+    """All ranks together: a file that rank 0 makes in the run folder must be seen by all.
+
+    Returns the names of the nodes, each once, in rank order.
+
+    Raises:
+        ClusterError: some node does not see it; all ranks raise, with the same words.
+    """
+    group = TorchGroup(ranks, own=ranks.world_size > 1)
+    probe = run / f".shared-{uuid.uuid4().hex}"
+    problem = None
+    made = not run.exists()
+    if ranks.rank == 0:
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+        except OSError as error:
+            problem = f"{ranks.node}: {run} cannot be written ({error.strerror or error})"
+    said = group.all_gather({"probe": probe.name, "problem": problem, "run": str(run)})
+    seen = said[0]["problem"] is None and _appears(run / said[0]["probe"], wait_s)
+    views = group.all_gather({"node": ranks.node, "seen": seen})
+    if ranks.rank == 0:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+            if made:
+                run.rmdir()  # only an empty folder can be removed
+    if said[0]["problem"]:
+        raise ClusterError(f"{said[0]['problem']}; give an --output that every node can write")
+    if blind := list(dict.fromkeys(view["node"] for view in views if not view["seen"])):
+        raise ClusterError(
+            f"the run folder {said[0]['run']} of {views[0]['node']} is not seen by {', '.join(blind)}; put "
+            "--output on storage that every node mounts at the same path (NFS)"
+        )
+    return list(dict.fromkeys(view["node"] for view in views))
+
+
+def _appears(path: Path, wait_s: float) -> bool:
+    deadline_s = time.monotonic() + wait_s
+    while not path.exists():
+        if time.monotonic() >= deadline_s:
+            return False
+        time.sleep(SHARED_POLL_S)
+    return True

@@ -1,0 +1,1 @@
+"""What every package uses: errors, files, locks, the console. Knows nothing of ours."""

@@ -1,0 +1,90 @@
+"""What verbs share: one JSON object on standard output, or a table; one line for every error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from persianmind.common.errors import PersianMindError, UsageError
+
+RANK_0_SPEAKS_S = 5.0
+
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")
+]
+
+
+def print_line(line: str, stream: TextIO | None = None) -> None:
+    """Prints a line in one write (standard output unless told), so that lines of several ranks stay whole.
+
+    print() under `python -u`, as launchers start ranks, writes the text and its newline apart.
+    """
+    stream = stream or sys.stdout
+    stream.write(line + "\n")
+    stream.flush()
+
+
+def emit_json(value: Any) -> None:
+    """Prints one JSON object on standard output."""
+    print_line(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def emit_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints a table for people; numbers are right-aligned by rich's own rules."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for name in header:
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*[str(cell) for cell in row])
+    Console().print(table)
+
+
+def invoke(app: typer.Typer, arguments: Sequence[str], prog: str) -> Any:
+    """What the command of a typer app returns for these arguments; an int where it only showed its help.
+
+    Raises:
+        UsageError: a flag is unknown, or its value is not usable.
+    """
+    command = typer.main.get_command(app)
+    try:
+        return command.main(list(arguments), prog_name=prog, standalone_mode=False)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        # What typer raises for wrong flags; its class lies in a private module.
+        if (text := getattr(error, "format_message", None)) is None:
+            raise
+        raise UsageError(f"{text()}; `{prog} --help` lists the flags") from None
+
+
+def run_guarded(action: Callable[[], object], *, silent: bool = False, rank: int = 0) -> int:
+    """Runs an entry point; an error of ours becomes one line on standard error and its exit code.
+
+    silent: for mistakes that rank 0 sees and says as well. rank: named in the line when it is not 0.
+    """
+    try:
+        action()
+    except PersianMindError as error:
+        if rank and error.by_all_ranks:
+            # A launcher ends every rank with the first that exits: rank 0 still has its meter to close.
+            time.sleep(RANK_0_SPEAKS_S)
+        elif not silent:
+            where = f"rank {rank}: " if rank else ""
+            line = " ".join(str(error).split())
+            print_line(f"persianmind: error: {where}{line}", sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0

@@ -1,0 +1,133 @@
+"""One token shard: sequences of equal length in one safetensors file. Writing, and reading by memory map.
+
+Legend: R sequences of the shard, L sequence length, D documents (pieces) of all sequences together.
+
+    tokens       [R, L]            uint16 or uint32; past a sequence's documents: the pad id
+    doc_lengths  [D]               int32, in sequence order
+    sequence_offsets  [R + 1]           int64; documents of sequence i: sequence_offsets[i] to sequence_offsets[i + 1]
+    targets      [R, ceil(L / 8)]  uint8, instruction shards only: packed bits, 1 = a loss target
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from persianmind.data.manifest import ShardEntry
+from persianmind.tokenizer import Tokens
+from persianmind.common.atomic import write_bytes
+
+SMALL_VOCABULARY = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """A run of tokens that is one document of a sequence. targets: bool per token; None: all but the first."""
+
+    tokens: Tokens
+    targets: npt.NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+PackedSequence = Sequence[Piece]
+
+
+def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
+    """uint16 while every id fits."""
+    return np.uint16 if vocab_size <= SMALL_VOCABULARY else np.uint32
+
+
+def split_document(
+    tokens: Tokens, seq_len: int, targets: npt.NDArray[np.bool_] | None = None
+) -> list[Piece]:
+    """A document as consecutive pieces no longer than a sequence; joined they are the document."""
+    starts = range(0, len(tokens), seq_len)
+    return [
+        Piece(tokens[s : s + seq_len], None if targets is None else targets[s : s + seq_len])
+        for s in starts
+    ]
+
+
+def write_shard(
+    folder: Path, number: int, sequences: Sequence[PackedSequence], seq_len: int, vocab_size: int, pad_id: int
+) -> ShardEntry:
+    """Writes one shard whole or not at all; the same sequences give the same bytes."""
+    arrays = shard_arrays(sequences, seq_len, vocab_size, pad_id)
+    content = save(arrays)
+    name = f"shard-{number:06d}.safetensors"
+    write_bytes(folder / name, content)
+    return ShardEntry(
+        file=name,
+        sequences=len(sequences),
+        tokens=int(arrays["doc_lengths"].sum()),
+        bytes=len(content),
+        hash=xxhash.xxh3_128(content).hexdigest(),
+    )
+
+
+def shard_arrays(
+    sequences: Sequence[PackedSequence], seq_len: int, vocab_size: int, pad_id: int
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of the legend above."""
+    tokens_SL = np.full((len(sequences), seq_len), pad_id, dtype=token_dtype(vocab_size))
+    targets_SL = np.zeros((len(sequences), seq_len), dtype=np.bool_)
+    lengths: list[int] = []
+    offsets = [0]
+    masked = False
+    for i, sequence in enumerate(sequences):
+        start = 0
+        for piece in sequence:
+            end = start + len(piece)
+            tokens_SL[i, start:end] = piece.tokens
+            if piece.targets is not None:
+                masked = True
+                targets_SL[i, start + 1 : end] = piece.targets[1:]  # nothing stands before a first token
+            lengths.append(len(piece))
+            start = end
+        offsets.append(len(lengths))
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "tokens": tokens_SL,
+        "doc_lengths": np.array(lengths, dtype=np.int32),
+        "sequence_offsets": np.array(offsets, dtype=np.int64),
+    }
+    if masked:
+        arrays["targets"] = np.packbits(targets_SL, axis=1)
+    return arrays
+
+
+class ShardReader:
+    """Memory-mapped sequences of one shard; holds no sequence itself."""
+
+    def __init__(self, path: Path) -> None:
+        opened: Any = safe_open(str(path), framework="numpy")
+        names = list(opened.keys())
+        self.has_targets = "targets" in names
+        self._slices: dict[str, Any] = {name: opened.get_slice(name) for name in names}
+
+    def tokens(self, sequence: int) -> npt.NDArray[Any]:
+        """[L] token ids in the stored type."""
+        array: npt.NDArray[Any] = self._slices["tokens"][sequence : sequence + 1].reshape(-1)
+        return array
+
+    def doc_lengths(self, sequence: int) -> npt.NDArray[np.int32]:
+        """Lengths of the sequence's documents; their sum is the useful part of the sequence."""
+        first, last = self._slices["sequence_offsets"][sequence : sequence + 2]
+        lengths: npt.NDArray[np.int32] = self._slices["doc_lengths"][int(first) : int(last)]
+        return lengths
+
+    def target_bits(self, sequence: int) -> npt.NDArray[np.uint8] | None:
+        """[ceil(L / 8)] packed target bits, or None: every token but a document's first."""
+        if not self.has_targets:
+            return None
+        bits: npt.NDArray[np.uint8] = self._slices["targets"][sequence : sequence + 1].reshape(-1)
+        return bits

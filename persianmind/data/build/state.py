@@ -1,0 +1,84 @@
+"""The state of an unfinished build: one file, written whole after the shards it stands for.
+
+Everything the rest of the build hangs on is in it, so an interrupted build that goes on from it writes the
+same bytes as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from persianmind.data.build.shards import PackedSequence, Piece
+from persianmind.common.atomic import write_bytes
+
+STATE = ".state.safetensors"
+
+
+@dataclass(slots=True, eq=False)
+class BuildState:
+    """facts: JSON (counts, position, fingerprints, finished shards); sequences: packed but in no shard yet."""
+
+    facts: dict[str, Any]
+    open_sequences: Sequence[PackedSequence]
+    closed_sequences: Sequence[PackedSequence]
+    tables: dict[str, npt.NDArray[Any]]
+
+
+def write_state(folder: Path, state: BuildState) -> None:
+    """Writes the state whole or not at all."""
+    arrays = {f"table.{name}": table for name, table in state.tables.items()}
+    for name, sequences in (("open", state.open_sequences), ("closed", state.closed_sequences)):
+        arrays |= {f"{name}.{key}": value for key, value in _flatten(sequences).items()}
+    write_bytes(folder / STATE, save(arrays, metadata={"facts": json.dumps(state.facts)}))
+
+
+def read_state(folder: Path) -> BuildState | None:
+    """The state left by an interrupted build; None where there is none, or it cannot be read (start anew)."""
+    path = folder / STATE
+    if not path.is_file() or path.is_symlink():
+        return None
+    try:
+        with safe_open(str(path), framework="numpy") as opened:
+            facts = json.loads(opened.metadata()["facts"])
+            arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        return None
+    tables = {name.removeprefix("table."): a for name, a in arrays.items() if name.startswith("table.")}
+    return BuildState(facts, _unflatten(arrays, "open"), _unflatten(arrays, "closed"), tables)
+
+
+def _flatten(sequences: Sequence[PackedSequence]) -> dict[str, npt.NDArray[Any]]:
+    pieces = [piece for sequence in sequences for piece in sequence]
+    tokens = [piece.tokens for piece in pieces]
+    masked = any(piece.targets is not None for piece in pieces)
+    targets = [piece.targets for piece in pieces if piece.targets is not None]
+    return {
+        "tokens": np.concatenate(tokens) if tokens else np.zeros(0, dtype=np.uint32),
+        "lengths": np.array([len(piece) for piece in pieces], dtype=np.int64),
+        "pieces": np.array([len(sequence) for sequence in sequences], dtype=np.int64),
+        "targets": np.concatenate(targets) if masked else np.zeros(0, dtype=np.bool_),
+    }
+
+
+def _unflatten(arrays: dict[str, npt.NDArray[Any]], name: str) -> list[list[Piece]]:
+    tokens, targets = arrays[f"{name}.tokens"], arrays[f"{name}.targets"]
+    ends = np.cumsum(arrays[f"{name}.lengths"])
+    starts = ends - arrays[f"{name}.lengths"]
+    spans = iter(zip(starts.tolist(), ends.tolist(), strict=True))
+    sequences = []
+    for count in arrays[f"{name}.pieces"].tolist():
+        sequence = []
+        for _ in range(count):
+            start, end = next(spans)
+            sequence.append(Piece(tokens[start:end], targets[start:end] if len(targets) else None))
+        sequences.append(sequence)
+    return sequences

@@ -1,0 +1,76 @@
+"""Samples to batches: the mixture says which sequences, the datasets give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from persianmind.data.read.dataset import TokenDataset, TokenSequence
+from persianmind.data.read.order import Mixture
+
+Batch = dict[str, npt.NDArray[np.int64]]
+
+
+class StageData:
+    """The data of one stage. Holds no position: sample numbers come from outside and are all there is."""
+
+    def __init__(self, mixture: Mixture, datasets: Mapping[str, TokenDataset]) -> None:
+        self.mixture = mixture
+        self.datasets = datasets
+
+    def sequence(self, sample: int) -> TokenSequence:
+        """The packed sequence of one sample number; waits for it where its source is still being built."""
+        source, sequence = self.locate(sample)
+        return self.datasets[source].sequence(sequence)
+
+    def locate(self, sample: int) -> tuple[str, int]:
+        """(source, sequence) of one sample number; waits like `sequence`."""
+        source, number = self.mixture.sample_to_source(sample)
+        sequences = self.datasets[source].known_sequences(number, self.mixture.block_sequences)
+        return source, self.mixture.source_to_sequence(source, number, sequences)
+
+    def missing(self, sample_ids: Iterable[int]) -> str | None:
+        """A source whose sequences for these samples are still to be built; None: nothing would wait.
+
+        Raises:
+            BuildFailedError: the build of one that is needed has failed.
+        """
+        for source, number in map(self.mixture.sample_to_source, sample_ids):
+            if not self.datasets[source].is_built(number, self.mixture.block_sequences):
+                return source
+        return None
+
+    def batch(self, sample_ids: Sequence[int]) -> Batch:
+        """`input_ids`, `position_ids` and `labels`, each int64 [B, L], in the order of `sample_ids`."""
+        sequences = [self.sequence(sample) for sample in sample_ids]
+        return {
+            "input_ids": np.stack([sequence.input_ids for sequence in sequences]),
+            "position_ids": np.stack([sequence.position_ids for sequence in sequences]),
+            "labels": np.stack([sequence.labels for sequence in sequences]),
+        }
+
+    def target_count(self, sample_ids: Sequence[int]) -> int:
+        """Loss targets in these samples: what the loss of a global batch is divided by. Reads no tokens."""
+        places = [self.locate(sample) for sample in sample_ids]
+        return sum(self.datasets[source].target_count(sequence) for source, sequence in places)
+
+    def useful_tokens(self, sample_ids: Sequence[int]) -> int:
+        """Tokens of documents in these samples (padding not counted). Reads no tokens."""
+        places = [self.locate(sample) for sample in sample_ids]
+        return sum(self.datasets[source].useful_tokens(sequence) for source, sequence in places)
+
+    def characters(self, sample_ids: Sequence[int]) -> float | None:
+        """Characters of text behind these samples, by each source's mean a token; None for older shards and
+        for a source that is still being built."""
+        total = 0.0
+        for sample in sample_ids:
+            source, sequence = self.locate(sample)
+            if self.datasets[source].num_sequences is None:
+                return None
+            manifest = self.datasets[source].manifest
+            if manifest.characters is None:
+                return None
+            total += self.datasets[source].useful_tokens(sequence) * manifest.characters / manifest.tokens
+        return total

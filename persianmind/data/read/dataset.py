@@ -1,0 +1,168 @@
+"""Reading packed sequences: nothing is loaded but the sequences asked for, and no byte is used unchecked."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from persianmind.common.errors import DataError
+from persianmind.data.build.shards import ShardReader
+from persianmind.data.manifest import Manifest, ShardEntry, read_manifest, verify_shard
+
+IGNORED = -100
+MAX_OPEN_SHARDS = 128
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenSequence:
+    """One packed sequence, all arrays int64 [L].
+
+    position_ids restart at 0 with every document, and once more where the padding begins.
+    labels are already shifted: labels[t] is token t + 1 where both are of one document and t + 1 is a loss
+    target, else -100.
+    """
+
+    input_ids: npt.NDArray[np.int64]
+    position_ids: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+
+
+class TokenDataset:
+    """The sequences of one finished folder of token shards.
+
+    A shard's hash is checked when it is first opened by this object.
+
+    Raises:
+        DataError: no manifest, a damaged manifest or shard, a path that leaves the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._manifest: Manifest | None = None
+        self._shards: list[ShardEntry] = []
+        self._ends: list[int] = []
+        self._open: OrderedDict[int, ShardReader] = OrderedDict()
+        self._verified: set[int] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads what there is to know about the folder."""
+        self._manifest = read_manifest(self.folder)
+        self._take(self._manifest.shards)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the finished build. Raises DataError while it is still being built."""
+        return self._manifest or read_manifest(self.folder)
+
+    @property
+    def num_sequences(self) -> int | None:
+        """How many sequences there are; None while that is not known yet."""
+        return None if self._manifest is None else self._manifest.sequences
+
+    def __len__(self) -> int:
+        """The sequences that can be read now: all of a finished folder."""
+        return self._ends[-1] if self._ends else 0
+
+    def known_sequences(self, number: int, block_sequences: int | None) -> int | None:
+        """What locating running number `number` of the order needs (`Mixture.sequence`): the sequences of
+        the folder, or None if they are not known and `number` lies in a block of `block_sequences` that is
+        whole."""
+        return self.num_sequences
+
+    def is_built(self, number: int, block_sequences: int | None) -> bool:
+        """Whether `known_sequences` returns at once; looks at the files where needed."""
+        if self._reaches(number, block_sequences):
+            return True
+        self.refresh()
+        return self._reaches(number, block_sequences)
+
+    def _reaches(self, number: int, block_sequences: int | None) -> bool:
+        if self.num_sequences is not None:
+            return True
+        return block_sequences is not None and (number // block_sequences + 1) * block_sequences <= len(self)
+
+    def sequence(self, index: int) -> TokenSequence:
+        """TokenSequence `index`, ready for the model. Raises IndexError outside [0, len)."""
+        shard, local = self._find(index)
+        tokens = shard.tokens(local).astype(np.int64)
+        lengths = shard.doc_lengths(local)
+        bits = shard.target_bits(local)
+        targets = None if bits is None else np.unpackbits(bits, count=len(tokens)).view(np.bool_)
+        return build_sequence(tokens, lengths, targets)
+
+    def doc_lengths(self, index: int) -> npt.NDArray[np.int32]:
+        """Lengths of the documents of a sequence, in order."""
+        shard, local = self._find(index)
+        return shard.doc_lengths(local)
+
+    def useful_tokens(self, index: int) -> int:
+        """Tokens of documents in the sequence (padding not counted)."""
+        return int(self.doc_lengths(index).sum())
+
+    def target_count(self, index: int) -> int:
+        """Labels of the sequence that are not -100."""
+        shard, local = self._find(index)
+        bits = shard.target_bits(local)
+        if bits is None:
+            lengths = shard.doc_lengths(local)
+            return int(lengths.sum()) - len(lengths)
+        return int(np.bitwise_count(bits).sum())
+
+    def verify(self) -> None:
+        """Checks every shard now. Raises DataError naming the first damaged one."""
+        for entry in self._shards:
+            verify_shard(self.folder, entry)
+
+    def _take(self, shards: list[ShardEntry]) -> None:
+        """The shards as now known; those known before are among them, or the folder was built anew."""
+        if shards[: len(self._shards)] != self._shards:
+            raise DataError(f"{self.folder} was built anew while it was read; run the same command again")
+        self._shards = shards
+        self._ends = list(accumulate(shard.sequences for shard in shards))
+
+    def _find(self, index: int) -> tuple[ShardReader, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sequence {index} of {len(self)} ({self.folder})")
+        number = bisect_right(self._ends, index)
+        first = self._ends[number - 1] if number else 0
+        return self._shard(number), index - first
+
+    def _shard(self, number: int) -> ShardReader:
+        if number in self._open:
+            self._open.move_to_end(number)
+            return self._open[number]
+        entry = self._shards[number]
+        if number not in self._verified:
+            verify_shard(self.folder, entry)
+            self._verified.add(number)
+        if len(self._open) >= MAX_OPEN_SHARDS:
+            self._open.popitem(last=False)
+        reader = self._open[number] = ShardReader(self.folder / entry.file)
+        return reader
+
+
+def build_sequence(
+    tokens_L: npt.NDArray[np.int64],
+    doc_lengths: npt.NDArray[np.int32],
+    targets_L: npt.NDArray[np.bool_] | None,
+) -> TokenSequence:
+    """Positions and shifted labels of one sequence from its tokens, document lengths and target bits."""
+    length = len(tokens_L)
+    padding = length - int(doc_lengths.sum())
+    runs = np.append(doc_lengths, padding).astype(np.int64)
+    starts = np.cumsum(runs) - runs
+    positions_L = np.arange(length, dtype=np.int64) - np.repeat(starts, runs)
+    is_target_L = positions_L > 0
+    is_target_L[length - padding :] = False
+    if targets_L is not None:
+        is_target_L &= targets_L
+    labels_L = np.full(length, IGNORED, dtype=np.int64)
+    labels_L[:-1] = np.where(is_target_L[1:], tokens_L[1:], IGNORED)
+    return TokenSequence(tokens_L, positions_L, labels_L)

@@ -1,0 +1,97 @@
+"""Sequences of a folder that another process is still building: readers look at files alone, so they may be
+on any node that sees the folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from persianmind.common.atomic import read_json, write_json
+from persianmind.common.errors import BuildFailedError, PersianMindError
+from persianmind.data.manifest import BUILDING, MANIFEST, Fingerprints, read_building, read_manifest
+from persianmind.data.read.dataset import TokenDataset
+
+FAILED = "failed.json"
+POLL_S = 0.2
+
+
+class IncrementalDataset(TokenDataset):
+    """The sequences of a folder of token shards, from its first published shard on.
+
+    fingerprints: of the build that is meant; what an older build of something else published is not used.
+    while_waiting: called at every look while a reader waits; what it raises ends the wait.
+
+    failure: why the build ended without finishing, once it has.
+
+    Raises:
+        DataError: anything `TokenDataset` raises but a missing manifest.
+    """
+
+    def __init__(
+        self, folder: Path, fingerprints: Fingerprints, while_waiting: Callable[[], None] | None = None
+    ) -> None:
+        self._fingerprints = fingerprints
+        self._while_waiting = while_waiting
+        self._seen: tuple[int, int] | None = None
+        self.failure: str | None = None
+        super().__init__(folder)
+
+    def known_sequences(self, number: int, block_sequences: int | None) -> int | None:
+        """Waits until `number` can be located; see `TokenDataset.known_sequences`."""
+        while not self.is_built(number, block_sequences):
+            if self._while_waiting is not None:
+                self._while_waiting()
+            time.sleep(POLL_S)
+        return self.num_sequences
+
+    def is_built(self, number: int, block_sequences: int | None) -> bool:
+        """Whether `known_sequences` returns at once.
+
+        Raises:
+            BuildFailedError: it never will, the build has failed; what was built before can be used.
+        """
+        located = super().is_built(number, block_sequences)
+        if not located and self.failure is not None:
+            raise BuildFailedError(self.failure)
+        return located
+
+    def refresh(self) -> None:
+        """Takes up what was published since."""
+        if self.num_sequences is not None:
+            return
+        if (self.folder / MANIFEST).is_file():
+            manifest = read_manifest(self.folder)
+            self._take(manifest.shards)
+            self._manifest = manifest
+            return
+        self.failure = read_failure(self.folder)  # before the list: nothing is published after a failure
+        try:
+            stat = (self.folder / BUILDING).stat()
+        except FileNotFoundError:
+            return
+        if (seen := (stat.st_ino, stat.st_mtime_ns)) != self._seen:
+            self._seen = seen
+            published = read_building(self.folder)
+            if published is not None and published.fingerprints == self._fingerprints:
+                self._take(published.shards)
+
+
+def write_failure(folder: Path, text: str) -> None:
+    """Says that the build of `folder` has failed: readers raise a BuildFailedError of this text."""
+    write_json(folder / FAILED, {"error": " ".join(text.split())})
+
+
+def clear_failure(folder: Path) -> None:
+    """Takes the mark of an earlier attempt away."""
+    (folder / FAILED).unlink(missing_ok=True)
+
+
+def read_failure(folder: Path) -> str | None:
+    """Why the build of `folder` failed; None where it did not."""
+    try:
+        return str(read_json(folder / FAILED)["error"])
+    except FileNotFoundError:
+        return None
+    except (PersianMindError, KeyError, TypeError):
+        return f"the build of {folder} failed, and its {FAILED} cannot be read"

@@ -1,0 +1,1 @@
+"""From joules to grams of CO2 equivalent."""

@@ -1,0 +1,1 @@
+"""Counting joules: one meter per node, in a process of its own."""

@@ -1,0 +1,1 @@
+"""Power limits of GPUs, and which gives the most tokens per joule."""

@@ -1,0 +1,57 @@
+"""Who this process is among the ranks, and how ranks exchange values."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """rank of world_size; local_rank of local_size on this node."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_size: int
+
+    @property
+    def node(self) -> str:
+        """This node's name, for the energy ledger; hosts that share one set $PERSIANMIND_NODE."""
+        return os.environ.get("PERSIANMIND_NODE") or platform.node() or "node"
+
+
+def ranks_from_environment() -> Ranks:
+    """Reads what the DeepSpeed launcher, torchrun or Ray Train set; one process alone is rank 0 of 1."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_size = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or str(world_size)
+    return Ranks(
+        rank=int(os.environ.get("RANK", "0")),
+        world_size=world_size,
+        local_rank=int(os.environ.get("LOCAL_RANK", "0")),
+        local_size=int(local_size),
+    )
+
+
+class TorchGroup:
+    """The checkpoint room's `RankGroup` over torch.distributed; `own` makes a process group of its own."""
+
+    def __init__(self, ranks: Ranks, *, own: bool = False) -> None:
+        import torch.distributed
+
+        self.rank = ranks.rank
+        self.world_size = ranks.world_size
+        # Objects travel over gloo even where gradients travel over NCCL.
+        self._group = torch.distributed.new_group(backend="gloo") if own else None
+
+    def all_gather(self, value: Any) -> list[Any]:
+        """One JSON-able value a rank, in rank order; also a barrier."""
+        import torch.distributed
+
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(values, value, group=self._group)
+        return values

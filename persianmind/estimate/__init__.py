@@ -1,0 +1,1 @@
+"""Memory, FLOPs and time from shapes; one formula each."""

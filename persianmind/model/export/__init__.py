@@ -1,0 +1,1 @@
+"""The trained model as files that other programs read."""

@@ -1,0 +1,30 @@
+"""Packing, token shards and their order."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from persianmind.recipe.section import Count, Positive, Ratio, Section
+
+
+class Data(Section):
+    """Packing, token shards and their order.
+
+    `mixture_temperature` T: shares of sources go with weight x rows^(1/T); None: with the weights alone.
+    `shuffle_block_sequences`: rows are shuffled within blocks of so many, in the order of the source, which
+    lets training start on whole blocks while the rest is built; None: over the whole source, which is then
+    built before step 1. `fast_tokenizer`: use gigatoken where it is installed and
+    gives the very ids of the saved tokenizer.
+    """
+
+    seq_len: Annotated[int, Field(ge=16)] = 2048
+    sequences_per_shard: Count = 4096
+    open_sequences: Count = 64
+    max_bad_record_ratio: Ratio = 0.05
+    mixture_window: Count = 100
+    mixture_temperature: Positive | None = None
+    shuffle_block_sequences: Count | None = 65_536
+    fast_tokenizer: bool = True
+    prompt: Literal["persianmind", "chat_template"] = "persianmind"

@@ -1,0 +1,14 @@
+"""What is measured after a stage."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from persianmind.recipe.section import Count, Section
+
+
+class Evaluate(Section):
+    """What is measured after every stage."""
+
+    prompts: list[str] = Field(default_factory=list)
+    max_new_tokens: Count = 64

@@ -1,0 +1,74 @@
+"""Finding, reading and writing recipes; every mistake is one line that names the place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from persianmind.common.errors import RecipeError, nearest
+from persianmind.common.paths import PROJECT_ROOT
+from persianmind.recipe.hints import explain
+from persianmind.recipe.overrides import apply_override
+from persianmind.recipe.whole import Recipe
+
+RECIPE_FOLDER = PROJECT_ROOT / "launcher" / "recipes"
+
+
+def known_recipes(folder: Path = RECIPE_FOLDER) -> dict[str, Path]:
+    """The recipes that ship with the project, by name."""
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """A shipped recipe by name, or any YAML file by path.
+
+    Raises:
+        RecipeError: neither; the message lists the known names.
+    """
+    recipes = known_recipes()
+    if name_or_path in recipes:
+        return recipes[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"} and path.is_file():
+        return path
+    raise RecipeError(
+        f"no recipe {name_or_path!r}{nearest(name_or_path, recipes)}; give one of: {', '.join(recipes)}, "
+        "or the path of a .yaml file"
+    )
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe and applies `key.sub=value` overrides (values are YAML scalars, lists or maps).
+
+    Raises:
+        RecipeError: unknown recipe, invalid YAML, unknown key, wrong type or impossible value.
+    """
+    path = find_recipe(name_or_path)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of keys to values, this file is not")
+    for override in overrides:
+        apply_override(tree, override)
+    return parse_recipe(tree, place=str(path))
+
+
+def parse_recipe(tree: dict[str, Any], place: str) -> Recipe:
+    """Validates a plain tree; `place` is named in the error."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(f"{place}: {explain(error)}") from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, defaults written out, readable back by `load_recipe`."""
+    header = "# The resolved recipe of this run: every default written out.\n"
+    tree = recipe.model_dump(mode="json")
+    return header + yaml.safe_dump(tree, allow_unicode=True, sort_keys=False, width=110)

@@ -1,0 +1,58 @@
+"""Sources of text, how they are normalised and judged, and what is held out of training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from persianmind.recipe.section import Count, Name, Ratio, Section
+
+
+class Normalise(Section):
+    """Options of the Persian normaliser (persianmind/text/normalise.py)."""
+
+    digits: Literal["keep", "persian", "ascii"] = "keep"
+    diacritics: Literal["keep", "strip"] = "keep"
+
+
+class Source(Section):
+    """One source of text or of instruction rows.
+
+    `uri`: a file, glob, folder, fsspec URL, `hf://dataset`, or `package://NAME` (text that an installed
+    package carries). `kind: instruction` rows have {instruction, input, output} or {messages}.
+    """
+
+    uri: str | list[str]
+    kind: Literal["text", "instruction"] = "text"
+    language: Name = "fa"
+    text_field: str = "text"
+    txt_unit: Literal["line", "paragraph"] = "line"
+    licence: str = "unstated"
+
+
+class Quality(Section):
+    """Filters on raw rows; each counts and samples what it takes. Language checks need enough letters."""
+
+    enabled: bool = True
+    min_characters: int = Field(default=1, ge=0)
+    max_characters: Count = 100_000_000
+    max_symbol_ratio: Ratio = 0.6
+    max_repeated_line_ratio: Ratio = 0.7
+    mojibake: bool = True
+    identify_language: bool = False
+    exact_duplicates: bool = True
+    near_duplicates: bool = False
+    near_duplicate_threshold: Ratio = 0.85
+
+
+class HeldOut(Section):
+    """Text split off by document before anything is trained on it, the tokenizer included.
+
+    A document is held out when a keyed hash of its identity falls below `ratio`; at most
+    `max_characters` a language are evaluated, the rest of the held-out documents simply stay unused.
+    """
+
+    ratio: Ratio = 0.02
+    max_characters: Count = 200_000
+    sources: list[Name] = Field(default_factory=list)

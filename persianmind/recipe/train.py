@@ -1,0 +1,85 @@
+"""The optimizer step, checkpoints, and the stages of a run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from persianmind.recipe.section import Count, Name, Positive, Ratio, Section
+
+
+class Train(Section):
+    """The optimizer step. `global_batch_size` rows make one step, whatever the number of ranks.
+
+    `precision: auto` is bf16 where the hardware multiplies it and fp32 elsewhere; optimizer states and the
+    masters of what is trained are fp32 either way. `spike_sigma`: leave out a step whose loss or gradient
+    norm lies so many standard deviations above the mean of the last `spike_window` steps (6 is a good
+    value). `hang_timeout_s`: end the run, naming the rank that keeps the others waiting, when none gets on
+    for so long, in training, evaluation and saving alike. `compile`: torch.compile of each decoder layer.
+    `attention: flash_attention_2` needs the package flash-attn and falls back to sdpa, saying so, where it is
+    missing. `trackers` beside TensorBoard.
+    """
+
+    global_batch_size: Count = 64
+    micro_batch_size: Count = 1
+    learning_rate: Positive = 2e-4
+    embedding_learning_rate: Positive | None = None
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    adam_betas: tuple[Ratio, Ratio] = (0.9, 0.95)
+    adam_epsilon: Positive = 1e-8
+    max_grad_norm: Positive = 1.0
+    schedule: Literal["cosine", "linear", "wsd"] = "cosine"
+    warmup_ratio: Ratio = 0.03
+    min_lr_ratio: Ratio = 0.1
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    quantize: Literal["none", "nf4"] = "none"
+    gradient_checkpointing: Literal["off", "full"] | Count = "full"
+    loss_chunk_tokens: Count = 512
+    nonfinite_budget: int = Field(default=3, ge=0)
+    hang_timeout_s: Positive = 1800.0
+    spike_sigma: Positive | None = None
+    spike_window: Annotated[int, Field(ge=2)] = 128
+    compile: bool = False
+    attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
+    trackers: list[Literal["wandb", "trackio"]] = Field(default_factory=list)
+    self_tests: bool = True
+    threads_per_rank: Count | None = None
+
+    @field_validator("gradient_checkpointing", mode="before")
+    @classmethod
+    def _yaml_off(cls, value: object) -> object:
+        """YAML reads a bare `off` as false."""
+        return "off" if value is False else value
+
+
+class Checkpoint(Section):
+    """When to save and what to keep. A checkpoint also ends every stage."""
+
+    every_steps: Count = 100
+    keep_last: Count = 2
+    keep_every_steps: Count | None = None
+
+
+class Stage(Section):
+    """One step of the curriculum. Length in `tokens` (of packed rows) or in `epochs` of its data.
+
+    `plateau_steps`: the stage ends early once the mean loss of so many steps is not lower than that of as
+    many before by the share `plateau_min_gain`; meant for a first stage that trains the new rows alone.
+    """
+
+    name: Name
+    sources: dict[Name, Positive] = Field(min_length=1)
+    tokens: Count | None = None
+    epochs: Positive | None = None
+    learning_rate: Positive | None = None
+    embedding_learning_rate: Positive | None = None
+    trained: list[Literal["adapters", "embeddings"]] = Field(default=["adapters", "embeddings"], min_length=1)
+    plateau_steps: Count | None = None
+    plateau_min_gain: Ratio = 0.005
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.tokens is None) == (self.epochs is None):
+            raise ValueError(f"stage {self.name!r} needs exactly one of `tokens` and `epochs`")
+        return self

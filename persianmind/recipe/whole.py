@@ -1,0 +1,69 @@
+"""The whole configuration of a run: one YAML file -> one frozen `Recipe`.
+
+Every key has a type, a unit in its name where it has one, and a default that is sane for consumer GPUs. An
+unknown key is an error that names the nearest known one. Nothing else in the project reads settings.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from persianmind.recipe.adapter import Adapter
+from persianmind.recipe.data import Data
+from persianmind.recipe.energy import Energy
+from persianmind.recipe.evaluate import Evaluate
+from persianmind.recipe.export import Export
+from persianmind.recipe.section import Name, Section
+from persianmind.recipe.text import HeldOut, Normalise, Quality, Source
+from persianmind.recipe.train import Checkpoint, Stage, Train
+from persianmind.recipe.vocab import Vocab
+
+
+class Recipe(Section):
+    """A run. `base`: a Hugging Face folder, a hub name, or `package://NAME` (see model/load.py)."""
+
+    name: Name
+    base: str
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    normalise: Normalise = Normalise()
+    sources: dict[Name, Source] = Field(min_length=1)
+    quality: Quality = Quality()
+    heldout: HeldOut = HeldOut()
+    data: Data = Data()
+    vocab: Vocab = Vocab()
+    adapter: Adapter = Adapter()
+    train: Train = Train()
+    checkpoint: Checkpoint = Checkpoint()
+    stages: list[Stage] = Field(min_length=1)
+    evaluate: Evaluate = Evaluate()
+    energy: Energy = Energy()
+    export: Export = Export()
+
+    def stage_sources(self) -> list[str]:
+        """Every source some stage trains on, in the recipe's order."""
+        used = {name for stage in self.stages for name in stage.sources}
+        return [name for name in self.sources if name in used]
+
+    @model_validator(mode="after")
+    def _references(self) -> Self:
+        asked = {
+            "vocab.sources": self.vocab.sources,
+            "heldout.sources": self.heldout.sources,
+            **{f"stages.{i}.sources": list(stage.sources) for i, stage in enumerate(self.stages)},
+        }
+        for place, names in asked.items():
+            for name in names:
+                if name not in self.sources:
+                    known = ", ".join(self.sources)
+                    raise ValueError(f"{place} names the source {name!r}, but `sources` has only: {known}")
+        stage_names = [stage.name for stage in self.stages]
+        if len(set(stage_names)) != len(stage_names) or "base" in stage_names:
+            raise ValueError("stage names must differ from each other and from 'base' (the untrained model)")
+        if self.train.global_batch_size % self.train.micro_batch_size:
+            raise ValueError(
+                f"train.global_batch_size={self.train.global_batch_size} is no multiple of "
+                f"train.micro_batch_size={self.train.micro_batch_size}"
+            )
+        return self

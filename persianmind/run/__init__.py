@@ -1,0 +1,1 @@
+"""The run folder: every path, record and identity of a run."""

@@ -1,0 +1,1 @@
+"""Where text lies: local files, any fsspec URL, the hub, installed packages."""

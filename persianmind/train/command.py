@@ -1,0 +1,150 @@
+"""The training command: `launcher/train.py`, and what the Ray driver shares with it.
+
+Without other flags it runs the embedded demo recipe. The same command again resumes, or says that all is
+done.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from persianmind.checks.device import resolve_precision
+from persianmind.checks.preflight import check_resume_from, preflight
+from persianmind.common.console import invoke, run_guarded
+from persianmind.common.paths import PROJECT_ROOT
+from persianmind.engine.deepspeed.start import prepare_environment
+from persianmind.engine.ranks import Ranks, ranks_from_environment
+from persianmind.recipe.loading import known_recipes, load_recipe
+from persianmind.train.run import ReportWriter, RunRequest, is_complete, run_training
+
+DEEPSPEED_JSON = PROJECT_ROOT / "ds_configs" / "zero2.json"
+EXIT_CODES = (
+    "The same command again resumes. Exit codes: 0 done, 2 a mistake to fix, 3 self-test failed, "
+    "4 loss not finite, 5 checkpoints unusable, 6 energy budget used up, 8 a rank hangs, "
+    "75 stopped by a signal."
+)
+
+RecipeOption = Annotated[
+    str,
+    typer.Option(help=f"A name ({', '.join(known_recipes())}) or a .yaml file.", metavar="NAME|FILE"),
+]
+DeepSpeedOption = Annotated[Path, typer.Option(help="DeepSpeed's JSON config.")]
+OutputOption = Annotated[
+    Path | None, typer.Option(help="The run folder.", show_default="runs/<recipe name>", metavar="DIR")
+]
+Resume = Literal["auto", "must", "never"]
+ResumeOption = Annotated[Resume, typer.Option(help="Whether to go on from a checkpoint.")]
+ResumeFromOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="Begin with the trained weights of another run (its folder, or one of its checkpoints).",
+    ),
+]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[key.sub=value]...", help="Recipe overrides.", show_default=False),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainArguments:
+    """The flags of a training run as given; `read_request` makes a request of them."""
+
+    recipe: str = "demo"
+    deepspeed: Path = DEEPSPEED_JSON
+    output: Path | None = None
+    resume: Resume = "auto"
+    resume_from: Path | None = None
+    overrides: tuple[str, ...] = ()
+
+    def request(self) -> RunRequest:
+        """What to run; writes nothing, imports neither torch nor DeepSpeed.
+
+        Raises:
+            RecipeError: the recipe or an override is not usable as written.
+        """
+        recipe = load_recipe(self.recipe, self.overrides)
+        run = self.output or Path("runs") / recipe.name
+        return RunRequest(resolve_precision(recipe, run), self.deepspeed, run, self.resume, self.resume_from)
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(
+    help="Adapt an open LLM to your language: vocabulary, LoRA, ZeRO-2, energy account.", epilog=EXIT_CODES
+)
+def train(
+    recipe: RecipeOption = "demo",
+    deepspeed: DeepSpeedOption = DEEPSPEED_JSON,
+    output: OutputOption = None,
+    resume: ResumeOption = "auto",
+    resume_from: ResumeFromOption = None,
+    overrides: OverridesArgument = None,
+    local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = 0,  # the launcher's own
+) -> TrainArguments:
+    """Collects the flags."""
+    return TrainArguments(recipe, deepspeed, output, resume, resume_from, tuple(overrides or ()))
+
+
+def read_request(arguments: Sequence[str]) -> RunRequest | None:
+    """Flags and recipe -> what to run; None where only help was asked for.
+
+    Raises:
+        PersianMindError: a flag, the recipe or an override is not usable as written.
+    """
+    given = invoke(app, arguments, prog="launcher/train.py")
+    return given.request() if isinstance(given, TrainArguments) else None
+
+
+def run_request(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -> None:
+    """Checks everything (rank 0, for all), then trains, or says that all is done.
+
+    Raises:
+        PersianMindError: one line with the fix; a mistake is found before anything is written.
+    """
+    if is_finished(request):
+        if ranks.rank == 0:
+            show_finished(request.run)
+        return
+    if ranks.rank == 0:
+        preflight(request.recipe, request.deepspeed_json, request.run, ranks.world_size)
+        check_resume_from(request.resume_from)
+    run_training(request, ranks, write_report)
+
+
+def is_finished(request: RunRequest) -> bool:
+    """Whether there is nothing left to do."""
+    return request.resume != "never" and is_complete(request.run, request.recipe)
+
+
+def show_finished(run: Path) -> None:
+    """What a finished run came to."""
+    from persianmind.run.log import read_results
+    from persianmind.train.summary import summary_lines
+
+    print(f"{run}: all done; nothing to do", flush=True)
+    for line in summary_lines(read_results(run)):
+        print(line, flush=True)
+    print(f"report: {run / 'report.html'}", flush=True)
+
+
+def main(write_report: ReportWriter) -> None:
+    """Entry of every rank. A mistake that every rank sees is said once, by rank 0."""
+    prepare_environment()
+    ranks = ranks_from_environment()
+    requests: list[RunRequest | None] = []
+    code = run_guarded(lambda: requests.append(read_request(sys.argv[1:])), silent=ranks.rank != 0)
+    if code == 0 and (request := requests[0]) is not None:
+        code = run_guarded(lambda: run_request(request, ranks, write_report), rank=ranks.rank)
+    sys.stdout.flush()
+    # Threads of gloo and of the shared-memory kernel can hang interpreter shutdown; all work is on disk.
+    os._exit(code)

@@ -1,0 +1,1 @@
+"""Tokenizer families that can be expanded."""
