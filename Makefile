@@ -1,19 +1,24 @@
-# make demo   the main job: creates .venv, installs the pinned stack, trains, evaluates, reports
-# make test   the whole test suite
-# make check  what CI runs before the tests: lint, format, types
+# make demo       the main job: creates .venv, installs the pinned stack, trains, evaluates, reports
+# make test       the test suite
+# make test-more  tests that drive other programs or take minutes
+# make check      what CI runs first: lint, format, types, layers, spelling
+# make faults     the long fault runs
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # Of 300 MB of sources a tenth is ever imported: pip compiles nothing, each module compiles on its first import.
 PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
 STAMP  := $(VENV)/.installed
-# On a machine without an NVIDIA GPU two CPU ranks stand for two cards; with GPUs DeepSpeed counts them.
+# On a machine without an NVIDIA GPU two CPU ranks stand for two GPUs; with GPUs DeepSpeed counts them.
 RANKS  := $(shell ls /dev/nvidia[0-9]* >/dev/null 2>&1 || echo --num_accelerators 2)
+PYTEST := $(BIN)/python -m pytest --durations=25
+# Tests of one process run side by side, a file per worker; those with ranks of their own need both cores.
+WORKERS ?= 2
 
 # Set to anything, as some images do, nothing compiled would be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test check bench faults clean
+.PHONY: setup demo test test-unit test-integration test-more check bench faults clean
 
 setup: $(STAMP)
 
@@ -32,13 +37,23 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/deepspeed $(RANKS) launcher/train.py --deepspeed ds_configs/zero2.json
 
-test: setup
-	$(BIN)/python -m pytest
+test: test-unit test-integration
+
+test-unit: setup
+	$(PYTEST) -m "not integration and not more and not long" -n $(WORKERS) --dist loadfile
+
+test-integration: setup
+	$(PYTEST) -m "integration and not more and not long"
+
+test-more: setup
+	$(PYTEST) -m "more and not long"
 
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 # Benchmarks write their figures to runs/bench/*.json; docs/benchmarks.md says what was measured.
 bench: setup
@@ -47,7 +62,7 @@ bench: setup
 
 # The long runs (faults, lost nodes, compiled layers); the short ones are part of `make test`.
 faults: setup
-	PERSIANMIND_LONG_TESTS=1 $(BIN)/python -m pytest tests/faults tests/checkpoint tests/cluster tests/model tests/e2e
+	PERSIANMIND_LONG_TESTS=1 $(PYTEST) -m "long or integration" tests/faults tests/checkpoint tests/cluster tests/model tests/e2e
 
 clean:
 	rm -rf $(VENV) runs

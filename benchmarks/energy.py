@@ -1,6 +1,6 @@
 """What the energy meter costs the training process: `python benchmarks/energy.py [--quick] [--json FILE]`.
 
-Three figures: the time of one mark (called once an optimizer step), the share of one core that the meter's
+Three figures: the time of one mark (called once per optimizer step), the part of one core that the meter's
 own process uses while it counts, and the slowdown of a compute loop that keeps every core busy, measured as
 alternating blocks with and without a meter so that drift of the machine hits both alike.
 """
@@ -20,11 +20,13 @@ import torch
 
 from persianmind.energy.meter.client import EnergyMeter
 from persianmind.recipe import Energy
+from persianmind.run.folder import RunFolder
+from persianmind.run.records import Phase
 
 
-def start(run: Path, node: str) -> tuple[EnergyMeter, float]:
+def start(folder: RunFolder, node: str) -> tuple[EnergyMeter, float]:
     """A meter that has given its first reading, and the CPU seconds its process needed for that."""
-    meter = EnergyMeter(run, node=node, options=Energy(interval_s=5.0)).start()
+    meter = EnergyMeter(folder, node=node, options=Energy(interval_s=5.0)).start()
     while meter.joules() == 0:
         time.sleep(0.05)
     times = process_of(meter).cpu_times()
@@ -41,14 +43,14 @@ def mark_cost_us(meter: EnergyMeter, marks: int) -> list[float]:
     costs = []
     for step in range(marks):
         begun = time.perf_counter()
-        meter.mark("pretrain", step)
+        meter.mark(Phase.TRAIN, step, "pretrain")
         costs.append((time.perf_counter() - begun) * 1e6)
         time.sleep(0.001)
     return costs
 
 
-def core_share(meter: EnergyMeter, seconds: float) -> float:
-    """CPU seconds of the meter's process a second of wall time, while it counts with 5 s intervals."""
+def core_ratio(meter: EnergyMeter, seconds: float) -> float:
+    """CPU seconds of the meter's process per second of wall time, while it counts with 5 s intervals."""
     process = process_of(meter)
     before, begun = process.cpu_times(), time.perf_counter()
     time.sleep(seconds)
@@ -57,27 +59,27 @@ def core_share(meter: EnergyMeter, seconds: float) -> float:
 
 
 def step_seconds(steps: int, meter: EnergyMeter | None) -> list[float]:
-    """A stand-in for an optimizer step of some 100 ms: products of matrices on every core."""
+    """A stand-in for an optimizer step of some 100 ms: matmuls on every core."""
     matrix = torch.randn(1024, 1024)
     seconds = []
     for step in range(steps):
         begun = time.perf_counter()
         if meter is not None:
-            meter.mark("pretrain", step)
+            meter.mark(Phase.TRAIN, step, "pretrain")
         for _ in range(6):
             matrix = torch.nn.functional.normalize(matrix @ matrix)
         seconds.append(time.perf_counter() - begun)
     return seconds
 
 
-def slowdown(run: Path, blocks: int, steps: int) -> dict[str, float]:
+def slowdown(folder: RunFolder, blocks: int, steps: int) -> dict[str, float]:
     """Median step with a meter over median step without, in alternating blocks."""
     plain: list[float] = []
     metered: list[float] = []
     step_seconds(steps, None)
     for block in range(blocks):
         plain += step_seconds(steps, None)
-        meter, _ = start(run, f"block{block}")
+        meter, _ = start(folder, f"block{block}")
         metered += step_seconds(steps, meter)
         meter.stop()
     without, with_meter = statistics.median(plain), statistics.median(metered)
@@ -91,20 +93,21 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     arguments = parser.parse_args()
     seconds, blocks, steps, marks = (5, 2, 20, 500) if arguments.quick else (40, 6, 60, 3000)
-    with tempfile.TemporaryDirectory() as folder:
-        meter, startup_cpu_s = start(Path(folder), "node")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = RunFolder(Path(temporary))
+        meter, startup_cpu_s = start(folder, "node")
         costs = sorted(mark_cost_us(meter, marks))
-        share = core_share(meter, seconds)
+        ratio = core_ratio(meter, seconds)
         memory = process_of(meter).memory_info().rss
         meter.stop()
         figures: dict[str, Any] = {
             "mark_us_median": statistics.median(costs),
             "mark_us_p99": costs[int(0.99 * len(costs))],
-            "meter_core_percent": 100 * share,
+            "meter_core_percent": 100 * ratio,
             "meter_startup_cpu_s": startup_cpu_s,
             "meter_rss_mb": memory / 1e6,
             "torch_threads": torch.get_num_threads(),
-            **slowdown(Path(folder), blocks, steps),
+            **slowdown(folder, blocks, steps),
         }
     for name, value in figures.items():
         print(f"{name:24} {value:10.3f}")

@@ -23,6 +23,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from benchmarks.init_rows import ROW_LENGTH, bits_per_byte  # noqa: E402
+
 from persianmind.engine.deepspeed.start import prepare_environment, start_distributed  # noqa: E402
 from persianmind.engine.ranks import Ranks  # noqa: E402
 from persianmind.recipe.loading import load_recipe  # noqa: E402

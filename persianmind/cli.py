@@ -1,5 +1,5 @@
-"""The `persianmind` command: verbs only. Each room keeps its verbs in its own `verbs.py`, which imports
-nothing heavy at the top, so that `--help` answers at once."""
+"""The `persianmind` command, no logic. Each package keeps its commands in its own `commands.py`, which
+imports nothing heavy at the top, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import sys
 import typer
 
 from persianmind.checkpoint.commands import app as checkpoint_app
+from persianmind.checks.commands import doctor
 from persianmind.common.console import run_guarded
+from persianmind.common.log import configure_logging
 from persianmind.data.commands import app as data_app
 from persianmind.energy.commands import app as energy_app
-from persianmind.estimate.commands import doctor, plan
+from persianmind.estimate.commands import plan
 from persianmind.report.commands import report
 from persianmind.vocab.commands import app as vocab_app
 
@@ -33,4 +35,5 @@ app.command()(report)
 
 def main() -> None:
     """Console script: errors of ours are one line and an exit code."""
+    configure_logging()
     sys.exit(run_guarded(lambda: app(standalone_mode=True)))

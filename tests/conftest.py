@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+# Children (workers of tests, launchers) import this checkout, whatever their working folder is.
+os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 from persianmind.engine.deepspeed.kernel import extensions_folder
-from tests.launching import Launched, launch
+from tests.support.launch import Launched, launch
+from tests.support.log import reset_logging
 
 # One build of DeepSpeed's CPU kernel for the whole suite, the one that runs use too.
 os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(extensions_folder()))
@@ -26,6 +30,13 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     launched = launch("--recipe", "tiny", "--output", str(run), ranks=2)
     assert launched.code == 0, launched.text
     return launched
+
+
+@pytest.fixture(autouse=True)
+def _fresh_logging() -> Iterator[None]:
+    """A test that configured logging, as entry points do, takes nothing from the tests after it."""
+    yield
+    reset_logging()
 
 
 @pytest.fixture

@@ -53,11 +53,6 @@ class BackgroundSaver:
         self._thread = threading.Thread(target=work, name=f"checkpoint-{step}", daemon=True)
         self._thread.start()
 
-    @property
-    def busy(self) -> bool:
-        """Whether a save is still being written on this rank (ranks may differ for a moment)."""
-        return self._thread is not None and self._thread.is_alive()
-
     def finish(self) -> Path | None:
         """Waits for the running save and returns its folder; None when there was none.
 

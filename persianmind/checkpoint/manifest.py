@@ -1,26 +1,22 @@
 """The manifest of a checkpoint: every file with size and hash, and the metadata of the run at that step.
 
-The file is canonical JSON checksummed with the hash of its own content. A reader demands the exact bytes that
-this module would write, so any changed byte, white space included, is noticed.
+A checked JSON file (common/checksum.py): any changed byte, white space included, is noticed.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from persianmind.common.atomic import write_bytes
-from persianmind.common.checksum import hash_text
-from persianmind.common.errors import CheckpointError, PersianMindError
+from persianmind.common.checksum import hash_text, parse_checked, write_checked
+from persianmind.common.errors import CheckpointError, DamagedFileError, PersianMindError
 from persianmind.common.paths import resolve_inside
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-MAX_MANIFEST_BYTES = 64 << 20  # a damaged or hostile length must not fill the memory
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Checkpoint:
     """A checkpoint as its manifest describes it. `metadata` is what the training loop recorded.
 
     `sequence` counts the saves of a run: it, not `step`, tells which checkpoint is newer, because a run that
-    went back to an older one repeats step numbers.
+    went back to an older one repeats step numbers. `checksum` is that of the manifest itself.
     """
 
     path: Path
@@ -70,10 +66,6 @@ class Checkpoint:
             raise CheckpointError(str(error)) from None
 
 
-def _canonical(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, ensure_ascii=False, sort_keys=True, indent=1, allow_nan=False)
-
-
 def write_manifest(folder: Path, checkpoint: Checkpoint) -> None:
     """Writes the manifest of `checkpoint` into `folder` (its `checksum` is computed here).
 
@@ -93,8 +85,7 @@ def write_manifest(folder: Path, checkpoint: Checkpoint) -> None:
             for name, entry in checkpoint.files.items()
         },
     }
-    content["checksum"] = hash_text(_canonical(content))
-    write_bytes(folder / MANIFEST, (_canonical(content) + "\n").encode("utf-8"))
+    write_checked(folder / MANIFEST, content)
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -111,15 +102,16 @@ def read_manifest(folder: Path) -> Checkpoint:
     path = folder / MANIFEST
     if folder.is_symlink() or path.is_symlink():
         raise CheckpointError(f"{folder.name}/{MANIFEST}: is reached through a symbolic link")
+    where = f"{folder.name}/{MANIFEST}"
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise CheckpointError(f"{folder.name}/{MANIFEST}: is larger than any manifest of ours")
         raw = path.read_bytes()
+        content = parse_checked(raw, where)
     except FileNotFoundError:
-        raise CheckpointError(f"{folder.name}/{MANIFEST}: is missing") from None
+        raise CheckpointError(f"{where}: is missing") from None
     except OSError as error:
-        raise CheckpointError(f"{folder.name}/{MANIFEST}: cannot be read ({error.strerror})") from None
-    content = _verified_content(raw, f"{folder.name}/{MANIFEST}")
+        raise CheckpointError(f"{where}: cannot be read ({error.strerror})") from None
+    except DamagedFileError as error:
+        raise CheckpointError(str(error)) from None
     try:
         if content["format"] != FORMAT:
             raise CheckpointError(
@@ -137,27 +129,13 @@ def read_manifest(folder: Path) -> Checkpoint:
             saved_at=str(content["saved_at"]),
             metadata=dict(content["metadata"]),
             files=files,
-            checksum=str(content["checksum"]),
+            checksum=hash_text(raw.decode("utf-8")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{folder.name}/{MANIFEST}: is not a manifest of ours ({error!r})") from None
     for name in files:
         _check_name(folder, name)
     return checkpoint
-
-
-def _verified_content(raw: bytes, where: str) -> dict[str, Any]:
-    try:
-        content = json.loads(raw)
-        checksum = content.pop("checksum")
-        sound = checksum == hash_text(_canonical(content))
-        content["checksum"] = checksum
-        sound = sound and raw == (_canonical(content) + "\n").encode("utf-8")
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        sound, content = False, {}
-    if not sound:
-        raise CheckpointError(f"{where}: is damaged (its checksum does not match)")
-    return dict(content)
 
 
 def _check_name(folder: Path, name: str) -> None:

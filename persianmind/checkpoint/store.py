@@ -9,6 +9,7 @@ checkpoints/
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -39,15 +40,17 @@ SPARE_BYTES = 1 << 20
 PHASES = ("begun", "prepared", "written", "hashed", "manifest", "renamed", "pointed", "retired")
 
 
-def _silent(_: str) -> None:
+logger = logging.getLogger(__name__)
+
+
+def _no_phase(_: str) -> None:
     return None
 
 
 class CheckpointStore:
     """The checkpoints below `root` (one process a rank holds one; a `RunLock` keeps other runs out).
 
-    `report` gets what people should read on this rank. `on_phase` is called on every rank as a save passes
-    each of `PHASES`; tests break saves there.
+    `on_phase` is called on every rank as a save passes each of `PHASES`; tests break saves there.
     """
 
     def __init__(
@@ -56,13 +59,11 @@ class CheckpointStore:
         *,
         keep_last: int,
         keep_every_steps: int | None,
-        report: Callable[[str], None] = _silent,
-        on_phase: Callable[[str], None] = _silent,
+        on_phase: Callable[[str], None] = _no_phase,
     ) -> None:
         self.root = root
         self._keep_last = keep_last
         self._keep_every_steps = keep_every_steps
-        self._report = report
         self._on_phase = on_phase
         self._known_bad: set[str] = set()
 
@@ -169,7 +170,7 @@ class CheckpointStore:
             pointer = {"folder": final.name, "step": step, "sequence": checkpoint.sequence}
             write_json(self.root / POINTER, pointer)
         except OSError as error:
-            self._report(f"{self.root / POINTER} could not be written: {describe(error)}")
+            logger.warning(f"{self.root / POINTER} could not be written: {describe(error)}")
         self._on_phase("pointed")
         return final.name
 
@@ -190,7 +191,7 @@ class CheckpointStore:
             try:
                 remove_checkpoint(folder)
             except OSError as error:
-                self._report(f"the old checkpoint {folder} could not be removed: {describe(error)}")
+                logger.warning(f"the old checkpoint {folder} could not be removed: {describe(error)}")
 
     # --- finding --------------------------------------------------------------------------------------
     def readable(self) -> list[Checkpoint]:
@@ -203,10 +204,10 @@ class CheckpointStore:
                 continue
         return sorted(checkpoints, key=lambda one: one.sequence, reverse=True)
 
-    def newest_good(self, report: Callable[[str], None], group: RankGroup = SOLO) -> Checkpoint | None:
+    def newest_good(self, group: RankGroup = SOLO) -> Checkpoint | None:
         """The newest checkpoint of which every byte is as it was written; None if there never was one.
 
-        Ranks share the reading and return the same one. Each bad one is named through `report`.
+        Ranks share the reading and return the same one. Each bad one is named in the log of rank 0.
 
         Raises:
             CheckpointError: (on every rank) checkpoints exist and none is good. Starting afresh is for the
@@ -217,11 +218,12 @@ class CheckpointStore:
         for position, name in enumerate(names):
             checkpoint, problems = examine(self.root / name, group)
             if checkpoint is not None and not problems:
-                if position:
-                    report(f"resuming from the older checkpoint {checkpoint.path}, which is whole")
+                if position and group.rank == 0:
+                    logger.warning(f"resuming from the older checkpoint {checkpoint.path}, which is whole")
                 return checkpoint
             self._known_bad.add(name)
-            report(f"the checkpoint {self.root / name} is not usable: {_shortened(problems)}")
+            if group.rank == 0:
+                logger.warning(f"the checkpoint {self.root / name} is not usable: {_shortened(problems)}")
         if names:
             raise CheckpointError(
                 f"none of the {len(names)} checkpoints in {self.root} is whole ({', '.join(names)}); "

@@ -109,18 +109,5 @@ def examine(folder: Path, group: RankGroup = SOLO) -> tuple[Checkpoint | None, l
     return checkpoint, _union(group.all_gather(mine))
 
 
-def verify(checkpoint: Checkpoint, group: RankGroup = SOLO) -> None:
-    """Verifies a checkpoint again, from the disk.
-
-    Raises:
-        CheckpointError: (on every rank) it is damaged; the message names each file and what is wrong.
-    """
-    again, problems = examine(checkpoint.path, group)
-    if not problems and again is not None and again.checksum != checkpoint.checksum:
-        problems = [f"{checkpoint.path.name}/{MANIFEST}: was replaced since it was read"]
-    if problems:
-        raise CheckpointError(f"the checkpoint {checkpoint.path} is damaged: {'; '.join(problems)}")
-
-
 def _union(lists: Iterable[list[str]]) -> list[str]:
     return list(dict.fromkeys(problem for problems in lists for problem in problems))

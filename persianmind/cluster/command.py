@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -15,11 +16,13 @@ from persianmind.cluster.package import RAYS_LIMIT_MIB
 from persianmind.cluster.sizing import Scale, resolve_scale
 from persianmind.common.console import invoke, run_guarded
 from persianmind.common.errors import ClusterError
+from persianmind.common.log import configure_logging
 from persianmind.common.paths import PROJECT_ROOT
-from persianmind.engine.deepspeed.start import prepare_environment
+from persianmind.engine.registry import backend
 from persianmind.recipe.loading import known_recipes
+from persianmind.run.folder import RunFolder
 from persianmind.train.command import (
-    DEEPSPEED_JSON,
+    ENGINE_CONFIG,
     DeepSpeedOption,
     OutputOption,
     OverridesArgument,
@@ -30,6 +33,7 @@ from persianmind.train.command import (
 )
 from persianmind.train.run import RunRequest
 
+logger = logging.getLogger(__name__)
 RUNS = "PERSIANMIND_RUNS"
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the command of a job
 COMMANDS = ("status", "logs", "stop")
@@ -102,7 +106,7 @@ def submit(
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return once the job is submitted.")] = False,
     recipe: RecipeOption = "demo",
-    deepspeed: DeepSpeedOption = DEEPSPEED_JSON,
+    deepspeed: DeepSpeedOption = ENGINE_CONFIG,
     output: OutputOption = None,
     resume: ResumeOption = "auto",
     resume_from: ResumeFromOption = None,
@@ -204,13 +208,13 @@ def submit_job(given: SubmitArguments, request: RunRequest) -> int:
     if given.train.output is not None:
         shared_output(request, explicit=True)
     check_shipped(given.train.recipe, PROJECT_ROOT)
-    run_id = given.job_id or job_id(request.recipe.name, request.run)
+    run_id = given.job_id or job_id(request.recipe.name, request.folder.path)
     jobs = Jobs(given.address)
     command = ["python", "cluster/submit.py", *job_arguments(given)]
     submission, started = jobs.submit(run_id, PROJECT_ROOT, command, given.max_upload_mib)
-    print(f"{'submitted' if started else 'joined the running'} job {submission}", flush=True)
+    logger.info(f"{'submitted' if started else 'joined the running'} job {submission}")
     if given.detach:
-        print(f"python cluster/submit.py logs {run_id} --follow --address {given.address}", flush=True)
+        logger.info(f"python cluster/submit.py logs {run_id} --follow --address {given.address}")
         return 0
     return jobs.follow(submission)
 
@@ -226,7 +230,7 @@ def run_job_command(given: JobArguments) -> int:
     if given.command == "stop":
         submission = jobs.stop(given.id)
         jobs.wait(submission)
-        print(f"{submission} has ended: {jobs.status(submission)['status']}", flush=True)
+        logger.info(f"{submission} has ended: {jobs.status(submission)['status']}")
         return 0
     submission = str(jobs.find(given.id).submission_id)
     if given.follow:
@@ -244,7 +248,7 @@ def job_arguments(given: SubmitArguments) -> list[str]:
         deepspeed = deepspeed.relative_to(PROJECT_ROOT)
     flags: list[tuple[str, object, object]] = [
         ("--recipe", train.recipe, None),
-        ("--deepspeed", deepspeed, DEEPSPEED_JSON.relative_to(PROJECT_ROOT)),
+        ("--deepspeed", deepspeed, ENGINE_CONFIG.relative_to(PROJECT_ROOT)),
         ("--output", train.output, None),
         ("--resume", train.resume, default.resume),
         ("--resume-from", train.resume_from, None),
@@ -268,15 +272,17 @@ def shared_output(request: RunRequest, *, explicit: bool) -> RunRequest:
     Raises:
         ClusterError: neither --output nor $PERSIANMIND_RUNS says where, or the path is relative.
     """
-    if explicit and not request.run.is_absolute():
-        raise ClusterError(f"--output {request.run}: on a cluster give an absolute path that every node sees")
+    if explicit and not request.folder.path.is_absolute():
+        raise ClusterError(
+            f"--output {request.folder}: on a cluster give an absolute path that every node sees"
+        )
     if explicit:
         return request
     if not os.environ.get(RUNS):
         raise ClusterError(
             f"give --output /shared/folder/NAME, a path that every node sees, or set {RUNS} on the head"
         )
-    return replace(request, run=Path(os.environ[RUNS]) / request.recipe.name)
+    return replace(request, folder=RunFolder(Path(os.environ[RUNS]) / request.recipe.name))
 
 
 def check_shipped(recipe: str, root: Path) -> None:
@@ -295,7 +301,8 @@ def check_shipped(recipe: str, root: Path) -> None:
 
 def main() -> None:
     """Entry; exits with the run's own code."""
-    prepare_environment()
+    backend().prepare_environment()
+    configure_logging()
     codes: list[int] = []
     code = run_guarded(lambda: codes.append(run(sys.argv[1:]))) or codes[0]
     sys.stdout.flush()

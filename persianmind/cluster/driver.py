@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,9 +18,12 @@ from persianmind.cluster.security import check_dashboard
 from persianmind.cluster.sizing import Node, Scale, cpus_per_worker, fitting_sizes, workers_that_fit
 from persianmind.common.errors import ClusterError, PersianMindError
 from persianmind.common.paths import PROJECT_ROOT as ROOT
+from persianmind.common.poll import wait_until
+from persianmind.run.folder import RunFolder
 from persianmind.train.command import is_finished, show_finished
 from persianmind.train.run import RunRequest
 
+logger = logging.getLogger(__name__)
 POLL_S = 2.0
 # Ray's own default is 60 s. Workers are placed at once where there is room; after a node's death Ray first
 # asks for as many as before, and only when this is over for as many as there are.
@@ -47,7 +50,7 @@ def run_driver(request: RunRequest, options: DriverOptions) -> None:
         PersianMindError: a named error of a worker, or a `ClusterError` that says what ended the run.
     """
     if is_finished(request):  # seen from here: no machine has to be waited for
-        return show_finished(request.run)
+        return show_finished(request.folder)
     _set_environment(options)
     # First: loaded after Ray has connected, torch's MKL can fail to find itself and ends the process.
     import torch  # noqa: F401
@@ -56,7 +59,11 @@ def run_driver(request: RunRequest, options: DriverOptions) -> None:
 
     from persianmind.cluster.board import start_board
 
-    request = replace(request, run=request.run.absolute(), deepspeed_json=request.deepspeed_json.absolute())
+    request = replace(
+        request,
+        folder=RunFolder(request.folder.path.absolute()),
+        engine_config=request.engine_config.absolute(),
+    )
     with _connected(options):
         cpus = wait_for_nodes(options)
         board = start_board()
@@ -64,7 +71,7 @@ def run_driver(request: RunRequest, options: DriverOptions) -> None:
         try:
             _fit(request, options, cpus, board)
         finally:
-            _say_attempts(ray.get(board.attempts.remote()), time.monotonic() - started_s)
+            _log_attempts(ray.get(board.attempts.remote()), time.monotonic() - started_s)
 
 
 def _set_environment(options: DriverOptions) -> None:
@@ -90,8 +97,6 @@ def _set_environment(options: DriverOptions) -> None:
 
 @contextmanager
 def _connected(options: DriverOptions) -> Iterator[None]:
-    import logging
-
     import ray
 
     workers_see = {"PYTHONPATH": os.pathsep.join([str(ROOT), *_python_path()])}
@@ -140,22 +145,18 @@ def wait_for_nodes(options: DriverOptions) -> float:
     """
     scale = options.scale
     smallest = 0.1 if scale.gpu else 1.0
-    deadline_s = time.monotonic() + options.wait_s
-    said = False
-    while True:
-        nodes = alive_nodes()
-        if workers_that_fit(nodes, gpu=scale.gpu, cpus_per_worker=smallest) >= scale.workers:
-            break
-        if time.monotonic() >= deadline_s:
-            break
-        if not said:
-            print(f"waiting up to {options.wait_s:g} s for machines for {scale.workers} workers", flush=True)
-            said = True
-        time.sleep(POLL_S)
+
+    def enough() -> bool:
+        return workers_that_fit(alive_nodes(), gpu=scale.gpu, cpus_per_worker=smallest) >= scale.workers
+
+    if not enough():
+        logger.info(f"waiting up to {options.wait_s:g} s for machines for {scale.workers} workers")
+        wait_until(enough, timeout_s=options.wait_s, interval_s=POLL_S)
+    nodes = alive_nodes()
     cpus = cpus_per_worker(nodes, scale)
     slots = workers_that_fit(nodes, gpu=scale.gpu, cpus_per_worker=cpus)
     size = f"{cpus:g} CPUs{' and 1 GPU' if scale.gpu else ''}"
-    print(f"cluster: {len(nodes)} node(s), {slots} slots of {size}, {scale.workers} workers", flush=True)
+    logger.info(f"cluster: {len(nodes)} node(s), {slots} slots of {size}, {scale.workers} workers")
     return cpus
 
 
@@ -177,14 +178,14 @@ def alive_nodes() -> list[Node]:
 def _fit(request: RunRequest, options: DriverOptions, cpus: float, board: Any) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 
-    from persianmind.cluster.policies import Trainer
+    from persianmind.cluster.policies import ElasticTrainer
     from persianmind.cluster.worker import InterfaceTorchConfig, train_worker
 
     scale = options.scale
     elastic = scale.min_workers < scale.workers
     resources = {"CPU": cpus, **({"GPU": 1} if scale.gpu else {})}
     scratch = Path(tempfile.mkdtemp(prefix="persianmind-ray-"))  # what Ray Train notes down for itself
-    trainer = Trainer(
+    trainer = ElasticTrainer(
         train_worker,
         {"request": request, "board": board, "root": ROOT, "cwd": Path.cwd() if options.local else None},
         sizes=fitting_sizes(request.recipe, scale.workers),
@@ -215,7 +216,7 @@ def _fit(request: RunRequest, options: DriverOptions, cpus: float, board: Any) -
 
 
 def _ask_stop(board: Any) -> None:
-    print("stop asked for: every rank saves after its step and ends", file=sys.stderr, flush=True)
+    logger.warning("stop asked for: every rank saves after its step and ends")
     board.ask_stop.remote()
 
 
@@ -247,7 +248,7 @@ def _one_line(error: object) -> str:
     return (lines[-1] if lines else type(error).__name__)[:ERROR_CHARACTERS]
 
 
-def _say_attempts(attempts: list[dict[str, Any]], seconds: float) -> None:
+def _log_attempts(attempts: list[dict[str, Any]], seconds: float) -> None:
     if len(attempts) > 1:
         sizes = ", ".join(f"{one['world_size']} ranks" for one in attempts)
-        print(f"{len(attempts)} attempts ({sizes}) in {seconds:.0f} s", flush=True)
+        logger.info(f"{len(attempts)} attempts ({sizes}) in {seconds:.0f} s")

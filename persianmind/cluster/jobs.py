@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import shlex
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from persianmind.cluster.package import MIB, stage
 from persianmind.cluster.security import check_dashboard, token_is_set
 from persianmind.common.checksum import hash_text
 from persianmind.common.errors import ClusterError, JobLostError, nearest
+from persianmind.common.poll import wait_until
 
 # A job that is asked to stop saves first; Ray's default of 3 s would kill it before.
 STOP_WAIT_S = 120
 POLL_S = 1.0
+logger = logging.getLogger(__name__)
 RECONNECT_S = 60.0
 RUN_KEY, COMMAND_KEY = "persianmind_run", "persianmind_command"
 ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
@@ -77,7 +79,7 @@ class Jobs:
         name = run if not earlier else f"{run}.{len(earlier) + 1}"
         with tempfile.TemporaryDirectory(prefix="persianmind-ship-") as folder:
             package = stage(root, Path(folder), limit_mib)
-            print(f"ships {package.files} files, {package.size_bytes / MIB:.2f} MiB, from {root}", flush=True)
+            logger.info(f"ships {package.files} files, {package.size_bytes / MIB:.2f} MiB, from {root}")
             self.client.submit_job(
                 entrypoint=line,
                 submission_id=name,
@@ -143,12 +145,13 @@ class Jobs:
         Raises:
             ClusterError: the cluster lost the job (its head died or was started anew).
         """
-        while True:
+
+        def ended() -> Any:
             job = self._info(submission)
-            status = status_of(job)
-            if status in ENDED:
-                return exit_code(status, job.driver_exit_code)
-            time.sleep(POLL_S)
+            return job if status_of(job) in ENDED else None
+
+        job: Any = wait_until(ended, interval_s=POLL_S)
+        return exit_code(status_of(job), job.driver_exit_code)
 
     def follow(self, submission: str) -> int:
         """Prints the job's output as it comes, then `wait`s."""
@@ -161,11 +164,7 @@ class Jobs:
                 sys.stdout.write(text)
                 sys.stdout.flush()
         except Exception as error:  # aiohttp's many; what it means is for `wait` to find out
-            print(
-                f"the log stream of {submission} broke off ({type(error).__name__})",
-                file=sys.stderr,
-                flush=True,
-            )
+            logger.warning(f"the log stream of {submission} broke off ({type(error).__name__})")
 
     def _info(self, submission: str) -> Any:
         """The job, through a head that does not answer for a while.
@@ -173,21 +172,25 @@ class Jobs:
         Raises:
             ClusterError: gone for good, or unknown to a head that was started anew.
         """
-        deadline_s = time.monotonic() + RECONNECT_S
-        while True:
+        why = ""
+
+        def ask() -> Any:
+            nonlocal why
             try:
                 return self.client.get_job_info(submission)
             except (OSError, ConnectionError):  # requests' errors are OSErrors
-                if time.monotonic() >= deadline_s:
-                    raise self._lost(submission, f"{self.address} no longer answers") from None
+                why = f"{self.address} no longer answers"
             except RuntimeError as error:
                 if "404" in str(error) or "does not exist" in str(error):
                     raise self._lost(
                         submission, "the head does not know it, so it was started anew"
                     ) from None
-                if time.monotonic() >= deadline_s:
-                    raise self._lost(submission, _short(error)) from None
-            time.sleep(POLL_S)
+                why = _short(error)
+            return None
+
+        if (job := wait_until(ask, timeout_s=RECONNECT_S, interval_s=POLL_S)) is None:
+            raise self._lost(submission, why)
+        return job
 
     @staticmethod
     def _lost(submission: str, why: str) -> JobLostError:

@@ -49,7 +49,7 @@ def named_errors(failed: Exception) -> dict[int, PersianMindError] | None:
     return {rank: cause for rank, cause in causes.items() if isinstance(cause, PersianMindError)} or None
 
 
-class Budget(DefaultFailurePolicy):  # type: ignore[misc]
+class RestartBudget(DefaultFailurePolicy):  # type: ignore[misc]
     """Ray's restart budget, not spent on what another attempt cannot change."""
 
     def make_decision(self, training_failed_error: Any) -> Any:
@@ -71,7 +71,7 @@ class FittingSizes(ElasticScalingPolicy):  # type: ignore[misc]
         return max((size for size in self._sizes if size <= possible), default=0)
 
 
-class Trainer(TorchTrainer):  # type: ignore[misc]
+class ElasticTrainer(TorchTrainer):  # type: ignore[misc]
     """TorchTrainer with the two policies, and with signals that ask for a stop instead of aborting."""
 
     def __init__(
@@ -97,7 +97,7 @@ class Trainer(TorchTrainer):  # type: ignore[misc]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         failure: FailureConfig = self.run_config.failure_config
-        arguments["failure_policy"] = Budget(failure)
+        arguments["failure_policy"] = RestartBudget(failure)
         if self.scaling_config.elasticity_enabled:
             arguments["scaling_policy"] = FittingSizes(self.scaling_config, self._sizes)
         return super()._initialize_and_run_controller(**arguments)

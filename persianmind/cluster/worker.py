@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import platform
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,19 @@ import psutil
 import ray
 from ray.train.torch import TorchConfig
 
-from persianmind.checks.preflight import preflight
+from persianmind.checks.all import preflight
 from persianmind.cluster.board import stop_predicate
 from persianmind.common.errors import ClusterError, PersianMindError, RunInterruptedError, RunLockedError
+from persianmind.common.log import configure_logging
 from persianmind.common.paths import PROJECT_ROOT as ROOT
-from persianmind.engine.deepspeed.start import prepare_environment
+from persianmind.common.poll import wait_until
 from persianmind.engine.ranks import Ranks, TorchGroup, ranks_from_environment
+from persianmind.engine.registry import backend
 from persianmind.report.page import write_report
-from persianmind.run.folder import claim_run_folder
 from persianmind.train.command import run_request
 from persianmind.train.run import RunRequest, is_complete
 
+logger = logging.getLogger(__name__)
 # NFS servers free a dead client's locks after their lease, 90 s by default.
 LOCK_WAIT_S = 120.0
 LOCK_POLL_S = 2.0
@@ -80,17 +82,18 @@ def train_worker(config: dict[str, Any]) -> None:
     Raises:
         ClusterError: the workers do not see one run folder.
     """
-    prepare_environment()
+    backend(config["request"].engine).prepare_environment()
     os.environ["PERSIANMIND_NODE"] = node_name()
     if config["cwd"] is not None:
         os.chdir(config["cwd"])
     ranks = ranks_from_environment()
+    configure_logging(ranks.rank)
     request = localise(config["request"], config["root"])
-    nodes = check_shared(request.run, ranks)
+    nodes = check_shared(request.folder.path, ranks)
     earlier = 0
     if ranks.rank == 0:
         earlier = ray.get(config["board"].begin.remote(ranks.world_size, nodes))
-        print(f"attempt {earlier + 1}: {ranks.world_size} ranks on {', '.join(nodes)}", flush=True)
+        logger.info(f"attempt {earlier + 1}: {ranks.world_size} ranks on {', '.join(nodes)}")
     check_first(request, ranks)
     request = dataclasses.replace(request, stop_requested=stop_predicate(config["board"]))
     _run(request, ranks, restarted=earlier > 0)
@@ -98,10 +101,10 @@ def train_worker(config: dict[str, Any]) -> None:
 
 def localise(request: RunRequest, driver_root: Path) -> RunRequest:
     """The request with files of the project pointing into this machine's copy of it."""
-    path = request.deepspeed_json
+    path = request.engine_config
     if path.is_relative_to(driver_root):
         path = ROOT / path.relative_to(driver_root)
-    return dataclasses.replace(request, deepspeed_json=path)
+    return dataclasses.replace(request, engine_config=path)
 
 
 def check_first(request: RunRequest, ranks: Ranks) -> None:
@@ -113,28 +116,35 @@ def check_first(request: RunRequest, ranks: Ranks) -> None:
     problem: PersianMindError | None = None
     if ranks.rank == 0:
         try:
-            if not is_complete(request.run, request.recipe):
-                preflight(request.recipe, request.deepspeed_json, request.run, ranks.world_size)
-                claim_run_folder(request.run, request.recipe)
+            if not is_complete(request.folder, request.recipe):
+                preflight(request.recipe, request.engine_config, request.folder, ranks.world_size)
+                request.folder.claim(request.recipe)
         except PersianMindError as error:
             problem = error
-    said = TorchGroup(ranks, own=ranks.world_size > 1).all_gather(problem is None)
+    outcomes = TorchGroup(ranks, own=ranks.world_size > 1).all_gather(problem is None)
     if problem is not None:
         raise problem
-    if not all(said):
+    if not all(outcomes):
         raise RunInterruptedError("rank 0 found a mistake and says which")
 
 
 def _run(request: RunRequest, ranks: Ranks, *, restarted: bool) -> None:
-    deadline_s = time.monotonic() + (LOCK_WAIT_S if restarted else 0.0)
-    while True:
+    locked: RunLockedError | None = None
+
+    def attempt() -> bool:
+        nonlocal locked
         try:
-            return run_request(request, ranks, write_report)
+            run_request(request, ranks, write_report)
         except RunLockedError as error:
-            if time.monotonic() >= deadline_s:
-                raise
-            print(f"waiting for the lock of the attempt before ({error})", flush=True)
-            time.sleep(LOCK_POLL_S)
+            if locked is None and restarted:
+                logger.info(f"waiting for the lock of the attempt before ({error})")
+            locked = error
+            return False
+        return True
+
+    done = wait_until(attempt, timeout_s=LOCK_WAIT_S if restarted else 0.0, interval_s=LOCK_POLL_S)
+    if not done and locked is not None:
+        raise locked
 
 
 def check_shared(run: Path, ranks: Ranks, wait_s: float = SHARED_WAIT_S) -> list[str]:
@@ -155,28 +165,23 @@ def check_shared(run: Path, ranks: Ranks, wait_s: float = SHARED_WAIT_S) -> list
             probe.touch()
         except OSError as error:
             problem = f"{ranks.node}: {run} cannot be written ({error.strerror or error})"
-    said = group.all_gather({"probe": probe.name, "problem": problem, "run": str(run)})
-    seen = said[0]["problem"] is None and _appears(run / said[0]["probe"], wait_s)
+    outcomes = group.all_gather({"probe": probe.name, "problem": problem, "run": str(run)})
+    seen = outcomes[0]["problem"] is None and _appears(run / outcomes[0]["probe"], wait_s)
     views = group.all_gather({"node": ranks.node, "seen": seen})
     if ranks.rank == 0:
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
             if made:
                 run.rmdir()  # only an empty folder can be removed
-    if said[0]["problem"]:
-        raise ClusterError(f"{said[0]['problem']}; give an --output that every node can write")
+    if outcomes[0]["problem"]:
+        raise ClusterError(f"{outcomes[0]['problem']}; give an --output that every node can write")
     if blind := list(dict.fromkeys(view["node"] for view in views if not view["seen"])):
         raise ClusterError(
-            f"the run folder {said[0]['run']} of {views[0]['node']} is not seen by {', '.join(blind)}; put "
+            f"the run folder {outcomes[0]['run']} of {views[0]['node']} is not seen by {', '.join(blind)}; put "
             "--output on storage that every node mounts at the same path (NFS)"
         )
     return list(dict.fromkeys(view["node"] for view in views))
 
 
 def _appears(path: Path, wait_s: float) -> bool:
-    deadline_s = time.monotonic() + wait_s
-    while not path.exists():
-        if time.monotonic() >= deadline_s:
-            return False
-        time.sleep(SHARED_POLL_S)
-    return True
+    return bool(wait_until(path.exists, timeout_s=wait_s, interval_s=SHARED_POLL_S))

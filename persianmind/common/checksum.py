@@ -1,14 +1,29 @@
-"""Hashes of files and strings: they detect damage and tell contents apart, and defend against no forgery."""
+"""Checksums: of files, of strings, and inside the JSON files that are read again.
+
+They detect damage and tell contents apart; they are no defence against forgery. All JSON files of ours carry
+their checksum in one way: an object has it as its last key `checksum` (xxh3-128), a line of a JSON-lines
+file as its last key `crc` (CRC-32). Plain json.load reads both.
+"""
 
 from __future__ import annotations
 
+import json
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
+from persianmind.common.atomic import write_text
+from persianmind.common.errors import DamagedFileError
+
+CHECKSUM, CRC = "checksum", "crc"
+MAX_JSON_BYTES = 256 << 20  # a damaged or hostile length must not fill the memory
+
 
 def hash_file(path: Path) -> str:
-    """xxh3-128 of a file's bytes, as 32 hex digits. Detects damage; it is no defence against forgery."""
+    """xxh3-128 of a file's bytes, as 32 hex digits."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as handle:
         while block := handle.read(1 << 20):
@@ -24,3 +39,76 @@ def hash_text(*parts: str) -> str:
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return digest.hexdigest()
+
+
+def dump_checked(content: Mapping[str, Any]) -> str:
+    """The text of a JSON object of ours, its checksum last.
+
+    Raises:
+        ValueError, TypeError: the content is not plain JSON (NaN and infinities are not).
+    """
+    plain = {key: value for key, value in content.items() if key != CHECKSUM}
+    return _pretty({**plain, CHECKSUM: hash_text(_pretty(plain))}) + "\n"
+
+
+def write_checked(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes `dump_checked` whole or not at all."""
+    write_text(path, dump_checked(content))
+
+
+def read_checked(path: Path) -> dict[str, Any]:
+    """Reads what `write_checked` wrote; the checksum itself is not in the result.
+
+    Exactly the bytes that were written are demanded: any changed byte, white space included, is noticed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFileError: its bytes are not those that were written.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise DamagedFileError(f"{path} is larger than any file of its kind")
+        return parse_checked(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DamagedFileError(f"{path} cannot be read ({error.strerror or error})") from None
+
+
+def parse_checked(raw: bytes, where: str) -> dict[str, Any]:
+    """`read_checked` of bytes; `where` is named in the error."""
+    try:
+        content = json.loads(raw)
+        stated = content.pop(CHECKSUM)
+        sound = stated == hash_text(_pretty(content)) and raw == dump_checked(content).encode("utf-8")
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        sound, content = False, {}
+    if not sound:
+        raise DamagedFileError(f"{where} is damaged: its checksum does not match")
+    return dict(content)
+
+
+def dump_checked_line(record: Mapping[str, Any]) -> str:
+    """One line of a JSON-lines file of ours without its end, its CRC last."""
+    plain = {key: value for key, value in record.items() if key != CRC}
+    body = _compact(plain)
+    return _compact({**plain, CRC: f"{zlib.crc32(body.encode('utf-8')):08x}"})
+
+
+def parse_checked_line(line: str | bytes) -> dict[str, Any] | None:
+    """The record of a line, without its CRC; None for a line that is damaged or was cut short."""
+    try:
+        record = json.loads(line)
+        stated = record.pop(CRC)
+        sound = stated == f"{zlib.crc32(_compact(record).encode('utf-8')):08x}"
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return None
+    return dict(record) if sound else None
+
+
+def _pretty(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False)
+
+
+def _compact(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)

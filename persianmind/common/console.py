@@ -7,27 +7,18 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 
 from persianmind.common.errors import PersianMindError, UsageError
+from persianmind.common.log import print_line
 
 RANK_0_SPEAKS_S = 5.0
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")
 ]
-
-
-def print_line(line: str, stream: TextIO | None = None) -> None:
-    """Prints a line in one write (standard output unless told), so that lines of several ranks stay whole.
-
-    print() under `python -u`, as launchers start ranks, writes the text and its newline apart.
-    """
-    stream = stream or sys.stdout
-    stream.write(line + "\n")
-    stream.flush()
 
 
 def emit_json(value: Any) -> None:

@@ -40,12 +40,16 @@ class ConfigConflictError(RecipeError):
 
 
 class RunFolderError(PersianMindError):
-    """The output folder belongs to another recipe, or is not a run folder."""
+    """The run folder belongs to another recipe, or is not a run folder."""
 
 
 # --- machine -----------------------------------------------------------------------------------------
 class MachineError(PersianMindError):
     """The machine lacks something the run needs: a compiler, disk room, a package, a device."""
+
+
+class DamagedFileError(PersianMindError):
+    """A file of ours is not as it was written; the message names it."""
 
 
 # --- text and data -----------------------------------------------------------------------------------

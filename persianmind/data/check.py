@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from persianmind.recipe import Recipe
-from persianmind.text.decode import Rejected, decode_record
-from persianmind.text.dedup import FingerprintSet, NearDuplicates, near_signature, text_fingerprint
-from persianmind.text.documents import Cleaner, Taken, evaluated_fingerprints
-from persianmind.text.records import read_records
+from persianmind.recipe import Quality
+from persianmind.text.clean import Dialogue, Document, clean_record, drop
+from persianmind.text.decode import decode_record
+from persianmind.text.dedup import DuplicateRule, text_fingerprint, wanted_signature
+from persianmind.text.record import Dropped, Rejected
+from persianmind.text.spec import SourceSpec
+from persianmind.text.stream import read_records
 
 SAMPLES = 5
 
@@ -24,13 +25,30 @@ class Finding:
     characters: int = 0
     held_out: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
-    taken: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
     damaged_files: list[str] = field(default_factory=list)
     samples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     verdict: str = ""
 
     def as_json(self) -> dict[str, Any]:
+        """All of it, as plain JSON."""
         return asdict(self)
+
+    def add_rejected(self, record: Rejected, place: str) -> None:
+        """Counts a bad record."""
+        self.rejected[record.reason] = self.rejected.get(record.reason, 0) + 1
+        self.sample(record.reason, place, repr(record.sample[:160]))
+        if record.ends_file:
+            self.damaged_files.append(f"{record.file}: {record.reason}")
+
+    def add_document(self, document: Document | Dialogue | Dropped) -> None:
+        """Counts a document, kept or dropped."""
+        if isinstance(document, Dropped):
+            self.dropped[document.reason] = self.dropped.get(document.reason, 0) + 1
+            self.sample(document.reason, document.place, document.sample)
+            return
+        self.documents += 1
+        self.characters += sum(map(len, document.texts))
 
     def sample(self, reason: str, place: str, content: str) -> None:
         """Keeps the first few of every reason."""
@@ -39,53 +57,40 @@ class Finding:
             kept.append({"place": place, "sample": content[:160]})
 
 
-def examine(recipe: Recipe, source_name: str) -> Finding:
-    """Judges every row of one source by the recipe. Raises SourceError only where a build would."""
-    cleaner = Cleaner(recipe, source_name)
-    quality = recipe.quality
-    exact, near = FingerprintSet(), NearDuplicates(quality.near_duplicate_threshold)
-    rejected: Counter[str] = Counter()
-    taken: Counter[str] = Counter()
+def examine(spec: SourceSpec, evaluated: frozenset[int], max_bad_record_ratio: float) -> Finding:
+    """Judges every record of one source as a build would.
+
+    Args:
+        evaluated: fingerprints of the held-out texts.
+        max_bad_record_ratio: from where on the verdict is that a build would stop.
+
+    Raises:
+        SourceError: only where a build would raise it.
+    """
+    duplicates = DuplicateRule(spec.quality, evaluated)
     finding = Finding()
-    for record in read_records(source_name, cleaner.source):
+    for raw in read_records(spec.name, spec.source):
         finding.records_read += 1
-        row = decode_record(source_name, cleaner.source, record)
-        if isinstance(row, Rejected):
-            rejected[row.reason] += 1
-            finding.sample(row.reason, record.place, repr(row.sample[:160]))
-            if row.ends_file:
-                finding.damaged_files.append(f"{row.file}: {row.reason}")
-            continue
-        if cleaner.is_held_out(row.key):
+        record = decode_record(spec.name, spec.source, raw)
+        if isinstance(record, Rejected):
+            finding.add_rejected(record, raw.place)
+        elif spec.is_held_out(record.key):
             finding.held_out += 1
-            continue
-        document = cleaner.clean(row)
-        if not isinstance(document, Taken):
-            document = _unless_duplicate(document.texts, document.place, recipe, exact, near) or document
-        if isinstance(document, Taken):
-            taken[document.reason] += 1
-            finding.sample(document.reason, document.place, document.sample)
-            continue
-        finding.documents += 1
-        finding.characters += sum(map(len, document.texts))
-    finding.rejected, finding.taken = dict(rejected), dict(taken)
-    finding.verdict = _verdict(finding, recipe.data.max_bad_record_ratio)
+        else:
+            document = clean_record(record, spec)
+            if not isinstance(document, Dropped):
+                document = _unless_duplicate(document, spec.quality, duplicates)
+            finding.add_document(document)
+    finding.verdict = _verdict(finding, max_bad_record_ratio)
     return finding
 
 
 def _unless_duplicate(
-    texts: tuple[str, ...], place: str, recipe: Recipe, exact: FingerprintSet, near: NearDuplicates
-) -> Taken | None:
-    quality = recipe.quality
-    if text_fingerprint(*texts) in evaluated_fingerprints(recipe):
-        return Taken(place, "held_out_text", texts[0][:160])
-    if not quality.enabled:
-        return None
-    if quality.exact_duplicates and not exact.add(text_fingerprint(*texts)):
-        return Taken(place, "exact_duplicate", texts[0][:160])
-    if quality.near_duplicates and not near.add(near_signature("\n".join(texts))):
-        return Taken(place, "near_duplicate", texts[0][:160])
-    return None
+    document: Document | Dialogue, quality: Quality, duplicates: DuplicateRule
+) -> Document | Dialogue | Dropped:
+    signature = wanted_signature(document.texts, quality)
+    reason = duplicates.reason(text_fingerprint(*document.texts), signature)
+    return document if reason is None else drop(document, reason)
 
 
 def _verdict(finding: Finding, max_bad_record_ratio: float) -> str:
@@ -93,7 +98,6 @@ def _verdict(finding: Finding, max_bad_record_ratio: float) -> str:
     if finding.documents == 0:
         return "no usable document"
     if bad > max_bad_record_ratio * finding.records_read:
-        return (
-            f"too many bad records: {bad} of {finding.records_read}, the recipe allows {max_bad_record_ratio:g}"
-        )
+        allowed = f"the recipe allows {max_bad_record_ratio:g}"
+        return f"too many bad records: {bad} of {finding.records_read}, {allowed}"
     return "usable"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from persianmind.data.read.dataset import TokenDataset
 
 app = typer.Typer(no_args_is_help=True)
+HELD_OUT = "heldout"  # beside the folders of the sources
 
 RecipeOption = Annotated[
     str | None, typer.Option("--recipe", help="A shipped recipe's name or a .yaml file: all its sources.")
@@ -26,7 +27,7 @@ SourceOption = Annotated[
     list[str] | None,
     typer.Option("--source", help="A file, glob, folder, URL, hf:// or package://; several give one source."),
 ]
-KindOption = Annotated[str, typer.Option(help="Sequences of --source: text or instruction.")]
+KindOption = Annotated[str, typer.Option(help="Records of --source: text or instruction.")]
 LanguageOption = Annotated[str, typer.Option(help="Language of --source, an ISO 639 code.")]
 FieldOption = Annotated[str, typer.Option(help="Field or column of --source that holds the text.")]
 OverrideArgument = Annotated[
@@ -43,7 +44,7 @@ def build(
     out: Annotated[Path, typer.Option(help="Output folder; each source gets a folder of its name in it.")],
     recipe: RecipeOption = None,
     source: SourceOption = None,
-    seq_len: Annotated[int | None, typer.Option(help="Tokens a sequence.")] = None,
+    seq_len: Annotated[int | None, typer.Option(help="Tokens per sequence.")] = None,
     kind: KindOption = "text",
     language: LanguageOption = "fa",
     text_field: FieldOption = "text",
@@ -52,7 +53,9 @@ def build(
     as_json: JsonFlag = False,
 ) -> None:
     """Pack sources into token shards; run again after an interruption to go on."""
-    from persianmind.data.build.source import build_source
+    from persianmind.data.build.builder import build_source
+    from persianmind.data.build.source import source_job
+    from persianmind.text.heldout import write_held_out
     from persianmind.text.stream import check_sources
 
     settings = list(overrides or [])
@@ -60,10 +63,13 @@ def build(
         settings.append(f"data.seq_len={seq_len}")
     plan = _recipe(recipe, source, kind, language, text_field, settings)
     check_sources(plan.sources)
-    report = None if as_json else _print_progress
-    manifests = [
-        build_source(plan, name, tokenizer, out / name, report, workers=workers) for name in plan.sources
+    heldout = out / HELD_OUT
+    write_held_out(plan, heldout)
+    jobs = [
+        source_job(plan, name, tokenizer=tokenizer, out=out / name, heldout=heldout) for name in plan.sources
     ]
+    report = None if as_json else _print_progress
+    manifests = [build_source(job, report, workers=workers) for job in jobs]
     if as_json:
         emit_json(summary(manifests))
     else:
@@ -118,49 +124,53 @@ def check(
     overrides: OverrideArgument = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The data doctor: read every sequence of the sources and say what is wrong with them. Writes nothing."""
+    """The data doctor: read every record of the sources and say what is wrong with them. Writes nothing."""
     from persianmind.data.check import examine
+    from persianmind.text.heldout import fingerprints_of, select_held_out
+    from persianmind.text.spec import source_specs
     from persianmind.text.stream import check_sources
 
     plan = _recipe(recipe, source, kind, language, text_field, list(overrides or []))
     check_sources(plan.sources)
-    findings = {name: examine(plan, name) for name in plan.sources}
+    evaluated = fingerprints_of(select_held_out(plan))
+    specs = source_specs(plan, plan.sources)
+    findings = {spec.name: examine(spec, evaluated, plan.data.max_bad_record_ratio) for spec in specs}
     if as_json:
         emit_json({"sources": {name: finding.as_json() for name, finding in findings.items()}})
         return
-    header = ["source", "sequences", "documents", "characters", "rejected", "taken", "held out", "verdict"]
-    sequences = [
+    header = ["source", "records", "documents", "characters", "rejected", "dropped", "held out", "verdict"]
+    lines = [
         [
             name,
             f"{one.records_read:,}",
             f"{one.documents:,}",
             f"{one.characters:,}",
             _counts(one.rejected),
-            _counts(one.taken),
+            _counts(one.dropped),
             f"{one.held_out:,}",
             one.verdict,
         ]
         for name, one in findings.items()
     ]
-    emit_table("sources", header, sequences)
+    emit_table("sources", header, lines)
 
 
 def summary(manifests: list[Manifest]) -> dict[str, Any]:
     """Totals over sources, and each source's own counts, as JSON."""
     sequences = sum(m.sequences for m in manifests)
-    places = sum(m.sequences * m.seq_len for m in manifests)
+    positions = sum(m.sequences * m.seq_len for m in manifests)
     tokens = sum(m.tokens for m in manifests)
     return {
         "sequences": sequences,
         "tokens": tokens,
         "targets": sum(m.targets for m in manifests),
-        "fill": tokens / places if places else 0.0,
+        "fill": tokens / positions if positions else 0.0,
         "documents": sum(m.documents for m in manifests),
         "documents_cut": sum(m.documents_cut for m in manifests),
         "documents_held_out": sum(m.documents_held_out for m in manifests),
         "tokens_lost": sum(m.tokens_lost for m in manifests),
         "rejected": _added(m.rejected for m in manifests),
-        "taken": _added({k: v.count for k, v in m.taken.items()} for m in manifests),
+        "dropped": _added({k: v.count for k, v in m.dropped.items()} for m in manifests),
         "sources": {m.source: m.model_dump(mode="json", exclude={"shards"}) for m in manifests},
     }
 
@@ -230,7 +240,7 @@ def _sequence_documents(dataset: TokenDataset, index: int, tokenizer_dir: Path |
 
 def _print_progress(progress: BuildProgress) -> None:
     typer.echo(
-        f"{progress.source}: {progress.records_read:,} sequences read, {progress.tokens:,} tokens, "
+        f"{progress.source}: {progress.records_read:,} records read, {progress.tokens:,} tokens, "
         f"{progress.sequences:,} packed sequences, {progress.shards} shards, {progress.rejected} bad, "
         f"file {min(progress.files_done + 1, progress.files_total)} of {progress.files_total}, "
         f"{progress.elapsed_s:.0f} s",
@@ -249,7 +259,7 @@ def _show(manifests: list[Manifest]) -> None:
         "cut",
         "lost",
         "bad",
-        "filtered",
+        "dropped",
     ]
     emit_table(
         "token shards",
@@ -265,7 +275,7 @@ def _show(manifests: list[Manifest]) -> None:
                 f"{m.documents_cut:,}",
                 m.tokens_lost,
                 _counts(m.rejected),
-                _counts({reason: one.count for reason, one in m.taken.items()}),
+                _counts({reason: one.count for reason, one in m.dropped.items()}),
             ]
             for m in manifests
         ],

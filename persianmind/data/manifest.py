@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from persianmind.common.atomic import read_json, write_json
-from persianmind.common.checksum import hash_file, hash_text
-from persianmind.common.errors import DataError, PersianMindError
+from persianmind.common.checksum import hash_file, read_checked, write_checked
+from persianmind.common.errors import DamagedFileError, DataError, PersianMindError
 from persianmind.common.paths import resolve_inside
 
 MANIFEST = "manifest.json"
 BUILDING = "building.json"
-_HASH = "manifest_hash"
 
 
 class _Closed(BaseModel):
@@ -33,7 +30,7 @@ class ShardEntry(_Closed):
 
 
 class Fingerprints(_Closed):
-    """What the shards hang on. Two builds with equal fingerprints give the same bytes."""
+    """What the shards depend on. Two builds with equal fingerprints give the same bytes."""
 
     source: str
     tokenizer: str
@@ -41,7 +38,7 @@ class Fingerprints(_Closed):
 
 
 class FilterReport(_Closed):
-    """What one quality filter took."""
+    """What one quality filter dropped: how many documents, and a few of them."""
 
     count: int
     samples: list[dict[str, str]]
@@ -50,12 +47,10 @@ class FilterReport(_Closed):
 class Manifest(_Closed):
     """Counts of a finished build.
 
-    tokens: token places filled; documents_cut: documents longer than a sequence (cut into pieces, nothing
-    lost);
-    tokens_lost: tokens of kept documents that are in no sequence, measured; fill: tokens / (sequences x
-    seq_len);
-    targets: tokens that are loss targets; characters: of the kept documents' text; rejected: bad sequences by
-    reason; taken: sequences by quality filter.
+    tokens: positions filled; fill: tokens / (sequences x seq_len); targets: tokens that are loss targets;
+    characters: of the kept documents' text; documents_cut: documents longer than a sequence (cut into pieces,
+    nothing lost); tokens_lost: tokens of kept documents that are in no sequence, measured; rejected: bad
+    records by reason; dropped: documents by quality filter.
     """
 
     format: Literal[1] = 1
@@ -73,7 +68,7 @@ class Manifest(_Closed):
     sequences: int
     tokens: int
     targets: int
-    characters: int | None = None
+    characters: int
     fill: float
     documents: int
     documents_cut: int
@@ -82,7 +77,7 @@ class Manifest(_Closed):
     records_read: int
     rejected: dict[str, int]
     damaged_files: list[str]
-    taken: dict[str, FilterReport]
+    dropped: dict[str, FilterReport]
     fingerprints: Fingerprints
     shards: list[ShardEntry]
 
@@ -99,14 +94,14 @@ M = TypeVar("M", Manifest, Building)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes the manifest whole, with a hash of itself; the list of an unfinished build is then gone."""
-    _write(folder / MANIFEST, manifest)
+    """Writes the manifest whole, with its checksum; the list of an unfinished build is then gone."""
+    write_checked(folder / MANIFEST, manifest.model_dump(mode="json"))
     (folder / BUILDING).unlink(missing_ok=True)
 
 
 def write_building(folder: Path, building: Building) -> None:
-    """Publishes the shards so far, whole, with a hash of itself."""
-    _write(folder / BUILDING, building)
+    """Publishes the shards so far, whole, with a checksum."""
+    write_checked(folder / BUILDING, building.model_dump(mode="json"))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -115,10 +110,12 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         DataError: it is missing, damaged, or was not written by this program.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise DataError(f"{folder} holds no finished token shards ({MANIFEST} is missing); build them first")
-    return _read(path, Manifest)
+    try:
+        return _read(folder / MANIFEST, Manifest)
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder} holds no finished token shards ({MANIFEST} is missing); build them first"
+        ) from None
 
 
 def read_building(folder: Path) -> Building | None:
@@ -162,30 +159,14 @@ def verify_shard(folder: Path, entry: ShardEntry) -> Path:
     return path
 
 
-def _write(path: Path, content: Manifest | Building) -> None:
-    body = content.model_dump(mode="json")
-    write_json(path, {**body, _HASH: _body_hash(body)})
-
-
 def _read(path: Path, kind: type[M]) -> M:
     try:
-        tree: Any = read_json(path)
-    except PersianMindError as error:
-        raise DataError(str(error)) from None
-    if not isinstance(tree, dict):
-        raise DataError(f"{path} is no manifest of token shards")
-    stated = tree.pop(_HASH, None)
-    if stated != _body_hash(tree):
+        return kind.model_validate(read_checked(path))
+    except DamagedFileError:
         raise DataError(
             f"{path} was changed or damaged after it was written; delete {path.parent} and build again"
-        )
-    try:
-        return kind.model_validate(tree)
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise DataError(f"{path}: {place}: {first['msg']}; was it written by another version?") from None
-
-
-def _body_hash(body: dict[str, Any]) -> str:
-    return hash_text(json.dumps(body, ensure_ascii=False, sort_keys=True))

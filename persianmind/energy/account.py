@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from persianmind.common.atomic import read_json
-from persianmind.common.errors import PersianMindError, RunFolderError
-from persianmind.energy.ledger import read_ledger, summarise
+from persianmind.common.errors import DataError, PersianMindError
+from persianmind.data.manifest import read_manifest
+from persianmind.energy.ledger import read_ledger
+from persianmind.energy.summary import summarise
 from persianmind.recipe import Energy
 from persianmind.recipe.loading import load_recipe
+from persianmind.run.folder import RunFolder
+from persianmind.run.log import read_steps
 
 
-def account(run: Path, *, comparison: bool = True) -> dict[str, Any]:
+def account(folder: RunFolder, *, comparison: bool = True) -> dict[str, Any]:
     """`summarise` for a run folder, with whatever it holds of recipe, metrics and data manifests.
 
     Raises:
         RunFolderError: there is no such folder, or it is no run folder.
     """
-    require_run(run)
-    options, remark = _options(run)
-    tokens = trained_tokens(run)
+    folder.require()
+    options, remark = _options(folder)
+    tokens = trained_tokens(folder)
     summary = summarise(
-        read_ledger(run),
+        read_ledger(folder),
         options,
         tokens=tokens,
-        characters=trained_characters(run, tokens),
-        folder=run,
+        characters=trained_characters(folder, tokens),
+        folder=folder.path,
         comparison=comparison,
     )
     if remark:
@@ -36,65 +36,31 @@ def account(run: Path, *, comparison: bool = True) -> dict[str, Any]:
     return summary
 
 
-def require_run(run: Path) -> None:
-    """Refuses what is no run folder.
-
-    Raises:
-        RunFolderError: with what was expected there.
-    """
-    if not run.is_dir():
-        raise RunFolderError(f"no run folder {run}; give the folder a run wrote, such as runs/demo")
-    if not any((run / name).exists() for name in ("recipe.yaml", "metrics.jsonl", "results.json", "energy")):
-        raise RunFolderError(f"{run} is no run folder: it holds no recipe.yaml, metrics.jsonl or energy/")
-
-
-def _options(run: Path) -> tuple[Energy, str]:
-    path = run / "recipe.yaml"
-    if not path.is_file():
+def _options(folder: RunFolder) -> tuple[Energy, str]:
+    if not folder.recipe.is_file():
         return Energy(), "recipe.yaml is missing: PUE and grid intensity are the defaults"
     try:
-        return load_recipe(str(path)).energy, ""
+        return load_recipe(str(folder.recipe)).energy, ""
     except (PersianMindError, OSError, RecursionError) as error:
         return Energy(), f"recipe.yaml cannot be used, PUE and grid intensity are the defaults ({error})"
 
 
-def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
-    """The lines of metrics.jsonl; lines that a kill cut short are left out."""
-    path = run / "metrics.jsonl"
-    if not path.is_file():
-        return
-    with path.open("rb") as handle:
-        for line in handle:
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(record, dict):
-                yield record
-
-
-def trained_tokens(run: Path) -> int | None:
-    """Useful tokens of the steps that count: of a step done twice, the last time."""
-    by_step: dict[tuple[str, int], int] = {}
-    for record in read_metrics(run):
-        tokens = record.get("useful_tokens", record.get("tokens"))
-        step = record.get("step")
-        if isinstance(tokens, int) and isinstance(step, int):
-            by_step[str(record.get("stage", "")), step] = tokens
+def trained_tokens(folder: RunFolder) -> int | None:
+    """Useful tokens of the steps that count: of a step done twice, the last time. None without any."""
+    by_step = {record.step: record.useful_tokens for record in read_steps(folder)}
     return sum(by_step.values()) or None
 
 
-def trained_characters(run: Path, trained: int | None) -> int | None:
-    """Characters trained on: the `trained` tokens times the characters a token of the data manifests."""
+def trained_characters(folder: RunFolder, trained: int | None) -> int | None:
+    """Characters trained on: the `trained` tokens times the characters per token of the data manifests."""
+    if trained is None or not folder.data.is_dir():
+        return None
     characters = tokens = 0
-    for path in sorted((run / "data").glob("*/manifest.json")):
+    for source in sorted(folder.data.iterdir()):
         try:
-            manifest = read_json(path)
-        except (PersianMindError, RecursionError):
+            manifest = read_manifest(source)
+        except DataError:
             continue
-        if not isinstance(manifest, dict):
-            continue
-        pair = manifest.get("characters"), manifest.get("tokens")
-        if all(isinstance(value, int) and value > 0 for value in pair):
-            characters, tokens = characters + int(pair[0] or 0), tokens + int(pair[1] or 0)
-    return None if not tokens or trained is None else round(trained * characters / tokens)
+        if manifest.characters and manifest.tokens:
+            characters, tokens = characters + manifest.characters, tokens + manifest.tokens
+    return round(trained * characters / tokens) if tokens else None

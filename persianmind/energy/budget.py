@@ -7,9 +7,10 @@ from pathlib import Path
 
 from persianmind.common.errors import BudgetExceededError, EnergyError
 from persianmind.energy.co2.intensity import resolve_intensity
+from persianmind.energy.ledger import read_ledger
 from persianmind.energy.meter.hardware import JOULES_PER_KWH
-from persianmind.energy.records import read_ledger
 from persianmind.recipe import Energy
+from persianmind.run.folder import RunFolder
 
 
 def limit_kwh(options: Energy, folder: Path | None = None) -> float | None:
@@ -33,16 +34,16 @@ def limit_kwh(options: Energy, folder: Path | None = None) -> float | None:
     return min(limits, default=None)
 
 
-def spent_joules(run: Path) -> float:
+def spent_joules(folder: RunFolder) -> float:
     """Joules of all nodes and attempts that the ledger holds so far."""
-    return sum(sample.joules for sample in read_ledger(run).samples)
+    return sum(sample.joules for sample in read_ledger(folder).samples)
 
 
 @dataclass(frozen=True)
 class Budget:
     """A run's limit and what earlier attempts took from it.
 
-    Made once at the start, before the meter writes: `Budget.of(options, run)`. `now_j` of its methods is
+    Made once at the start, before the meter writes: `Budget.of(options, folder)`. `now_j` of its methods is
     what this attempt has used on all nodes together.
     """
 
@@ -50,14 +51,14 @@ class Budget:
     before_j: float = 0.0
 
     @classmethod
-    def of(cls, options: Energy, run: Path) -> Budget:
+    def of(cls, options: Energy, folder: RunFolder) -> Budget:
         """The budget of a run folder.
 
         Raises:
             EnergyError: a CO2 budget is set and no intensity is known.
         """
-        limit = limit_kwh(options, run)
-        return cls(limit, spent_joules(run) if limit is not None else 0.0)
+        limit = limit_kwh(options, folder.path)
+        return cls(limit, spent_joules(folder) if limit is not None else 0.0)
 
     def used_kwh(self, now_j: float) -> float:
         """kWh of all attempts together."""
@@ -83,13 +84,13 @@ class Budget:
             "start the same command to go on"
         )
 
-    def forecast(self, expected_kwh: float) -> str | None:
-        """Before step 1: a warning if the forecast for the rest of the run does not fit, else None."""
+    def shortfall(self, estimated_kwh: float) -> str | None:
+        """Before step 1: a warning if the estimate for the rest of the run does not fit, else None."""
         remaining = self.remaining_kwh(0.0)
-        if remaining is None or expected_kwh <= remaining:
+        if remaining is None or estimated_kwh <= remaining:
             return None
-        share = 100 * remaining / expected_kwh
+        percent = 100 * remaining / estimated_kwh
         return (
-            f"the budget leaves {remaining:.3f} kWh and the forecast is {expected_kwh:.3f} kWh: the run will "
-            f"save and stop at about {share:.0f}% of the way"
+            f"the budget leaves {remaining:.3f} kWh and the estimate is {estimated_kwh:.3f} kWh: the run "
+            f"will save and stop at about {percent:.0f}% of the way"
         )

@@ -1,4 +1,4 @@
-"""`persianmind energy ...`: the account of a run, and which power limit gives the most tokens a joule."""
+"""`persianmind energy ...`: the account of a run, and which power limit gives the most tokens per joule."""
 
 from __future__ import annotations
 
@@ -24,20 +24,22 @@ def report(
         list[Path] | None, typer.Option("--compare", help="Another run folder beside it; may be repeated.")
     ] = None,
     as_json: JsonFlag = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="One line a stage, node and component.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="One line per stage, node and component.")] = False,
 ) -> None:
     """What a run used and emitted: kWh, CO2, cost, by stage, node and component."""
     from persianmind.energy.account import account
     from persianmind.energy.show import show_account, write_csv
+    from persianmind.run.folder import RunFolder
 
-    summary = account(run)
-    others = {str(other): account(other, comparison=False) for other in compare or []}
+    folder = RunFolder(run)
+    summary = account(folder)
+    others = {str(other): account(RunFolder(other), comparison=False) for other in compare or []}
     if as_json:
         emit_json({**summary, "runs": others} if others else summary)
     elif as_csv:
         write_csv({str(run): summary, **others})
     else:
-        show_account(run, summary, others)
+        show_account(folder, summary, others)
 
 
 @app.command()
@@ -51,18 +53,19 @@ def sweep(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Try power limits on a running training and name the one with the most tokens a joule.
+    """Try power limits on a running training and name the one with the most tokens per joule.
 
     Needs NVIDIA GPUs and root. The old limits are put back at the end, also after Ctrl-C; after a kill -9,
     by the next call.
     """
     from persianmind.common.errors import PowerLimitError
-    from persianmind.energy.account import require_run
     from persianmind.energy.power.limits import read_limits
     from persianmind.energy.power.sweep import best, default_limits, gpu_counter
     from persianmind.energy.power.sweep import sweep as try_limits
+    from persianmind.run.folder import RunFolder
 
-    require_run(run)
+    folder = RunFolder(run)
+    folder.require()
     gpus = read_limits()
     watts = _watts(limits) or default_limits(gpus)
     if not yes:
@@ -72,16 +75,16 @@ def sweep(
             f"this would set {plan} W one after the other (now: {now}) and then the old limits again; "
             "nothing was changed: add --yes to consent"
         )
-    trials = try_limits(run, watts, steps=steps, wait_s=wait_s, gpu_joules=gpu_counter())
-    rows, winner = [trial.row() for trial in trials], best(trials)
+    trials = try_limits(folder, watts, steps=steps, wait_s=wait_s, gpu_joules=gpu_counter())
+    results, winner = [trial.as_json() for trial in trials], best(trials)
     if as_json:
-        emit_json({"trials": rows, "best_limit_w": winner.limit_w})
+        emit_json({"trials": results, "best_limit_w": winner.limit_w})
         return
     header = ["limit, W", "steps", "tokens/s", "joules", "tokens/joule"]
     cells = [[f"{r['limit_w']:g}", r["steps"], f"{r['tokens_per_s']:.1f}", f"{r['joules']:.0f}",
-              f"{r['tokens_per_joule']:.3f}"] for r in rows]  # fmt: skip
+              f"{r['tokens_per_joule']:.3f}"] for r in results]  # fmt: skip
     emit_table("Power limits", header, cells)
-    print(f"most tokens a joule: {winner.limit_w:g} W; set it with: nvidia-smi -pl {winner.limit_w:g}")
+    print(f"most tokens per joule: {winner.limit_w:g} W; set it with: nvidia-smi -pl {winner.limit_w:g}")
 
 
 def _watts(text: str) -> list[float]:

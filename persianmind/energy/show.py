@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import sys
-from pathlib import Path
 from typing import Any
 
 from persianmind.common.console import emit_table
+from persianmind.run.folder import RunFolder
 
 
 def kwh_text(kwh: float | None) -> str:
@@ -31,7 +31,7 @@ def mass_text(grams: float | None) -> str:
     return f"{grams / 1e6:,.2f} t"
 
 
-def show_account(run: Path, summary: dict[str, Any], others: dict[str, dict[str, Any]]) -> None:
+def show_account(run: RunFolder, summary: dict[str, Any], others: dict[str, dict[str, Any]]) -> None:
     """Prints the totals, the three breakdowns, the comparison, and what is missing."""
     runs = {str(run): summary, **others}
     emit_table("Energy and CO2", ["", *runs], [[label, *map(show, runs.values())] for label, show in _ROWS])
@@ -52,16 +52,16 @@ def show_account(run: Path, summary: dict[str, Any], others: dict[str, dict[str,
         ]
         for row in summary["comparison"]
     ]
-    footing = "GPUs alone, with this run's PUE and grid"
-    emit_table("Published runs", ["run", "as published", "GPU hours", "GPU energy", footing], comparison)
+    normalised = "GPUs alone, with this run's PUE and grid"
+    emit_table("Published runs", ["run", "as published", "GPU hours", "GPU energy", normalised], comparison)
     for label in ("problems", "notes", "not_counted"):
         for line in summary[label]:
             print(f"{label.removesuffix('s').replace('_', ' ')}: {line}")
 
 
 def _measured(summary: dict[str, Any]) -> str:
-    share = summary["measured_ratio"]
-    return "-" if share is None else f"{share:.0%} (the rest is estimated)"
+    ratio = summary["measured_ratio"]
+    return "-" if ratio is None else f"{ratio:.0%} (the rest is estimated)"
 
 
 def _intensity(summary: dict[str, Any]) -> str:
@@ -72,8 +72,8 @@ def _intensity(summary: dict[str, Any]) -> str:
 
 
 def _per_million(summary: dict[str, Any]) -> str:
-    row = summary["per_million_tokens"]
-    return "-" if row is None else f"{kwh_text(row['kwh'])}, {mass_text(row['co2_g'])}"
+    per = summary["per_million_tokens"]
+    return "-" if per is None else f"{kwh_text(per['kwh'])}, {mass_text(per['co2_g'])}"
 
 
 def _cost(summary: dict[str, Any]) -> str:
@@ -96,7 +96,7 @@ _ROWS = (
     ("CO2eq", lambda s: mass_text(s["co2_g"])),
     ("grid", _intensity),
     ("done again after a crash", lambda s: kwh_text(s["wasted_kwh"])),
-    ("a million tokens", _per_million),
+    ("per million tokens", _per_million),
     ("cost", _cost),
     ("attempts, node hours", lambda s: f"{s['attempts']}, {s['node_hours']:.3f} h"),
 )
@@ -107,8 +107,8 @@ def write_csv(runs: dict[str, dict[str, Any]]) -> None:
     out = csv.writer(sys.stdout)
     out.writerow(["run", "group", "name", "kwh", "measured_kwh", "co2_g"])
     for run, summary in runs.items():
-        share = summary["measured_ratio"]
-        measured = "" if share is None else share * summary["kwh"]
+        ratio = summary["measured_ratio"]
+        measured = "" if ratio is None else ratio * summary["kwh"]
         out.writerow([run, "total", "", summary["kwh"], measured, _blank(summary["co2_g"])])
         out.writerow([run, "total", "wasted", summary["wasted_kwh"], "", ""])
         for group in ("stage", "node"):

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from persianmind.energy.records import Attempt, Sample, is_kept, is_training
+from persianmind.energy.ledger import Attempt
+from persianmind.run.records import EnergySample, Phase
+
+# Every start of a run goes through these; what they made is kept, so doing them again is no lost work.
+KEPT_PHASES = frozenset({Phase.PREPARE, Phase.START})
 
 Position = tuple[int | None, int]  # (number of the training stage where known, step)
 
 
-def lost_shares(attempts: Sequence[Attempt]) -> dict[tuple[str, str, int], float]:
-    """The lost share, above 0 and up to 1, of each sample that lost any.
+def lost_ratios(attempts: Sequence[Attempt]) -> dict[tuple[str, str, int], float]:
+    """The lost part, above 0 and up to 1, of each sample that lost any.
 
     The key is (node, attempt, index of the sample in its attempt). A sample over several steps of which some
     are lost counts in proportion to the steps.
@@ -25,19 +29,19 @@ def lost_shares(attempts: Sequence[Attempt]) -> dict[tuple[str, str, int], float
     for attempt in attempts:
         later = [other for other in attempts if _is_later(other, attempt)]
         begins = [begin for other in later if (begin := _begin(other, order)) is not None]
-        redone = {s.stage for other in later for s in other.samples if not is_kept(s.stage)}
+        redone = {(s.phase, s.stage) for other in later for s in other.samples if s.phase not in KEPT_PHASES}
         for index, sample in enumerate(attempt.samples):
-            if is_training(sample.stage):
-                share = max((_lost_steps(sample, begin, order) for begin in begins), default=0.0)
+            if sample.phase is Phase.TRAIN:
+                ratio = max((_lost_steps(sample, begin, order) for begin in begins), default=0.0)
             else:
-                share = 1.0 if sample.stage in redone else 0.0
-            if share > 0:
-                lost[attempt.node, attempt.name, index] = share
+                ratio = 1.0 if (sample.phase, sample.stage) in redone else 0.0
+            if ratio > 0:
+                lost[attempt.node, attempt.name, index] = ratio
     return lost
 
 
-def _lost_steps(sample: Sample, begin: Position, order: dict[str, int]) -> float:
-    """The share of a training sample's steps at or after `begin`."""
+def _lost_steps(sample: EnergySample, begin: Position, order: dict[str, int]) -> float:
+    """The part of a training sample's steps at or after `begin`."""
     begin_stage, begin_step = begin
     stage = order[sample.stage]
     if begin_stage is not None and stage != begin_stage:
@@ -59,7 +63,7 @@ def _stage_order(attempts: Sequence[Attempt]) -> dict[str, int]:
     """Training stages, numbered as they came."""
     names: dict[str, None] = {}
     for attempt in sorted(attempts, key=lambda item: (item.number, item.started)):
-        names.update(dict.fromkeys(s.stage for s in attempt.samples if is_training(s.stage)))
+        names.update(dict.fromkeys(s.stage for s in attempt.samples if s.phase is Phase.TRAIN))
     return {name: number for number, name in enumerate(names)}
 
 

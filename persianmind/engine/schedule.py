@@ -1,14 +1,36 @@
-"""Learning rates as pure functions of the step: no state, so nothing to save or to restore."""
+"""Learning rates and micro-batches as pure functions: no state, so nothing to save or to restore."""
 
 from __future__ import annotations
 
 import math
 
-from persianmind.recipe import Recipe, Stage
+from persianmind.common.errors import RecipeError
+from persianmind.recipe import Adapter, Stage, Train
+
+
+def gradient_accumulation_steps(global_batch_size: int, micro_batch_size: int, world_size: int) -> int:
+    """Micro-batches that a rank sums up before one optimizer step.
+
+    Args:
+        global_batch_size: sequences of one optimizer step over all ranks.
+        micro_batch_size: sequences of one forward pass on one rank.
+
+    Raises:
+        RecipeError: the global batch does not divide over the ranks; the message lists sizes that do.
+    """
+    if global_batch_size % (micro_batch_size * world_size):
+        units = global_batch_size // micro_batch_size
+        fitting = [str(n) for n in range(1, units + 1) if units % n == 0]
+        raise RecipeError(
+            f"train.global_batch_size={global_batch_size} does not divide over {world_size} ranks "
+            f"with train.micro_batch_size={micro_batch_size}; use {', '.join(fitting)} ranks, or change "
+            "one of the two"
+        )
+    return global_batch_size // (micro_batch_size * world_size)
 
 
 def learning_rate_ratio(step: int, steps: int, *, schedule: str, warmup_ratio: float, floor: float) -> float:
-    """The share of the peak rate at `step` (0-based) of a stage of `steps`, in (0, 1].
+    """The rate over its peak at `step` (0-based) of a stage of `steps`, in (0, 1].
 
     Linear warm-up over `warmup_ratio` of the stage, then: `cosine` to `floor` (Loshchilov and Hutter,
     arXiv 1608.03983), `linear` to `floor`, or `wsd`: flat, then linear to `floor` over the last fifth
@@ -22,31 +44,29 @@ def learning_rate_ratio(step: int, steps: int, *, schedule: str, warmup_ratio: f
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
     if schedule == "linear":
         return floor + (1 - floor) * (1 - progress)
-    decay_share = 0.2
-    remaining = min(1.0, (1 - progress) / decay_share)
+    decay_ratio = 0.2
+    remaining = min(1.0, (1 - progress) / decay_ratio)
     return floor + (1 - floor) * remaining
 
 
-def group_rates(recipe: Recipe, stage: Stage, step: int, steps: int) -> dict[str, float]:
-    """The learning rate of every parameter group ("adapters_a", "adapters_b", "embeddings") at a stage's
-    step.
+def group_rates(train: Train, adapter: Adapter, stage: Stage, step: int, steps: int) -> dict[str, float]:
+    """The learning rate of every parameter group (`groups.GROUPS`) at a stage's step.
 
     A part the stage does not train gets 0. LoRA+ (arXiv 2402.12354) multiplies the rate of the B factors.
     """
-    train = recipe.train
-    share = learning_rate_ratio(
+    ratio = learning_rate_ratio(
         step,
         steps,
         schedule=train.schedule,
         warmup_ratio=train.warmup_ratio,
         floor=train.min_lr_ratio,
     )
-    adapters = (stage.learning_rate or train.learning_rate) * share
+    adapters = (stage.learning_rate or train.learning_rate) * ratio
     embedding_peak = stage.embedding_learning_rate or train.embedding_learning_rate
-    embeddings = embedding_peak * share if embedding_peak else adapters
+    embeddings = embedding_peak * ratio if embedding_peak else adapters
     adapters = adapters if "adapters" in stage.trained else 0.0
     return {
         "adapters_a": adapters,
-        "adapters_b": adapters * recipe.adapter.lora_plus_ratio,
+        "adapters_b": adapters * adapter.lora_plus_ratio,
         "embeddings": embeddings if "embeddings" in stage.trained else 0.0,
     }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from persianmind.model.adapted import AdaptedModel
 
-# Dense bf16 products with fp32 sums, FLOP/s, from NVIDIA's data sheets and architecture white papers (the
+# Dense bf16 matmuls with fp32 sums, FLOP/s, from NVIDIA's data sheets and architecture white papers (the
 # appendices of GA102 and AD102 for GeForce cards). The longest name within the device's own name counts.
 PEAK_BF16 = {
     "RTX 3090 Ti": 80e12,
@@ -33,16 +33,17 @@ def peak_flops(device_name: str, precision: str) -> float | None:
 
 
 def flops_per_token(model: AdaptedModel, seq_len: int) -> float:
-    """Floating-point operations of forward and backward for one token of a row, recomputation not counted.
+    """Floating-point operations of forward and backward for one token of a sequence, recomputation not
+    counted.
 
-    After Chowdhery et al. (arXiv 2204.02311, appendix B): 2 a weight forward, 2 a weight backward for the
-    activations, and 2 a weight for its gradient, which here only trained weights get; attention over the
-    whole row adds 12 x layers x width x length / 2 (causal). Looking up embeddings is not counted.
+    After Chowdhery et al. (arXiv 2204.02311, appendix B): 2 per weight forward, 2 per weight backward for the
+    activations, and 2 per weight for its gradient, which here only trained weights get; attention over the
+    whole sequence adds 12 x layers x width x length / 2 (causal). Looking up embeddings is not counted.
     """
     config: Any = model.causal_lm.config
-    input_rows = {id(value) for value in model.input_table.parameters()}
+    input_only = {id(value) for value in model.input_table.parameters()}
     if model.input_table is not model.output_table:
-        weights = [value for value in model.parameters() if id(value) not in input_rows]
+        weights = [value for value in model.parameters() if id(value) not in input_only]
     else:
         weights = list(model.parameters())
     count = sum(map(weight_count, weights))

@@ -1,46 +1,34 @@
-"""The arithmetic of a run, printed before step 1: batch, tokens, steps, parameters, memory."""
+"""Bytes of a run's state: on a rank's device, and on disk in a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
-
-from persianmind.estimate.flops import weight_count
 from persianmind.recipe import Recipe
 
-if TYPE_CHECKING:
-    from persianmind.model.adapted import AdaptedModel
-    from persianmind.train.stages import StagePlan
+MASTER_BYTES = 4  # fp32 master of a trained weight
+MOMENT_BYTES = 4 + 4  # Adam's two, fp32
+OPTIMIZER_BYTES = MASTER_BYTES + MOMENT_BYTES  # per trained weight; ZeRO-2 shards it over the ranks
+WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "auto": 2}  # `auto` is planned as what a GPU does
 
-BYTES_PER_TRAINED = 4 + 4 + 4  # fp32 master and two Adam moments, sharded over the ranks by ZeRO-2
+
+def weight_bytes_per_rank(parameters: int, precision: str) -> int:
+    """Every rank holds all weights, in the precision it multiplies them in; 4-bit bases are not reckoned."""
+    return parameters * WEIGHT_BYTES[precision]
 
 
-def describe_run(
-    recipe: Recipe, plans: Sequence[StagePlan], model: AdaptedModel, world_size: int
-) -> Iterator[str]:
-    """One line each for parameters, batch, stages and state memory."""
-    total = sum(map(weight_count, model.parameters()))
-    trained = sum(value.numel() for value in model.trained().values())
-    width = 2 if recipe.train.precision == "bf16" else 4
-    weights_gb = sum(value.numel() * value.element_size() for value in model.parameters()) / 1e9
-    state_gb = trained * (BYTES_PER_TRAINED / world_size + width) / 1e9
-    rows, length = recipe.train.global_batch_size, recipe.data.seq_len
-    accumulation = rows // (recipe.train.micro_batch_size * world_size)
-    table = model.output_table
-    yield (
-        f"model: {total:,} parameters, {trained:,} trained ({trained / total:.2%}); vocabulary "
-        f"{table.base_vocab:,} + {table.added_vocab:,}"
-    )
-    yield (
-        f"batch: {rows} rows x {length} tokens = {rows * length:,} tokens a step "
-        f"({recipe.train.micro_batch_size} rows x {accumulation} micro-batches x {world_size} ranks)"
-    )
-    for plan in plans:
-        yield (
-            f"stage {plan.stage.name}: {plan.steps} steps, {plan.steps * rows * length:,} tokens from "
-            f"{', '.join(plan.stage.sources)}; trains {' and '.join(plan.stage.trained)}"
-        )
-    yield (
-        f"memory a rank: weights {weights_gb:.2f} GB, gradients and optimizer {state_gb:.2f} GB, activations "
-        "on top"
-    )
+def gradient_and_optimizer_bytes_per_rank(trained: int, precision: str, world_size: int) -> int:
+    """Gradients of the trained weights, and this rank's shard of masters and moments (rounded up).
+
+    Args:
+        trained: number of trained weights.
+    """
+    return trained * WEIGHT_BYTES[precision] + -(-trained * OPTIMIZER_BYTES // world_size)
+
+
+def checkpoint_bytes(trained: int, precision: str) -> int:
+    """What a checkpoint holds, over all ranks: masters, moments, and the copy in working precision."""
+    return trained * (OPTIMIZER_BYTES + WEIGHT_BYTES[precision])
+
+
+def tokens_per_step(recipe: Recipe) -> int:
+    """Packed positions of one optimizer step over all ranks."""
+    return recipe.train.global_batch_size * recipe.data.seq_len

@@ -7,8 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.common.errors import BaseModelError
-from persianmind.engine.deepspeed.config import accumulation_steps
-from persianmind.estimate.memory import BYTES_PER_TRAINED
+from persianmind.engine.schedule import gradient_accumulation_steps
+from persianmind.estimate.memory import (
+    checkpoint_bytes,
+    gradient_and_optimizer_bytes_per_rank,
+    tokens_per_step,
+    weight_bytes_per_rank,
+)
 from persianmind.model.bases import GGUF_PACKAGES, RANDOM_BASES, cache_folder, read_config, resolve_base
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
@@ -30,35 +35,39 @@ KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def forecast(name: str, overrides: Sequence[str], world_size: int) -> dict[str, Any]:
+def estimate_recipe(name: str, overrides: Sequence[str], world_size: int) -> dict[str, Any]:
     """Counts for a recipe on `world_size` ranks.
 
     Raises:
+        RecipeError: the recipe is not usable, or its batch does not divide over the ranks.
         BaseModelError: the architecture of the base is not known here.
     """
     recipe = load_recipe(name, overrides)
-    total, trained = count_parameters(recipe, added_vocab(recipe))
-    accumulation = accumulation_steps(recipe, world_size)
-    width = 4 if recipe.train.precision == "fp32" else 2
-    step_tokens = recipe.train.global_batch_size * recipe.data.seq_len
+    train, added = recipe.train, added_vocab(recipe)
+    total, trained = count_parameters(recipe, added)
+    per_step = tokens_per_step(recipe)
     return {
         "recipe": recipe.name,
         "base": recipe.base,
         "ranks": world_size,
         "parameters": total,
         "trained_parameters": trained,
-        "added_vocab_at_most": added_vocab(recipe),
-        "gradient_accumulation_steps": accumulation,
-        "tokens_per_step": step_tokens,
-        "steps": {s.name: -(-s.tokens // step_tokens) for s in recipe.stages if s.tokens is not None},
-        "weight_bytes_per_rank": total * width,
-        "gradient_and_optimizer_bytes_per_rank": trained * (width + BYTES_PER_TRAINED // world_size),
-        "checkpoint_bytes": trained * (BYTES_PER_TRAINED + width),
+        "added_vocab_at_most": added,
+        "gradient_accumulation_steps": gradient_accumulation_steps(
+            train.global_batch_size, train.micro_batch_size, world_size
+        ),
+        "tokens_per_step": per_step,
+        "steps": {s.name: -(-s.tokens // per_step) for s in recipe.stages if s.tokens is not None},
+        "weight_bytes_per_rank": weight_bytes_per_rank(total, train.precision),
+        "gradient_and_optimizer_bytes_per_rank": gradient_and_optimizer_bytes_per_rank(
+            trained, train.precision, world_size
+        ),
+        "checkpoint_bytes": checkpoint_bytes(trained, train.precision),
     }
 
 
 def added_vocab(recipe: Recipe) -> int:
-    """New rows a recipe asks for at most: exactly `new_tokens`, or up to `train_size` the paper's way."""
+    """New tokens a recipe asks for at most: exactly `new_tokens`, or up to `train_size` the paper's way."""
     return (recipe.vocab.train_size or recipe.vocab.new_tokens) + int(recipe.vocab.pad_token)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from persianmind.energy.budget import Budget
 from persianmind.energy.meter.hardware import JOULES_PER_KWH
+from persianmind.estimate.memory import tokens_per_step
 from persianmind.recipe import Recipe
 
 # A training step beside a forward pass over as many tokens: the same forward, and about as much again for the
@@ -20,22 +21,33 @@ def step_over_forward(recipe: Recipe) -> float:
     return 1.0 + BACKWARD + recomputed
 
 
-def outlook(
+def eta_s(recipe: Recipe, steps: int, forward_s: float, forward_tokens: int) -> float:
+    """Seconds that `steps` optimizer steps will take.
+
+    Args:
+        forward_s, forward_tokens: what scoring the base took on all ranks together.
+    """
+    tokens = steps * tokens_per_step(recipe)
+    return tokens * step_over_forward(recipe) * forward_s / max(1, forward_tokens)
+
+
+def estimate_run(
     recipe: Recipe, forward_s: float, forward_tokens: int, steps: int, watts: float | None, budget: Budget
 ) -> Iterator[str]:
     """Lines with hours and kWh of `steps` optimizer steps; a warning where an energy budget will not do.
 
-    forward_s, forward_tokens: what scoring the base took on all ranks together. watts: of all nodes.
+    Args:
+        forward_s, forward_tokens: what scoring the base took on all ranks together.
+        watts: of all nodes; None where nothing is counted.
     """
-    step_tokens = recipe.train.global_batch_size * recipe.data.seq_len
-    seconds = steps * step_tokens * step_over_forward(recipe) * forward_s / max(1, forward_tokens)
-    text = f"forecast: about {_duration(seconds)} for {steps} steps"
+    seconds = eta_s(recipe, steps, forward_s, forward_tokens)
+    text = f"estimate: about {_duration(seconds)} for {steps} steps"
     if watts is None:
         yield f"{text}; energy is not known yet"
         return
     kwh = watts * seconds / JOULES_PER_KWH
     yield f"{text} and {kwh:.3g} kWh at {watts:.0f} W"
-    if warning := budget.forecast(kwh):
+    if warning := budget.shortfall(kwh):
         yield warning
 
 

@@ -1,1 +1,1 @@
-"""Model: load, split vocabulary tables, initialise rows, adapters, loss, export. Knows no data."""
+"""Model: load, split vocabulary tables, initialise new embeddings, adapters, loss, export. Knows no data."""

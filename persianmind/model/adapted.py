@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from persianmind.common.errors import BaseModelError
+from persianmind.model.families import family_of
 from persianmind.model.init import initial_embeddings
-from persianmind.model.loss import summed_cross_entropy
+from persianmind.model.lora import add_adapters
+from persianmind.model.loss import LossFunction, summed_cross_entropy
 from persianmind.model.tables import SplitEmbedding, SplitHead, SplitTable
-from persianmind.recipe import Adapter, Recipe
+from persianmind.recipe import Recipe
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -26,10 +28,13 @@ class AdaptedModel(nn.Module):
     input_table, output_table: the same object when the base ties its tables.
     """
 
-    def __init__(self, causal_lm: nn.Module, *, loss_chunk_tokens: int) -> None:
+    def __init__(
+        self, causal_lm: nn.Module, *, loss_chunk_tokens: int, loss: LossFunction = summed_cross_entropy
+    ) -> None:
         super().__init__()
         self.causal_lm = causal_lm
         self.loss_chunk_tokens = loss_chunk_tokens
+        self.loss = loss
 
     @property
     def input_table(self) -> SplitTable:
@@ -56,7 +61,7 @@ class AdaptedModel(nn.Module):
         output = decoder(input_ids=input_ids, position_ids=position_ids, use_cache=False)
         table = self.output_table
         new_AD = None if base_vocab_only else table.new_AD
-        return summed_cross_entropy(
+        return self.loss(
             output.last_hidden_state,
             labels,
             table.base_VD,
@@ -72,7 +77,8 @@ class AdaptedModel(nn.Module):
 def build_adapted(
     base: Path, recipe: Recipe, pieces: Sequence[Sequence[int]], base_vocab: int
 ) -> AdaptedModel:
-    """Loads the base, splits its tables at `base_vocab`, adds rows and adapters; deterministic by the seed.
+    """Loads the base, splits its tables at `base_vocab`, adds new embeddings and adapters; deterministic by
+    the seed.
 
     pieces: for each added token the base ids that spelled it.
 
@@ -85,12 +91,13 @@ def build_adapted(
 def adapt(
     causal_lm: nn.Module, recipe: Recipe, pieces: Sequence[Sequence[int]], base_vocab: int
 ) -> AdaptedModel:
-    """Splits the tables of a loaded model and adds rows and adapters; works on the meta device too."""
+    """Splits the tables of a loaded model and adds new embeddings and adapters; works on the meta device
+    too."""
     generator = torch.Generator().manual_seed(recipe.seed)
     _split_tables(causal_lm, recipe, pieces, base_vocab, generator)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        _add_adapters(causal_lm, recipe.adapter)
+        add_adapters(causal_lm, recipe.adapter)
     model = AdaptedModel(causal_lm, loss_chunk_tokens=recipe.train.loss_chunk_tokens)
     _choose_trained(model, recipe)
     _set_gradient_checkpointing(causal_lm, recipe.train.gradient_checkpointing)
@@ -131,7 +138,7 @@ def attention_implementation(asked: str) -> str:
 def compile_layers(model: AdaptedModel) -> None:
     """torch.compile of every decoder layer in place: equal layers share one compilation, names stay."""
     decoder: Any = model.causal_lm.get_decoder()  # type: ignore[operator]
-    for layer in decoder.layers:
+    for layer in getattr(decoder, family_of(model.causal_lm.config).layers):
         layer.compile()
 
 
@@ -142,12 +149,12 @@ def _split_tables(
     base_vocab: int,
     generator: torch.Generator,
 ) -> None:
-    """Replaces embeddings and head. Rows of the base beyond its tokenizer (padding) are dropped."""
+    """Replaces embeddings and head. What the base's table has beyond its tokenizer (padding) is dropped."""
     tied = bool(causal_lm.config.tie_word_embeddings)
     input_VD = causal_lm.get_input_embeddings().weight.detach()
     if input_VD.shape[0] < base_vocab:
         raise BaseModelError(
-            f"the base has {input_VD.shape[0]} embedding rows but its tokenizer has {base_vocab} ids; "
+            f"the base has {input_VD.shape[0]} embeddings but its tokenizer has {base_vocab} ids; "
             "the tokenizer does not belong to this model"
         )
     method = recipe.vocab.initialise
@@ -158,54 +165,20 @@ def _split_tables(
     output_table = input_table
     if not tied:
         output_VD = causal_lm.get_output_embeddings().weight.detach()[:base_vocab].clone()
-        rows_AD = initial_embeddings(output_VD, pieces, method, generator) if pieces else None
-        output_table = SplitTable(output_VD, rows_AD)
+        new_AD = initial_embeddings(output_VD, pieces, method, generator) if pieces else None
+        output_table = SplitTable(output_VD, new_AD)
     causal_lm.set_input_embeddings(SplitEmbedding(input_table))
     causal_lm.set_output_embeddings(SplitHead(output_table))
 
 
 def _choose_trained(model: AdaptedModel, recipe: Recipe) -> None:
-    """Adapters and new rows train (all rows if asked), nothing else; peft would freeze the rows."""
+    """Adapters and new embeddings train (all embeddings if asked), nothing else."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
     for table in (model.input_table, model.output_table):
         table.base_VD.requires_grad_(recipe.vocab.train_embeddings == "all")
         if table.new_AD is not None:
             table.new_AD.requires_grad_(True)
-
-
-def _add_adapters(causal_lm: nn.Module, adapter: Adapter) -> None:
-    """LoRA on every projection of the decoder layers, or on the named ones; adapters are made in fp32
-    by peft and cast to the model's dtype: the fp32 masters are ZeRO's."""
-    from peft import LoraConfig, inject_adapter_in_model
-
-    config = LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
-        target_modules=adapter_targets(causal_lm) if adapter.targets == "all-linear" else adapter.targets,
-        use_rslora=adapter.rslora,
-        use_dora=adapter.dora,
-        bias="none",
-    )
-    dtype = next(causal_lm.parameters()).dtype
-    try:
-        inject_adapter_in_model(config, causal_lm)
-    except ValueError as error:
-        raise BaseModelError(f"adapter.targets: {' '.join(str(error).split())[:200]}") from None
-    for name, parameter in causal_lm.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.to(dtype)
-
-
-def adapter_targets(causal_lm: nn.Module) -> list[str]:
-    """The last name of every linear projection inside the decoder layers (q_proj, ..., down_proj)."""
-    names = {
-        name.rsplit(".", 1)[-1]
-        for name, module in causal_lm.named_modules()
-        if isinstance(module, nn.Linear) and ".layers." in f".{name}"
-    }
-    return sorted(names)
 
 
 def _set_gradient_checkpointing(causal_lm: Any, setting: str | int) -> None:

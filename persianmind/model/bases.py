@@ -166,7 +166,7 @@ def _small_tokenizer() -> PreTrainedTokenizerBase:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = (str(row.fields["text"]) for row in read_package("english", "python-topics"))
+    texts = (str(record.fields["text"]) for record in read_package("english", "python-topics"))
     tokenizer.train_from_iterator(texts, trainer)
     wrapped: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|begin|>", eos_token="<|end|>", model_max_length=512

@@ -1,20 +1,28 @@
 """Cross-entropy over a split vocabulary, in chunks, so that no (tokens x vocabulary) tensor is ever made.
 
-Shape legend: N target tokens, C tokens of a chunk, D hidden size, V base vocabulary, A added rows.
+Shape legend: N target tokens, C tokens of a chunk, D hidden size, V base vocabulary, A new embeddings.
 
 The gradient of the summed loss is known in closed form (softmax minus one-hot), so it is computed chunk
-by chunk during the forward pass and only scaled in the backward pass. Products run in the model's dtype,
+by chunk during the forward pass and only scaled in the backward pass. Matmuls run in the model's dtype,
 sums in fp32. A frozen table gets no weight gradient, and costs none.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 IGNORED = -100
+
+
+class LossFunction(Protocol):
+    """The summed loss of a batch from its hidden states; see `summed_cross_entropy`."""
+
+    def __call__(
+        self, hidden: Tensor, labels: Tensor, base_VD: Tensor, new_AD: Tensor | None, *, chunk_tokens: int
+    ) -> Tensor: ...
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -69,7 +77,7 @@ def _chunk_loss(
     """Adds the chunk's summed loss to `total`; returns d loss / d logits, [C, V + A], in the model dtype."""
     base_vocab = base_VD.shape[0]
     added = 0 if new_AD is None else new_AD.shape[0]
-    # Both products go into one tensor: joining two would hold the chunk's logits twice.
+    # Both matmuls go into one tensor: joining two would hold the chunk's logits twice.
     logits = hidden_CD.new_empty(len(hidden_CD), base_vocab + added)
     torch.mm(hidden_CD, base_VD.T, out=logits[:, :base_vocab])
     if new_AD is not None:
@@ -89,7 +97,8 @@ def summed_cross_entropy(
     """Summed (not averaged) negative log-likelihood in nats of the labelled positions, fp32 scalar.
 
     hidden: [..., D]; labels: [...] ids already shifted (the id that follows), -100 where nothing is asked.
-    Rows with label -100 are dropped before the product. `new_AD=None` scores with the base rows alone.
+    Positions with label -100 are dropped before the matmul. `new_AD=None` scores with the base vocabulary
+    alone.
     """
     labels_flat = labels.reshape(-1)
     kept_N = (labels_flat != IGNORED).nonzero().squeeze(1)

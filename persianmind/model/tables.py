@@ -1,8 +1,8 @@
-"""Split vocabulary tables: the base rows stay as they are in one tensor, new rows live in a second.
+"""Split vocabulary tables: the base embeddings stay as they are in one tensor, new ones live in a second.
 
-Shape legend: B batch, L row length, D hidden size, V base vocabulary, A added rows, N tokens.
+Shape legend: B batch, L sequence length, D hidden size, V base vocabulary, A new embeddings, N tokens.
 
-Ids below V index the base rows, ids from V on the new ones. Nothing ever copies or concatenates a whole
+Ids below V index the base embeddings, ids from V on the new ones. Nothing ever copies or concatenates a whole
 table while training; export folds both into an ordinary one (`SplitTable.folded`).
 """
 
@@ -25,12 +25,12 @@ class SplitTable(nn.Module):
 
     @property
     def base_vocab(self) -> int:
-        """V: the first id of the new rows."""
+        """V: the first new id."""
         return self.base_VD.shape[0]
 
     @property
     def added_vocab(self) -> int:
-        """A: how many rows were added."""
+        """A: how many embeddings were added."""
         return 0 if self.new_AD is None else self.new_AD.shape[0]
 
     def folded(self) -> Tensor:
@@ -49,7 +49,7 @@ class SplitEmbedding(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The base rows [V, D]."""
+        """The base embeddings [V, D]."""
         return self.table.base_VD
 
     def forward(self, ids_BL: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class SplitHead(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The base rows [V, D]."""
+        """The base embeddings [V, D]."""
         return self.table.base_VD
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -12,11 +12,12 @@ from persianmind.recipe.section import Count, Positive, Ratio, Section
 class Data(Section):
     """Packing, token shards and their order.
 
-    `mixture_temperature` T: shares of sources go with weight x rows^(1/T); None: with the weights alone.
-    `shuffle_block_sequences`: rows are shuffled within blocks of so many, in the order of the source, which
-    lets training start on whole blocks while the rest is built; None: over the whole source, which is then
-    built before step 1. `fast_tokenizer`: use gigatoken where it is installed and
-    gives the very ids of the saved tokenizer.
+    `mixture_temperature` T: the ratio of a source goes with weight x sequences^(1/T); null: with the weights
+    alone. `shuffle_block_sequences`: sequences are shuffled within blocks of this size, in the order of the
+    source, which lets training start on whole blocks while the rest is built; null: over the whole source,
+    which is then built before step 1. `open_sequences`: how many sequences packing keeps open.
+    `max_bad_record_ratio`: a build with more bad records stops. `fast_tokenizer`: use gigatoken where it is
+    installed and gives exactly the ids of the saved tokenizer.
     """
 
     seq_len: Annotated[int, Field(ge=16)] = 2048

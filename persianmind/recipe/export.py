@@ -8,8 +8,8 @@ from persianmind.recipe.section import Count, Section
 
 
 class Export(Section):
-    """The merged Hugging Face folder written at the end. `pad_vocab_to_multiple`: vocabulary rows that no id
-    stands for are added at the end, for kernels that want such a number; no id changes."""
+    """The merged Hugging Face folder written at the end. `pad_vocab_to_multiple`: ids that nothing stands
+    for are added at the end of the vocabulary, for kernels that want such a number; no id changes."""
 
     enabled: bool = True
     dtype: Literal["bfloat16", "float32"] = "bfloat16"

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ValidationError
 from persianmind.common.errors import nearest
 from persianmind.recipe.whole import Recipe
 
-
 # Keys of versions before 0.2, by section ("*": any): an old key is an error that names the new one.
 RENAMED_KEYS = {
     ("data", "row_length"): "seq_len",

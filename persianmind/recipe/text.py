@@ -17,10 +17,10 @@ class Normalise(Section):
 
 
 class Source(Section):
-    """One source of text or of instruction rows.
+    """One source of text or of instructions.
 
     `uri`: a file, glob, folder, fsspec URL, `hf://dataset`, or `package://NAME` (text that an installed
-    package carries). `kind: instruction` rows have {instruction, input, output} or {messages}.
+    package carries). `kind: instruction` records have {instruction, input, output} or {messages}.
     """
 
     uri: str | list[str]
@@ -32,7 +32,7 @@ class Source(Section):
 
 
 class Quality(Section):
-    """Filters on raw rows; each counts and samples what it takes. Language checks need enough letters."""
+    """Filters on records; each counts and samples what it drops. Language checks need enough letters."""
 
     enabled: bool = True
     min_characters: int = Field(default=1, ge=0)
@@ -50,7 +50,7 @@ class HeldOut(Section):
     """Text split off by document before anything is trained on it, the tokenizer included.
 
     A document is held out when a keyed hash of its identity falls below `ratio`; at most
-    `max_characters` a language are evaluated, the rest of the held-out documents simply stay unused.
+    `max_characters` per language are evaluated, the rest of the held-out documents simply stay unused.
     """
 
     ratio: Ratio = 0.02

@@ -10,15 +10,15 @@ from persianmind.recipe.section import Count, Name, Positive, Ratio, Section
 
 
 class Train(Section):
-    """The optimizer step. `global_batch_size` rows make one step, whatever the number of ranks.
+    """The optimizer step. `global_batch_size` sequences make one step, whatever the number of ranks.
 
     `precision: auto` is bf16 where the hardware multiplies it and fp32 elsewhere; optimizer states and the
     masters of what is trained are fp32 either way. `spike_sigma`: leave out a step whose loss or gradient
-    norm lies so many standard deviations above the mean of the last `spike_window` steps (6 is a good
-    value). `hang_timeout_s`: end the run, naming the rank that keeps the others waiting, when none gets on
-    for so long, in training, evaluation and saving alike. `compile`: torch.compile of each decoder layer.
-    `attention: flash_attention_2` needs the package flash-attn and falls back to sdpa, saying so, where it is
-    missing. `trackers` beside TensorBoard.
+    norm lies this number of standard deviations above the mean of the last `spike_window` steps (6 is a good
+    value). `hang_timeout_s`: end the run, naming the rank that keeps the others waiting, when none makes
+    progress for this long, in training, evaluation and saving alike. `compile`: torch.compile of each
+    decoder layer. `attention: flash_attention_2` needs the package flash-attn and falls back to sdpa, saying
+    so, where it is missing. `trackers` beside TensorBoard.
     """
 
     global_batch_size: Count = 64
@@ -62,10 +62,10 @@ class Checkpoint(Section):
 
 
 class Stage(Section):
-    """One step of the curriculum. Length in `tokens` (of packed rows) or in `epochs` of its data.
+    """One step of the curriculum. Length in `tokens` (packed positions) or in `epochs` of its data.
 
-    `plateau_steps`: the stage ends early once the mean loss of so many steps is not lower than that of as
-    many before by the share `plateau_min_gain`; meant for a first stage that trains the new rows alone.
+    `plateau_steps` N: the stage ends early once the mean loss of N steps is not lower than that of the N
+    before by the ratio `plateau_min_gain`; meant for a first stage that trains the new embeddings alone.
     """
 
     name: Name

@@ -46,6 +46,10 @@ class Recipe(Section):
         used = {name for stage in self.stages for name in stage.sources}
         return [name for name in self.sources if name in used]
 
+    def held_out_languages(self) -> list[str]:
+        """The languages that are evaluated on held-out text, in the order of `heldout.sources`."""
+        return list(dict.fromkeys(self.sources[name].language for name in self.heldout.sources))
+
     @model_validator(mode="after")
     def _references(self) -> Self:
         asked = {

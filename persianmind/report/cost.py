@@ -3,122 +3,127 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from persianmind.energy.records import Attempt, Sample
+from persianmind.energy.ledger import Attempt
 from persianmind.energy.show import kwh_text, mass_text
-from persianmind.report.charts import Chart, Point, Series, draw_wide
-from persianmind.report.html import GAP, bars, block, facts, panel, table, text
+from persianmind.report.charts import Chart, Drawing, Series, draw_wide
 from persianmind.report.read import RunFiles
+from persianmind.report.series import Point
+from persianmind.report.view import GAP, Bar, Cell, Facts, Table, bars, plain
+from persianmind.run.records import EnergySample
 
-MAX_BARS = 16
+MAX_BARS, MAX_RESTARTS, MAX_STAIRS = 16, 6, 240
 TONES = ("t-spent", "t-en", "t-third", "t-fa", "t-soft")
 
 
-def energy(run: RunFiles) -> str:
+@dataclass(frozen=True, slots=True)
+class EnergyView:
+    """The account: totals, power over time, breakdowns, sources, what is missing, other runs.
+
+    nodes: empty where there was only one.
+    """
+
+    totals: Facts
+    power: list[Drawing]
+    stages: list[Bar]
+    parts: list[Bar]
+    nodes: list[Bar]
+    sources: Table
+    not_counted: list[str]
+    remarks: list[str]
+    comparison: Table
+
+
+def energy(run: RunFiles) -> EnergyView | None:
     """The whole account."""
-    if not run.ledger.attempts:
-        return ""
-    summary = run.energy
-    panels = [
-        panel("The account", facts(_totals(summary)), wide=True),
-        panel("Power over time, watts", power_chart(run), _POWER_NOTE, wide=True),
-        panel("By stage", _stage_bars(summary)),
-        panel("By part", _component_bars(summary), "Solid is measured, hatched is estimated."),
-    ]
-    if len(summary["by_node"]) > 1:
-        panels.append(panel("By node", _node_bars(summary)))
-    panels.append(panel("Where the numbers come from", _sources(summary), wide=True))
-    panels.append(panel("Not counted", _items(summary["not_counted"])))
-    remarks = summary["problems"] + summary["notes"]
-    panels.append(panel("Remarks", _items(remarks) if remarks else "<p>Nothing is missing.</p>"))
-    lead = "Electricity of the counted parts, times the PUE, times the intensity of the grid."
-    grid = f'<div class="grid2">{"".join(panels)}</div>'
-    return block("energy", "What it cost", lead, grid, _comparison(summary))
+    account = run.account
+    if not run.ledger.attempts or account is None:
+        return None
+    return EnergyView(
+        totals=list(_totals(account)),
+        power=power_chart(run),
+        stages=_whole_bars(account["by_stage"]),
+        parts=_part_bars(account["by_component"]),
+        nodes=_whole_bars(account["by_node"])[:MAX_BARS] if len(account["by_node"]) > 1 else [],
+        sources=_sources(account["by_component"]),
+        not_counted=account["not_counted"],
+        remarks=account["problems"] + account["notes"],
+        comparison=_comparison(account["comparison"]),
+    )
 
 
-def _totals(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    spread, share, cost = summary["uncertainty"], summary["measured_ratio"], summary["cost"]
-    yield "energy", text(kwh_text(summary["kwh"]))
-    yield "between", text(f"{kwh_text(spread['low_kwh'])} and {kwh_text(spread['high_kwh'])}")
-    yield "measured", GAP if share is None else text(f"{share:.0%}, the rest estimated")
-    yield "CO₂eq", text(mass_text(summary["co2_g"]))
-    yield "PUE", text(f"{summary['pue']:g}")
-    yield "grid intensity", _grid(summary)
-    yield "done again after a crash", text(kwh_text(summary["wasted_kwh"]))
-    per = summary["per_million_tokens"]
-    if per:
-        yield "a million tokens", text(f"{kwh_text(per['kwh'])}, {mass_text(per['co2_g'])}")
-    characters = summary["per_million_characters"]
-    if characters:
-        yield "a million characters", text(f"{kwh_text(characters['kwh'])}, {mass_text(characters['co2_g'])}")
-    yield "money", text(f"{cost['amount']:,.2f} {cost['currency']}") if cost else "no price set"
-    if summary["embodied_g"] is not None:
-        yield "making the hardware, not in the above", text(mass_text(summary["embodied_g"]))
-    yield "starts of the run", text(summary["attempts"])
+def _totals(account: dict[str, Any]) -> Iterator[tuple[str, Cell]]:
+    spread, ratio, cost = account["uncertainty"], account["measured_ratio"], account["cost"]
+    yield "energy", plain(kwh_text(account["kwh"]))
+    yield "between", plain(f"{kwh_text(spread['low_kwh'])} and {kwh_text(spread['high_kwh'])}")
+    yield "measured", GAP if ratio is None else plain(f"{ratio:.0%}, the rest estimated")
+    yield "CO₂eq", plain(mass_text(account["co2_g"]))
+    yield "PUE", plain(f"{account['pue']:g}")
+    yield "grid intensity", plain(_grid(account))
+    yield "done again after a crash", plain(kwh_text(account["wasted_kwh"]))
+    for unit in ("tokens", "characters"):
+        if per := account[f"per_million_{unit}"]:
+            yield f"per million {unit}", plain(f"{kwh_text(per['kwh'])}, {mass_text(per['co2_g'])}")
+    yield "money", plain(f"{cost['amount']:,.2f} {cost['currency']}" if cost else "no price set")
+    if account["embodied_g"] is not None:
+        yield "making the hardware, not in the above", plain(mass_text(account["embodied_g"]))
+    yield "starts of the run", plain(account["attempts"])
 
 
-def _grid(summary: dict[str, Any]) -> str:
-    source = summary["intensity"]
+def _grid(account: dict[str, Any]) -> str:
+    source = account["intensity"]
     if source is None:
         return "unknown"
     year = f", {source['year']}" if source["year"] else ""
-    return text(f"{summary['intensity_g_per_kwh']:,.1f} g/kWh ({source['source']}{year})")
+    return f"{account['intensity_g_per_kwh']:,.1f} g/kWh ({source['source']}{year})"
 
 
-def _stage_bars(summary: dict[str, Any]) -> str:
-    rows = [(name, kwh, kwh, kwh_text(kwh)) for name, kwh in summary["by_stage"].items()]
-    return bars(rows)
+def _whole_bars(kwh_by_name: dict[str, float]) -> list[Bar]:
+    return bars([(name, kwh, kwh, kwh_text(kwh)) for name, kwh in kwh_by_name.items()])
 
 
-def _node_bars(summary: dict[str, Any]) -> str:
-    return bars([(name, kwh, kwh, kwh_text(kwh)) for name, kwh in summary["by_node"].items()][:MAX_BARS])
+def _part_bars(by_component: dict[str, dict[str, Any]]) -> list[Bar]:
+    parts = sorted(by_component.items(), key=lambda item: -item[1]["kwh"])[:MAX_BARS]
+    return bars([(name, part["kwh"], part["measured_kwh"], kwh_text(part["kwh"])) for name, part in parts])
 
 
-def _component_bars(summary: dict[str, Any]) -> str:
-    rows = sorted(summary["by_component"].items(), key=lambda item: -item[1]["kwh"])
-    return bars([(n, r["kwh"], r["measured_kwh"], kwh_text(r["kwh"])) for n, r in rows[:MAX_BARS]])
+def _sources(by_component: dict[str, dict[str, Any]]) -> Table:
+    body = [[plain(name), plain("; ".join(part["sources"]))] for name, part in sorted(by_component.items())]
+    return Table(["part", "source"], body, numeric=False)
 
 
-def _sources(summary: dict[str, Any]) -> str:
-    body = [
-        [text(name), text("; ".join(row["sources"]))] for name, row in sorted(summary["by_component"].items())
-    ]
-    return table(["part", "source"], body)
-
-
-def _items(lines: list[str]) -> str:
-    return f'<ul class="plain">{"".join(f"<li>{text(line)}</li>" for line in lines)}</ul>'
-
-
-def power_chart(run: RunFiles) -> str:
-    """Watts over the hours of counting: the parts stacked for one node, a line a node for several."""
-    nodes = run.ledger.nodes
-    if len(nodes) == 1:
-        samples = [s for attempt in run.ledger.attempts for s in attempt.samples]
-        groups = _watts_by_group(samples)
-        series = [Series(name, _stairs(samples, watts), tone)
-                  for (name, watts), tone in zip(groups.items(), TONES, strict=False)]  # fmt: skip
-        marks = [(hour, "started again") for hour in _restarts(run.ledger.attempts)][:6]
+def power_chart(run: RunFiles) -> list[Drawing]:
+    """Watts over the hours of counting: the parts stacked for one node, a line per node for several."""
+    attempts = run.ledger.attempts
+    if len(run.ledger.nodes) == 1:
+        samples = [sample for attempt in attempts for sample in attempt.samples]
+        watts_by_group = _watts_by_group(samples)
+        series = [
+            Series(name, _stairs(samples, watts), tone)
+            for (name, watts), tone in zip(watts_by_group.items(), TONES, strict=False)
+        ]
+        marks = [(hour, "started again") for hour in _restarts(attempts)][:MAX_RESTARTS]
         return draw_wide(Chart("Watts over hours, by part", series, marks=marks, stacked=True))
     lines = []
-    for number, (node, attempts) in enumerate(groupby(run.ledger.attempts, key=lambda a: a.node)):
-        samples = [s for attempt in attempts for s in attempt.samples]
-        watts = [s.joules / s.seconds for s in samples]
-        lines.append(Series(node, _stairs(samples, watts), TONES[number % len(TONES)]))
+    for index, (node, group) in enumerate(groupby(attempts, key=lambda attempt: attempt.node)):
+        samples = [sample for attempt in group for sample in attempt.samples]
+        watts = [sample.joules / sample.seconds for sample in samples]
+        lines.append(Series(node, _stairs(samples, watts), TONES[index % len(TONES)]))
     return draw_wide(Chart("Watts over hours, by node", lines, from_zero=True))
 
 
-def _watts_by_group(samples: list[Sample]) -> dict[str, list[float]]:
+def _watts_by_group(samples: list[EnergySample]) -> dict[str, list[float]]:
     """GPUs together, then CPU, memory and whatever else there is; the same length for each."""
-    names = {_group(part.component) for s in samples for part in s.parts}
+    names = {_group(reading.component) for s in samples for reading in s.readings}
     ordered = sorted(names, key=lambda name: (name != "GPUs", name != "CPU", name))
-    table_: dict[str, list[float]] = {name: [0.0] * len(samples) for name in ordered}
+    watts: dict[str, list[float]] = {name: [0.0] * len(samples) for name in ordered}
     for index, sample in enumerate(samples):
-        for part in sample.parts:
-            table_[_group(part.component)][index] += part.joules / sample.seconds
-    return table_
+        for reading in sample.readings:
+            watts[_group(reading.component)][index] += reading.joules / sample.seconds
+    return watts
 
 
 def _group(component: str) -> str:
@@ -127,9 +132,9 @@ def _group(component: str) -> str:
     return {"cpu": "CPU", "ram": "memory"}.get(component, component)
 
 
-def _stairs(samples: list[Sample], watts: list[float], limit: int = 240) -> list[Point]:
-    """Two points a piece (power is a mean over an interval); long runs are averaged into `limit` pieces."""
-    size = max(1, -(-len(samples) // limit))
+def _stairs(samples: list[EnergySample], watts: list[float]) -> list[Point]:
+    """Two points per piece, as power is a mean over an interval; a long run is averaged into fewer pieces."""
+    size = max(1, -(-len(samples) // MAX_STAIRS))
     points: list[Point] = []
     hours = 0.0
     for start in range(0, len(samples), size):
@@ -149,24 +154,21 @@ def _restarts(attempts: list[Attempt]) -> list[float]:
     return found
 
 
-_POWER_NOTE = "Over the hours of counting; the time between a stop and the next start is left out."
+COMPARISON_HEADER = (
+    "run", "published CO₂eq", "GPU hours", "GPU energy", "GPUs alone, our PUE and grid", "source"
+)  # fmt: skip
 
 
-def _comparison(summary: dict[str, Any]) -> str:
-    header = ["run", "published CO₂eq", "GPU hours", "GPU energy", "GPUs alone, our PUE and grid", "source"]
+def _comparison(runs: list[dict[str, Any]]) -> Table:
     body = [
         [
-            text(row["name"]),
-            text(mass_text(row["published_co2_g"])),
-            text(f"{row['gpu_hours']:,.1f}" if row["gpu_hours"] < 100 else f"{row['gpu_hours']:,.0f}"),
-            text(kwh_text(row["gpu_kwh"])),
-            text(mass_text(row["recomputed_co2_g"])),
-            text(". ".join(filter(None, (row["source"], row["remark"])))),
+            plain(run["name"]),
+            plain(mass_text(run["published_co2_g"])),
+            plain(f"{run['gpu_hours']:,.1f}" if run["gpu_hours"] < 100 else f"{run['gpu_hours']:,.0f}"),
+            plain(kwh_text(run["gpu_kwh"])),
+            plain(mass_text(run["recomputed_co2_g"])),
+            plain(". ".join(filter(None, (run["source"], run["remark"])))),
         ]
-        for row in summary["comparison"]
+        for run in runs
     ]
-    note = (
-        "Published figures are as their sources give them. The fifth column puts all runs on one footing: "
-        "GPU energy alone (GPU hours times the source’s power) times the PUE and grid intensity of this run."
-    )
-    return panel("Beside published runs", table(header, body), note)
+    return Table(COMPARISON_HEADER, body, numeric=False)

@@ -2,41 +2,99 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from persianmind.energy.show import kwh_text, mass_text
-from persianmind.report.charts import Chart, Series, draw_wide
-from persianmind.report.html import GAP, block, figure, panel, persian, table, text
-from persianmind.report.read import RunFiles, number, rows, section
+from persianmind.report.charts import Chart, Drawing, Series, draw_wide
+from persianmind.report.read import RunFiles
+from persianmind.report.values import number, quotient
+from persianmind.report.view import Cell, Table, figure, plain
+from persianmind.run.records import EvaluationResult
+from persianmind.train.summary import scores_by_stage
 
 LANGUAGES = (("fa", "Persian", "t-fa"), ("en", "English", "t-en"))
 NOISE_PERCENT = 0.5  # a change of bits per byte below this is called unchanged
+STAGE_CHARACTERS = 24  # of a stage's name under a chart
+
+Scores = Mapping[str, Mapping[str, EvaluationResult]]  # by stage, then by language
 
 
-def hero(run: RunFiles) -> str:
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One of the three answers at the top. big: None is a gap."""
+
+    kind: str
+    title: str
+    big: str | None
+    verdict: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationView:
+    """Scores after every stage, as a table and as lines (none before the first stage)."""
+
+    table: Table
+    chart: list[Drawing]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleView:
+    """What was written after one prompt: (stage, text)."""
+
+    prompt: str
+    answers: list[tuple[str, str]]
+
+
+def hero(run: RunFiles) -> list[Card]:
     """Three cards: Persian, English, cost."""
-    cards = [_language_card(run, code, name) for code, name, _ in LANGUAGES]
-    return f'<div class="hero">{"".join(cards)}{_cost_card(run)}</div>'
+    scores = scores_by_stage(run.results)
+    return [*(_language_card(scores, code, name) for code, name, _ in LANGUAGES), _cost_card(run)]
 
 
-def _bits(row: dict[str, Any], code: str) -> float | None:
-    return number(section(row.get(code)).get("bits_per_byte"))
+def evaluation(run: RunFiles) -> EvaluationView | None:
+    """Bits per byte and perplexity after every stage."""
+    scores = scores_by_stage(run.results)
+    if not scores:
+        return None
+    header = ["after", "Persian, bits/byte", "perplexity", "English, bits/byte", "perplexity"]
+    base = next(iter(scores))
+    body = [[plain(stage), *_cells(scores, stage, base)] for stage in scores]
+    return EvaluationView(Table(header, body), _change_chart(scores) if len(scores) > 1 else [])
 
 
-def _evaluations(run: RunFiles) -> list[dict[str, Any]]:
-    return rows(run.results.get("perplexity"))
+def samples(run: RunFiles) -> list[SampleView]:
+    """Text the model generated, by prompt."""
+    by_prompt: dict[str, list[tuple[str, str]]] = {}
+    for item in run.results.samples:
+        by_prompt.setdefault(item.prompt, []).append((item.stage, item.text))
+    return [SampleView(prompt, answers) for prompt, answers in by_prompt.items()]
 
 
-def _language_card(run: RunFiles, code: str, name: str) -> str:
-    values = [bits for row in _evaluations(run) if (bits := _bits(row, code)) is not None]
+def _bits(scores: Scores, stage: str, code: str) -> float | None:
+    score = scores[stage].get(code)
+    return None if score is None else number(score.bits_per_byte)
+
+
+def _percent(bits: float | None, base: float | None) -> float | None:
+    """Change against the base in percent."""
+    return None if bits is None or base is None else quotient(bits - base, base, 100)
+
+
+def _language_card(scores: Scores, code: str, name: str) -> Card:
+    title = f"{name}, held-out text"
+    values = [bits for stage in scores if (bits := _bits(scores, stage, code)) is not None]
     if not values:
-        return _card(code, f"{name}, held-out text", GAP, "not measured yet", "")
+        return Card(code, title, None, "not measured yet")
     first, last = values[0], values[-1]
-    path = f"{first:.3f} → {last:.3f} bits per byte" if len(values) > 1 else f"{last:.3f} bits per byte"
-    if len(values) == 1 or not first:
-        return _card(code, f"{name}, held-out text", f"{last:.3f}", "the base model, before training", path)
-    percent = 100 * (last - first) / first
-    return _card(code, f"{name}, held-out text", _signed(percent), _verdict(percent, code), path)
+    percent = _percent(last, first)
+    if len(values) == 1 or percent is None:
+        return Card(
+            code, title, figure(last).text, "the base model, before training", f"{last:.3f} bits per byte"
+        )
+    path = f"{first:.3f} → {last:.3f} bits per byte"
+    return Card(code, title, _signed(percent), _verdict(percent, code), path)
 
 
 def _verdict(percent: float, code: str) -> str:
@@ -51,90 +109,50 @@ def _signed(percent: float) -> str:
     return f"{percent:+.1f}%".replace("-", "−")
 
 
-def _cost_card(run: RunFiles) -> str:
-    energy = run.energy
-    if not run.ledger.attempts or not energy:
-        return _card("spent", "Spent", GAP, "no energy was recorded", "")
-    share = energy["measured_ratio"]
-    known = "nothing counted yet" if share is None else f"{share:.0%} of it measured, the rest estimated"
-    cost = energy["cost"]
+def _cost_card(run: RunFiles) -> Card:
+    account = run.account
+    if not run.ledger.attempts or account is None:
+        return Card("spent", "Spent", None, "no energy was recorded")
+    ratio, cost = account["measured_ratio"], account["cost"]
+    known = "nothing counted yet" if ratio is None else f"{ratio:.0%} of it measured, the rest estimated"
     money = f", {cost['amount']:,.2f} {cost['currency']}" if cost else ""
-    spent = f"{mass_text(energy['co2_g'])} CO₂eq{money}"
-    return _card("spent", "Spent", kwh_text(energy["kwh"]), spent, known)
-
-
-def _card(kind: str, title: str, big: str, verdict: str, detail: str) -> str:
-    shown = big if big == GAP else text(big)
-    return (
-        f'<div class="card c-{kind}"><h3>{text(title)}</h3><div class="big">{shown}</div>'
-        f'<p class="verdict">{text(verdict)}</p><p>{text(detail)}</p></div>'
+    return Card(
+        "spent", "Spent", kwh_text(account["kwh"]), f"{mass_text(account['co2_g'])} CO₂eq{money}", known
     )
 
 
-def evaluation(run: RunFiles) -> str:
-    """Bits per byte and perplexity after every stage, as a table and as lines."""
-    found = _evaluations(run)
-    if not found:
-        return ""
-    body = [[text(row.get("stage", "?")), *_cells(row, found[0])] for row in found]
-    header = ["after", "Persian, bits/byte", "perplexity", "English, bits/byte", "perplexity"]
-    lead = (
-        "Bits per byte compare models with different vocabularies; perplexity is per token and does not, "
-        "because the expanded vocabulary has longer tokens. Lower is better for both."
-    )
-    chart = panel("Change of bits per byte against the base model", _change_chart(found)) if found[1:] else ""
-    return block("evaluation", "Did the languages get better?", lead, table(header, body, "num"), chart)
-
-
-def _cells(row: dict[str, Any], base: dict[str, Any]) -> list[str]:
+def _cells(scores: Scores, stage: str, base: str) -> list[Cell]:
     cells = []
     for code, _, _ in LANGUAGES:
-        bits, before = _bits(row, code), _bits(base, code)
-        change = "" if row is base or bits is None or not before else _change(100 * (bits - before) / before)
-        cells.append(figure(bits) + change)
-        cells.append(figure(number(section(row.get(code)).get("perplexity")), 2))
+        bits = _bits(scores, stage, code)
+        change = None if stage == base else _percent(bits, _bits(scores, base, code))
+        score = scores[stage].get(code)
+        cells.append(_with_change(figure(bits), change))
+        cells.append(figure(None if score is None else number(score.perplexity), 2))
     return cells
 
 
-def _change(percent: float) -> str:
-    kind = "flat" if abs(percent) < NOISE_PERCENT else "down" if percent < 0 else "up"
-    return f'<span class="delta {kind}">{_signed(percent)}</span>'
+def _with_change(cell: Cell, percent: float | None) -> Cell:
+    if percent is None:
+        return cell
+    tone = "flat" if abs(percent) < NOISE_PERCENT else "down" if percent < 0 else "up"
+    return Cell(cell.text, cell.unit, cell.number, change=_signed(percent), tone=tone)
 
 
-def _change_chart(found: list[dict[str, Any]]) -> str:
+def _change_chart(scores: Scores) -> list[Drawing]:
     """Both languages on one axis, so that a small loss is not drawn as large as a great gain."""
+    base = next(iter(scores))
     series = []
     for code, name, tone in LANGUAGES:
-        base = _bits(found[0], code)
-        if base:
-            values = [(float(i), _bits(row, code)) for i, row in enumerate(found)]
-            points = [(i, 100 * (bits - base) / base) for i, bits in values if bits is not None]
-            series.append(Series(name, points, tone, dots=True))
-    ticks = [(float(i), str(row.get("stage", "?"))[:24]) for i, row in enumerate(found)]
+        changes = [
+            (float(i), _percent(_bits(scores, s, code), _bits(scores, base, code)))
+            for i, s in enumerate(scores)
+        ]
+        series.append(Series(name, [(x, y) for x, y in changes if y is not None], tone, dots=True))
+    ticks = [(float(i), stage[:STAGE_CHARACTERS]) for i, stage in enumerate(scores)]
     label = "Percent change of bits per byte after each stage"
     return draw_wide(Chart(label, series, ticks=ticks, zero_line=True, y_format=_axis_percent))
 
 
 def _axis_percent(value: float) -> str:
     return f"{value:+g}%".replace("-", "−") if value else "0"
-
-
-def samples(run: RunFiles) -> str:
-    """Text the model generated, right to left; prompts are shown quietly above it."""
-    found = rows(run.results.get("samples"))
-    if not found:
-        return ""
-    by_prompt: dict[str, list[dict[str, Any]]] = {}
-    for item in found:
-        by_prompt.setdefault(str(item.get("prompt", "")), []).append(item)
-    articles = []
-    for prompt, answers in by_prompt.items():
-        turns = [_turn("prompt", persian(prompt, "sample prompt"))]
-        turns += [_turn(item.get("stage", ""), persian(item.get("text", ""), "sample")) for item in answers]
-        articles.append(f'<article class="panel">{"".join(turns)}</article>')
-    lead = "Greedy output on the recipe’s prompts, as it came: nothing chosen, nothing corrected."
-    return block("samples", "What it writes", lead, f'<div class="samples">{"".join(articles)}</div>')
-
-
-def _turn(label: object, shown: str) -> str:
-    return f'<div class="turn"><h3>{text(label)}</h3>{shown}</div>'

@@ -2,123 +2,197 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
-from persianmind.common.errors import PersianMindError
-from persianmind.energy.account import account, read_metrics
-from persianmind.energy.records import Ledger, read_ledger
+from persianmind.checkpoint.manifest import MANIFEST, Checkpoint, read_manifest
+from persianmind.common.checksum import read_checked
+from persianmind.common.errors import CheckpointError, DamagedFileError, DataError, PersianMindError
+from persianmind.data.manifest import Manifest
+from persianmind.data.manifest import read_manifest as read_data_manifest
+from persianmind.energy.account import account
+from persianmind.energy.ledger import Ledger, read_ledger
+from persianmind.recipe.loading import load_recipe
+from persianmind.run.folder import RunFolder
+from persianmind.run.records import RunResults, StepRecord, read_lines
+from persianmind.vocab.expansion import EXPANSION_FILE
+
+ABSENT, DAMAGED = "not there", "damaged"
 
 
 @dataclass
 class RunFiles:
-    """What a run folder holds. `gaps` are sentences about what it does not."""
+    """What a run folder holds. `gaps` are sentences about what it does not.
 
-    folder: Path
+    recipe, vocab: as the files have them, of any type below the first level. account: None where the ledger
+    cannot be understood.
+    """
+
+    folder: RunFolder
     recipe: dict[str, Any] = field(default_factory=dict)
-    results: dict[str, Any] = field(default_factory=dict)
-    steps: list[dict[str, Any]] = field(default_factory=list)
+    results: RunResults = field(default_factory=RunResults)
+    steps: list[StepRecord] = field(default_factory=list)
     steps_done_again: int = 0
     vocab: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, dict[str, Any]] = field(default_factory=dict)
-    checkpoints: list[dict[str, Any]] = field(default_factory=list)
-    energy: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Manifest] = field(default_factory=dict)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    account: dict[str, Any] | None = None
     ledger: Ledger = field(default_factory=Ledger)
     gaps: list[str] = field(default_factory=list)
 
+    def miss(self, path: Path, why: str, loss: str) -> None:
+        """Notes that a file is not usable, and what is not on the page because of it."""
+        self.gaps.append(f"{path.relative_to(self.folder.path)}: {why}, so {loss}")
 
-def read_run(folder: Path) -> RunFiles:
+
+def read_run(folder: RunFolder) -> RunFiles:
     """Reads a run folder; never raises for what is inside it."""
     run = RunFiles(folder)
-    run.recipe = _mapping(run, folder / "recipe.yaml", "the recipe is not shown")
-    run.results = _mapping(run, folder / "results.json", "evaluation, samples and versions are not shown")
+    _read_recipe(run)
+    _read_results(run)
     _read_steps(run)
-    run.vocab = _mapping(run, folder / "vocab" / "expansion.json", "the new vocabulary is not shown")
-    for path in sorted((folder / "data").glob("*/manifest.json")):
-        run.data[path.parent.name] = _mapping(run, path, "this source is not shown")
-    if not run.data:
-        run.gaps.append("data/*/manifest.json: not there, so the data are not shown")
-    for path in (folder / "checkpoints").glob("*/manifest.json"):
-        run.checkpoints.append({"name": path.parent.name, **_mapping(run, path, "not shown")})
-    run.checkpoints.sort(key=lambda item: _whole(item.get("sequence", item.get("step"))))
+    run.vocab = _checked(run, folder.vocab / EXPANSION_FILE, "the new vocabulary is not shown")
+    _read_data(run)
+    _read_checkpoints(run)
     _read_energy(run)
     return run
 
 
+def _read_recipe(run: RunFiles) -> None:
+    path, loss = run.folder.recipe, "the recipe is not shown"
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        run.miss(path, ABSENT, loss)
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        run.miss(path, DAMAGED, loss)
+    else:
+        if not isinstance(value, dict):
+            run.miss(path, "not a mapping", loss)
+            return
+        run.recipe = value
+        try:
+            load_recipe(str(path))
+        except (PersianMindError, OSError, RecursionError):
+            run.miss(path, "not a valid recipe", "what is shown of it may be incomplete")
+
+
+def _read_results(run: RunFiles) -> None:
+    path = run.folder.results
+    content = _checked(run, path, "evaluation, samples and versions are not shown")
+    while True:
+        try:
+            run.results = RunResults.model_validate(content)
+            return
+        except ValidationError as error:
+            wrong = dict.fromkeys(_separable(item["loc"]) for item in error.errors())
+        for place in wrong:
+            run.miss(path, f"{'.'.join(map(str, place))} is not usable", "it is not shown")
+        content = {key: _without(value, key, wrong) for key, value in content.items() if (key,) not in wrong}
+
+
+def _separable(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The part of results.json that a wrong value spoils: an item of a list or mapping, or a whole field."""
+    return place[:2] if place[0] in ("evaluation", "samples", "versions") else place[:1]
+
+
+def _without(value: Any, key: str, wrong: Container[tuple[int | str, ...]]) -> Any:
+    """The field `key` without its wrong items."""
+    if isinstance(value, dict):
+        return {name: item for name, item in value.items() if (key, name) not in wrong}
+    if isinstance(value, list):
+        return [item for index, item in enumerate(value) if (key, index) not in wrong]
+    return value
+
+
 def _read_steps(run: RunFiles) -> None:
-    by_step: dict[tuple[str, int], dict[str, Any]] = {}
-    seen = 0
-    for record in read_metrics(run.folder):
-        step = record.get("step")
-        if not isinstance(step, int):
-            continue
-        seen += 1
-        key = (str(record.get("stage", "")), step)
-        by_step.pop(key, None)  # a step done again after a crash counts once, at its last place
-        by_step[key] = record
+    path = run.folder.metrics
+    by_step: dict[int, StepRecord] = {}
+    sound = damaged = 0
+    try:
+        for record in read_lines(path, StepRecord):
+            if record is None:
+                damaged += 1
+                continue
+            sound += 1
+            by_step.pop(record.step, None)  # a step done again after a crash counts once, at its last place
+            by_step[record.step] = record
+    except OSError:
+        damaged += 1
     run.steps = list(by_step.values())
-    run.steps_done_again = seen - len(run.steps) + _count_lines(run.folder / "metrics.discarded.jsonl")
-    if not run.steps:
-        run.gaps.append("metrics.jsonl: no step in it, so the training curves are not shown")
+    run.steps_done_again = sound - len(run.steps) + _count_lines(run.folder.discarded_metrics)
+    if damaged and run.steps:
+        run.miss(path, f"{damaged} damaged line(s)", "these steps are not shown")
+    elif not run.steps:
+        run.miss(path, "no step in it", "the training curves are not shown")
 
 
 def _count_lines(path: Path) -> int:
     """Steps that a resumed run moved out of metrics.jsonl because it does them again."""
-    if not path.is_file():
+    try:
+        with path.open("rb") as handle:
+            return sum(1 for line in handle if line.strip())
+    except OSError:
         return 0
-    with path.open("rb") as handle:
-        return sum(1 for line in handle if line.strip())
+
+
+def _read_data(run: RunFiles) -> None:
+    folders = list(_folders(run.folder.data))
+    if not folders:
+        run.miss(run.folder.data / "*" / MANIFEST, ABSENT, "the data are not shown")
+    for folder in folders:
+        try:
+            run.data[folder.name] = read_data_manifest(folder)
+        except (DataError, OSError, RecursionError):
+            why = DAMAGED if (folder / MANIFEST).exists() else ABSENT
+            run.miss(folder / MANIFEST, why, "this source is not shown")
+
+
+def _read_checkpoints(run: RunFiles) -> None:
+    for folder in _folders(run.folder.checkpoints):
+        try:
+            run.checkpoints.append(read_manifest(folder))
+        except (CheckpointError, OSError):
+            why = DAMAGED if (folder / MANIFEST).exists() else ABSENT
+            run.miss(folder / MANIFEST, why, "this checkpoint is not shown")
+    run.checkpoints.sort(key=lambda checkpoint: checkpoint.sequence)
 
 
 def _read_energy(run: RunFiles) -> None:
+    folder = run.folder.energy
+    loss = "energy and CO2 are not shown"
     try:
         run.ledger = read_ledger(run.folder)
-        run.energy = account(run.folder)
-    except (PersianMindError, OSError, ValueError, KeyError, TypeError) as error:
-        run.gaps.append(f"energy/: not understood, so the account is not shown ({error})")
+        run.account = account(run.folder)
+    except Exception as error:  # whatever the ledger holds, the rest of the page is made
+        run.ledger, run.account = Ledger(), None
+        run.miss(folder, f"not understood ({type(error).__name__}: {error})", loss)
         return
-    if not run.ledger.attempts:
-        run.gaps.append("energy/*.jsonl: not there, so energy and CO2 are not shown")
+    files = sorted(folder.glob("*.jsonl"))
+    if not files:
+        run.miss(folder / "*.jsonl", ABSENT, loss)
+    for path in files:
+        if path.stem not in run.ledger.nodes:
+            run.miss(path, DAMAGED, "what this node used is not shown")
 
 
-def _mapping(run: RunFiles, path: Path, loss: str) -> dict[str, Any]:
-    """A JSON or YAML mapping, or {} and a gap."""
-    name = path.relative_to(run.folder)
+def _folders(parent: Path) -> Iterator[Path]:
+    """The folders in a folder by name; hidden ones are not finished."""
+    if parent.is_dir():
+        yield from sorted(path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def _checked(run: RunFiles, path: Path, loss: str) -> dict[str, Any]:
+    """A JSON object with a sound checksum, or {} and a gap."""
     try:
-        text = path.read_text(encoding="utf-8")
-        value = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+        return read_checked(path)
     except FileNotFoundError:
-        run.gaps.append(f"{name}: not there, so {loss}")
-        return {}
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        run.gaps.append(f"{name}: damaged, so {loss}")
-        return {}
-    if not isinstance(value, dict):
-        run.gaps.append(f"{name}: not a mapping, so {loss}")
-        return {}
-    return value
-
-
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def rows(value: object) -> list[dict[str, Any]]:
-    """The mappings of a list; [] for anything else. Results of other versions may hold other things."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def section(value: object) -> dict[str, Any]:
-    """A mapping, or {} for anything else."""
-    return value if isinstance(value, dict) else {}
-
-
-def number(value: object) -> float | None:
-    """A finite number, or None for anything else; booleans are no numbers."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) < float("inf") else None
+        run.miss(path, ABSENT, loss)
+    except DamagedFileError:
+        run.miss(path, DAMAGED, loss)
+    return {}

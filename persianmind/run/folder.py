@@ -1,57 +1,208 @@
-"""A run folder belongs to one recipe: claimed with the first write, refused for any other."""
+"""The run folder: where everything of a run lies, whose it is, and the lock that keeps it to one process.
+
+This module is the only place that knows a path below a run folder.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Self
 
 from persianmind.common.atomic import write_text
-from persianmind.common.errors import RunFolderError
+from persianmind.common.errors import RunFolderError, RunLockedError
+from persianmind.common.lock import LockHeldError, OwnedLock
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import dump_recipe, load_recipe
-from persianmind.run.identity import FREE_SECTIONS, first_difference
-
-RECIPE = "recipe.yaml"
+from persianmind.run.identity import difference
 
 
-def check_run_folder(run: Path, recipe: Recipe) -> None:
-    """Writes nothing.
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run's folder, by the paths in it. A folder belongs to one recipe: the first claim decides."""
 
-    Raises:
-        RunFolderError: `run` is a file, holds another recipe's run, or holds something else.
-    """
-    if not run.exists():
-        return
-    if not run.is_dir():
-        raise RunFolderError(f"--output {run} is a file; give a folder")
-    path = run / RECIPE
-    if not path.is_file():
-        if any(not entry.name.startswith(".") for entry in run.iterdir()):
-            raise RunFolderError(f"--output {run} is not empty and no run folder; give a new folder")
-        return
-    before = load_recipe(str(path))
-    if difference := first_difference(_compared(before), _compared(recipe)):
-        place, there, here = difference
-        raise RunFolderError(
-            f"{run} belongs to a run with {place}={there!r}, this one has {here!r}; use another --output, "
-            "or the recipe it was started with"
-        )
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe, YAML."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def prepared(self) -> Path:
+        """What preparation found or made (`records.Prepared`); written last, other ranks wait for it."""
+        return self.path / "prepared.json"
+
+    @property
+    def vocab(self) -> Path:
+        """The expanded tokenizer, a Hugging Face folder with expansion.json beside."""
+        return self.path / "vocab"
+
+    @property
+    def heldout(self) -> Path:
+        """Held-out text, one JSON-lines file for each language."""
+        return self.path / "heldout"
+
+    @property
+    def data(self) -> Path:
+        """Token shards, a folder for each source."""
+        return self.path / "data"
+
+    def source(self, name: str) -> Path:
+        """The token shards of one source."""
+        return self.data / name
+
+    @property
+    def builder_log(self) -> Path:
+        """What the process that builds data beside training prints."""
+        return self.path / "builder.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The checkpoints, a folder for each."""
+        return self.path / "checkpoints"
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether any checkpoint, whole or not, lies there: steps were done."""
+        return any(self.checkpoints.glob("step-*"))
+
+    @property
+    def metrics(self) -> Path:
+        """metrics.jsonl: one `records.StepRecord` per optimizer step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def discarded_metrics(self) -> Path:
+        """Lines of steps that a resumed run does again."""
+        return self.path / "metrics.discarded.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def results(self) -> Path:
+        """results.json: `records.RunResults`."""
+        return self.path / "results.json"
+
+    @property
+    def export(self) -> Path:
+        """The merged model, a Hugging Face folder."""
+        return self.path / "export"
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.path / "report.html"
+
+    @property
+    def energy(self) -> Path:
+        """The energy ledger, a JSON-lines file for each node."""
+        return self.path / "energy"
+
+    def ledger(self, node: str) -> Path:
+        """The ledger of one node."""
+        return self.energy / f"{node}.jsonl"
+
+    def meter_lock(self, node: str) -> Path:
+        """The right to count one node."""
+        return self.energy / f".{node}.lock"
+
+    @property
+    def power_limits(self) -> Path:
+        """Power limits to be put back after a sweep."""
+        return self.energy / "power-limits.json"
+
+    @property
+    def heartbeats(self) -> Path:
+        """A small file for each rank, for the watchdog."""
+        return self.path / "heartbeats"
+
+    def require(self) -> None:
+        """Refuses what is no run folder.
+
+        Raises:
+            RunFolderError: with what was expected there.
+        """
+        if not self.path.is_dir():
+            raise RunFolderError(f"no run folder {self}; give the folder a run wrote, such as runs/demo")
+        if not any(path.exists() for path in (self.recipe, self.metrics, self.results, self.energy)):
+            raise RunFolderError(
+                f"{self} is no run folder: it holds no recipe.yaml, metrics.jsonl or energy/"
+            )
+
+    def check(self, recipe: Recipe) -> None:
+        """Whether a run of this recipe may use the folder. Writes nothing.
+
+        Raises:
+            RunFolderError: it is a file, holds another recipe's run, or holds something else.
+        """
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise RunFolderError(f"--output {self} is a file; give a folder")
+        if not self.recipe.is_file():
+            if any(not entry.name.startswith(".") for entry in self.path.iterdir()):
+                raise RunFolderError(f"--output {self} is not empty and no run folder; give a new folder")
+            return
+        if found := difference(load_recipe(str(self.recipe)), recipe):
+            key, there, here = found
+            raise RunFolderError(
+                f"{self} belongs to a run with {key}={there!r}, this one has {here!r}; use another --output, "
+                "or the recipe it was started with"
+            )
+
+    def claim(self, recipe: Recipe) -> None:
+        """Checks, then writes the resolved recipe into the folder (again, when a free key changed).
+
+        Raises:
+            RunFolderError: as `check`.
+        """
+        self.check(recipe)
+        text = dump_recipe(recipe)
+        if not self.recipe.is_file() or self.recipe.read_text(encoding="utf-8") != text:
+            write_text(self.recipe, text)
+
+    def holds(self, recipe: Recipe) -> bool:
+        """Whether a run of this recipe was begun here."""
+        return self.recipe.is_file() and difference(load_recipe(str(self.recipe)), recipe) is None
 
 
-def claim_run_folder(run: Path, recipe: Recipe) -> None:
-    """Checks, then writes the resolved recipe into the folder (again, when a free section changed)."""
-    check_run_folder(run, recipe)
-    text = dump_recipe(recipe)
-    path = run / RECIPE
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
+class RunLock:
+    """Context manager that holds a run folder for this process (rank 0 takes it for all ranks)."""
 
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._lock = OwnedLock(folder.path / ".lock")
 
-def same_recipe(run: Path, recipe: Recipe) -> bool:
-    """Whether `run` holds a run of this recipe."""
-    path = run / RECIPE
-    return path.is_file() and _compared(load_recipe(str(path))) == _compared(recipe)
+    def __enter__(self) -> Self:
+        """Takes the lock.
 
+        Raises:
+            RunLockedError: a living process holds it; the message names its pid and host.
+        """
+        try:
+            self._lock.__enter__()
+        except LockHeldError as error:
+            # Only by the record can a dead owner look alive: it ran on another host.
+            hint = "" if error.certain else f" (if it is surely gone, delete {self._lock.path})"
+            raise RunLockedError(
+                f"{self._folder} is in use by {error.owner or 'another process'}; wait for it, stop it, or "
+                f"give another --output{hint}"
+            ) from None
+        except OSError as error:
+            raise RunLockedError(
+                f"{self._folder} cannot be locked: {error}; remove what is in the way"
+            ) from None
+        return self
 
-def _compared(recipe: Recipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", exclude=FREE_SECTIONS)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.__exit__(kind, error, trace)

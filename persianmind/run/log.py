@@ -1,20 +1,21 @@
-"""The run's own records: metrics.jsonl (a line an optimizer step), results.json, TensorBoard files."""
+"""The run's own records: metrics.jsonl (a line per optimizer step), results.json, TensorBoard files."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from persianmind.common.atomic import read_json, write_json, write_text
-from persianmind.common.errors import PersianMindError
+from pydantic import ValidationError
+
+from persianmind.common.atomic import write_text
+from persianmind.common.checksum import dump_checked_line, read_checked, write_checked
+from persianmind.common.errors import DamagedFileError
+from persianmind.run.folder import RunFolder
+from persianmind.run.records import EvaluationResult, RunResults, StepRecord, parse_record, read_lines
 from persianmind.run.trackers import Tracker
 
-METRICS = "metrics.jsonl"
-DISCARDED = "metrics.discarded.jsonl"
-RESULTS = "results.json"
+TENSORBOARD_SCALARS = ("loss", "learning_rate", "grad_norm", "tokens_per_s")
 
 
 class RunLog:
@@ -24,41 +25,42 @@ class RunLog:
     to metrics.discarded.jsonl, so metrics.jsonl always holds each step once.
     """
 
-    def __init__(self, run: Path, *, active: bool, trackers: Sequence[Tracker] = ()) -> None:
-        self.run = run
+    def __init__(self, folder: RunFolder, *, active: bool, trackers: Sequence[Tracker] = ()) -> None:
+        self.folder = folder
         self.active = active
         self.trackers = trackers
         self._writer: Any = None
 
     def rewind(self, step: int) -> None:
         """Keeps the lines up to `step`; later or torn ones move to the discarded file."""
-        path = self.run / METRICS
+        path = self.folder.metrics
         if not self.active or not path.is_file():
             return
         kept: list[str] = []
         discarded: list[str] = []
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            (kept if _step_of(line) <= step else discarded).append(line)
+            record = parse_record(line, StepRecord)
+            (kept if record is not None and record.step <= step else discarded).append(line)
         if discarded:
-            with (self.run / DISCARDED).open("a", encoding="utf-8") as handle:
+            with self.folder.discarded_metrics.open("a", encoding="utf-8") as handle:
                 handle.write("\n".join(discarded) + "\n")
             write_text(path, "".join(line + "\n" for line in kept))
 
-    def metric(self, values: dict[str, Any]) -> None:
+    def append(self, record: StepRecord) -> None:
         """Appends one line; then the same to TensorBoard files and trackers."""
         if not self.active:
             return
-        with (self.run / METRICS).open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(values, ensure_ascii=False) + "\n")
-        self._tensorboard(values)
+        values = record.model_dump(mode="json")
+        with self.folder.metrics.open("a", encoding="utf-8") as handle:
+            handle.write(dump_checked_line(values) + "\n")
+        self._tensorboard(record)
         for tracker in self.trackers:
             tracker.log(values)
 
     def flush(self) -> None:
         """Makes what was logged durable; called before every checkpoint commits."""
-        path = self.run / METRICS
-        if self.active and path.is_file():
-            with path.open("a") as handle:
+        if self.active and self.folder.metrics.is_file():
+            with self.folder.metrics.open("a") as handle:
                 os.fsync(handle.fileno())
         if self._writer is not None:
             self._writer.flush()
@@ -70,42 +72,46 @@ class RunLog:
         for tracker in self.trackers:
             tracker.finish()
 
-    def _tensorboard(self, values: dict[str, Any]) -> None:
+    def _tensorboard(self, record: StepRecord) -> None:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(log_dir=str(self.run / "tensorboard"))
-        for name in ("loss", "learning_rate", "grad_norm", "tokens_per_s"):
-            if values[name] is not None:  # a loss that was not finite
-                self._writer.add_scalar(name, values[name], values["step"])
+            self._writer = SummaryWriter(log_dir=str(self.folder.tensorboard))
+        for name in TENSORBOARD_SCALARS:
+            if (value := getattr(record, name)) is not None:  # a loss that was not finite
+                self._writer.add_scalar(name, value, record.step)
 
 
-def read_results(run: Path) -> dict[str, Any]:
-    """results.json, or an empty frame of it."""
-    path = run / RESULTS
-    if not path.is_file():
-        return {"perplexity": [], "finished": False}
-    results = read_json(path)
-    if not isinstance(results, dict) or not isinstance(results.get("perplexity"), list):
-        raise PersianMindError(f"{path} is not a results file of ours; move it away to have it made again")
-    return results
+def read_steps(folder: RunFolder) -> Iterator[StepRecord]:
+    """The lines of metrics.jsonl; damaged ones and those that a kill cut short are left out."""
+    return (record for record in read_lines(folder.metrics, StepRecord) if record is not None)
 
 
-def update_results(run: Path, **changes: Any) -> dict[str, Any]:
-    """Replaces top-level keys of results.json, whole or not at all."""
-    results = {**read_results(run), **changes}
-    write_json(run / RESULTS, results)
-    return results
+def read_results(folder: RunFolder) -> RunResults:
+    """results.json, or empty results where there is none yet.
 
-
-def add_evaluation(run: Path, row: dict[str, Any]) -> None:
-    """Adds or replaces the evaluation row of one stage, in the order they come."""
-    rows = [one for one in read_results(run)["perplexity"] if one["stage"] != row["stage"]]
-    update_results(run, perplexity=[*rows, row])
-
-
-def _step_of(line: str) -> float:
+    Raises:
+        DamagedFileError: it is not as it was written.
+    """
     try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line cut by a crash
+        return RunResults.model_validate(read_checked(folder.results))
+    except FileNotFoundError:
+        return RunResults()
+    except ValidationError as error:
+        raise DamagedFileError(
+            f"{folder.results} is not a results file of this version ({error.errors()[0]['msg']}); move it away"
+        ) from None
+
+
+def update_results(folder: RunFolder, **changes: Any) -> RunResults:
+    """Replaces fields of results.json, whole or not at all."""
+    results = read_results(folder).model_copy(update=changes)
+    write_checked(folder.results, results.model_dump(mode="json"))
+    return results
+
+
+def add_evaluation(folder: RunFolder, scores: Sequence[EvaluationResult]) -> None:
+    """Adds or replaces the scores of one stage, in the order they come."""
+    stages = {score.stage for score in scores}
+    kept = [score for score in read_results(folder).evaluation if score.stage not in stages]
+    update_results(folder, evaluation=[*kept, *scores])

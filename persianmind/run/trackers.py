@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from persianmind.common.console import print_line
 from persianmind.common.errors import MachineError
+from persianmind.common.log import print_line
 from persianmind.recipe import Recipe
 
 PROJECT = "persianmind"

@@ -1,6 +1,6 @@
-"""Instruction rows as dialogues, and PersianMind's prompt. Knows no tokenizer.
+"""Instruction records as dialogues, and their form as text. Knows no tokenizer.
 
-Two shapes of row are read: `{instruction, input, output}` (input may be missing) and `{messages: [{role,
+Two shapes of record are read: `{instruction, input, output}` (input may be missing) and `{messages: [{role,
 content}, ...]}` with the roles system (first only), user and assistant in turn.
 """
 
@@ -10,16 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Role = Literal["system", "user", "assistant"]
+from persianmind.language import default_profile
+from persianmind.language.profile import PromptTemplate
 
-# The statement that stands before every conversation where a row brings no system message of its own.
-CONTEXT = "This is a conversation with PersianMind, an assistant that answers in Persian and in English."
-USER_TURN = "You: "
-ASSISTANT_TURN = "PersianMind: "
+Role = Literal["system", "user", "assistant"]
 
 
 class BadDialogueError(Exception):
-    """A row that is no dialogue; the message is the name of the reason."""
+    """A record that is no dialogue; the message is the name of the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,7 @@ class Message:
 
 
 def parse_dialogue(fields: Mapping[str, Any]) -> list[Message]:
-    """The turns of an instruction row: user and assistant in turn, the last one the assistant's.
+    """The turns of an instruction record: user and assistant in turn, the last one the assistant's.
 
     Raises:
         BadDialogueError: missing fields, wrong types, roles out of turn, an empty answer.
@@ -83,23 +81,36 @@ def _turn(role: str, content: str, before: Sequence[Message]) -> Message:
     raise BadDialogueError("roles_out_of_turn")
 
 
-def render_prompt(prompt: str, context: str = CONTEXT) -> str:
-    """The text before the answer to one prompt: "{context}\\nYou: {prompt}\\nPersianMind: "."""
-    return f"{context}\n{USER_TURN}{prompt}\n{ASSISTANT_TURN}"
+def render_prompt(
+    prompt: str, context: str | None = None, template: PromptTemplate = default_profile().prompt
+) -> str:
+    """The text before the answer to one prompt.
+
+    In Persian: "{context}\\nYou: {prompt}\\nPersianMind: "; the template's own context unless one is given.
+    """
+    stated = template.context if context is None else context
+    return f"{stated}\n{template.user_turn}{prompt}\n{template.assistant_turn}"
 
 
-def persianmind_segments(messages: Sequence[Message]) -> list[tuple[str, bool]]:
-    """A dialogue as (text, is_answer) segments in order; joined they are the whole conversation.
+def persianmind_segments(
+    messages: Sequence[Message], template: PromptTemplate = default_profile().prompt
+) -> list[tuple[str, bool]]:
+    """Writes a dialogue as segments; joined they are the whole conversation.
 
     An answer segment is the answer alone; whoever tokenises it puts the end-of-text token after it. The first
     prompt segment equals `render_prompt`, so training sees exactly what generation will be given.
+
+    Returns:
+        (text, is_answer) in order.
     """
-    context = messages[0].content if messages[0].role == "system" else CONTEXT
+    context = messages[0].content if messages[0].role == "system" else template.context
     segments: list[tuple[str, bool]] = []
     for message in messages:
         if message.role == "user":
             before = f"{context}\n" if not segments else "\n"
-            segments.append((f"{before}{USER_TURN}{message.content}\n{ASSISTANT_TURN}", False))
+            segments.append(
+                (f"{before}{template.user_turn}{message.content}\n{template.assistant_turn}", False)
+            )
         elif message.role == "assistant":
             segments.append((message.content, True))
     return segments

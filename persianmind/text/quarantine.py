@@ -1,4 +1,4 @@
-"""Bad rows are counted, and set aside with file, line and reason; a build that has too many of them stops."""
+"""Bad records are counted, and set aside with file, line and reason; too many of them stop a build."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MIN_RECORDS_BEFORE_STOP = 1000
 
 
 class Quarantine:
-    """Counts the rows read and those rejected, by reason; appends each rejected one to a JSON-lines file.
+    """Counts the records read and those rejected, by reason; appends each rejected one to a JSON-lines file.
 
-    path: None counts only. The file is opened for appending at the first rejected row, so that a resumed
+    path: None counts only. The file is opened for appending at the first rejected record, so that a resumed
         build goes on in it after `truncate`.
     """
 
@@ -29,16 +29,17 @@ class Quarantine:
 
     @property
     def total_rejected(self) -> int:
+        """All bad records."""
         return sum(self.rejected.values())
 
     def accept(self) -> None:
-        """Counts one good row."""
+        """Counts one good record."""
         self.seen += 1
 
     def reject(
         self, file: str, line: int, reason: str, sample: str | bytes = "", *, ends_file: bool = False
     ) -> None:
-        """Counts one bad row. `ends_file`: the rest of the file could not be read."""
+        """Counts one bad record. `ends_file`: the rest of the file could not be read."""
         self.seen += 1
         self.rejected[reason] += 1
         if ends_file:
@@ -47,30 +48,30 @@ class Quarantine:
             return
         if isinstance(sample, bytes):
             sample = sample[: 4 * SAMPLE_CHARACTERS].decode("utf-8", "backslashreplace")
-        row = {"file": file, "line": line, "reason": reason, "sample": sample[:SAMPLE_CHARACTERS]}
+        entry = {"file": file, "line": line, "reason": reason, "sample": sample[:SAMPLE_CHARACTERS]}
         if self._handle is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = self.path.open("a", encoding="utf-8")
-        # ASCII escapes: what is in a bad row may not be valid text, or may turn a terminal around
-        self._handle.write(json.dumps(row, ensure_ascii=True) + "\n")
+        # ASCII escapes: what is in a bad record may not be valid text, or may turn a terminal around
+        self._handle.write(json.dumps(entry, ensure_ascii=True) + "\n")
 
-    def check_budget(self, source: str, max_share: float, *, final: bool = False) -> None:
-        """Stops over the budget: at any time after the first thousand rows, and at the end.
+    def check_budget(self, source: str, max_ratio: float, *, final: bool = False) -> None:
+        """Stops over the budget: at any time after the first thousand records, and at the end.
 
         Raises:
             TooManyBadRecordsError: the message gives the counts by reason and the quarantine file.
         """
         if self.seen == 0 or (self.seen < MIN_RECORDS_BEFORE_STOP and not final):
             return
-        share = self.total_rejected / self.seen
-        if share <= max_share:
+        ratio = self.total_rejected / self.seen
+        if ratio <= max_ratio:
             return
         self.close()
         reasons = ", ".join(f"{reason} {count}" for reason, count in self.rejected.most_common())
         where = f"; see {self.path}" if self.path else ""
         raise TooManyBadRecordsError(
-            f"sources.{source}: {self.total_rejected} of {self.seen} rows are bad ({share:.1%}; {reasons}), "
-            f"over data.max_bad_record_ratio={max_share:g}{where}; mend the source or raise the share"
+            f"sources.{source}: {self.total_rejected} of {self.seen} records are bad ({ratio:.1%}; "
+            f"{reasons}), over data.max_bad_record_ratio={max_ratio:g}{where}; fix the source or raise it"
         )
 
     def state(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Streaming the rows of a source: bad ones are counted and set aside; memory does not grow with it."""
+"""Streaming the records of a source: bad ones are counted and set aside; memory does not grow with it."""
 
 from __future__ import annotations
 
@@ -6,33 +6,69 @@ from collections.abc import Iterator, Mapping
 
 from persianmind.common.errors import SourceError
 from persianmind.recipe import Source
-from persianmind.text.decode import Rejected, decode_record
+from persianmind.text.decode import decode_record
+from persianmind.text.faults import BrokenFileError, Fault
 from persianmind.text.quarantine import Quarantine
-from persianmind.text.record import Record
-from persianmind.text.records import Position, read_records
-from persianmind.text.sources.locate import SourceFile, locate
+from persianmind.text.record import Position, RawRecord, Record, Rejected
+from persianmind.text.sources.base import SourceFile
+from persianmind.text.sources.locate import locate
+
+
+def read_records(name: str, source: Source, start: Position | None = None) -> Iterator[RawRecord]:
+    """Streams the raw records of a source from a position on; blank lines are no records but are numbered.
+
+    Raises:
+        SourceError: a source that cannot be found, or a remote one whose connection broke (its records must
+            not be lost as if they were bad; the same command goes on from the last whole shard).
+    """
+    start = start or Position()
+    for index, file in enumerate(locate(name, source)):
+        if index >= start.file:
+            skip = start.record if index == start.file else 0
+            yield from _file_records(name, source, file, index, skip)
+
+
+def _file_records(name: str, source: Source, file: SourceFile, index: int, skip: int) -> Iterator[RawRecord]:
+    """The records of file `index` after number `skip`; damage is one last record that holds a fault."""
+    number = skip
+    try:
+        for number, payload in file.read(name, source, skip):
+            yield RawRecord(file.name, file.format, number, Position(index, number), payload)
+        return
+    except BrokenFileError as error:
+        fault = Fault(error.reason, str(error), ends_file=True)
+    except OSError as error:
+        if file.remote:
+            raise SourceError(
+                f"sources.{name}: reading {file.uri} broke off ({error}); run the same command again, "
+                "it goes on from the last whole shard"
+            ) from None
+        fault = Fault("unreadable_file", str(error), ends_file=True)
+    yield RawRecord(file.name, file.format, number + 1, Position(index + 1, 0), fault)
 
 
 def stream_records(
     name: str, source: Source, quarantine: Quarantine | None = None, start: Position | None = None
 ) -> Iterator[Record]:
-    """The good rows of the source called `name`, always in the same order.
+    """The good records of the source called `name`, always in the same order.
 
-    quarantine: counts every row and keeps the bad ones; None drops the bad ones in silence.
-    start: a position of an earlier pass (see records.RawRecord.after).
+    quarantine: counts every record and keeps the bad ones; None drops the bad ones in silence.
+    start: a position of an earlier pass (see RawRecord.after).
 
     Raises:
         SourceError: the source cannot be found, or its connection broke.
     """
-    for record in read_records(name, source, start):
-        row = decode_record(name, source, record)
-        if isinstance(row, Rejected):
+    for raw in read_records(name, source, start):
+        record = decode_record(name, source, raw)
+        if isinstance(record, Rejected):
             if quarantine is not None:
-                quarantine.reject(row.file, row.line, row.reason, row.sample, ends_file=row.ends_file)
+                quarantine.reject(
+                    record.file, record.line, record.reason, record.sample, ends_file=record.ends_file
+                )
             continue
         if quarantine is not None:
             quarantine.accept()
-        yield row
+        yield record
 
 
 def check_sources(sources: Mapping[str, Source]) -> None:
@@ -43,22 +79,4 @@ def check_sources(sources: Mapping[str, Source]) -> None:
     """
     for name, source in sources.items():
         for file in locate(name, source):
-            if file.format == "parquet":
-                _check_columns(name, source, file)
-
-
-def _check_columns(name: str, source: Source, file: SourceFile) -> None:
-    """A parquet file without the text column is a mistake in the recipe, not a million bad rows."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with file.open() as handle:
-            columns = pq.read_schema(handle).names
-    except (pa.ArrowException, OSError):
-        return  # a damaged file is counted and reported while reading
-    if source.kind == "text" and source.text_field not in columns:
-        raise SourceError(
-            f"sources.{name}: {file.name} has no column {source.text_field!r}; set text_field to one of: "
-            f"{', '.join(columns)}"
-        )
+            file.check(name, source)

@@ -1,42 +1,48 @@
-"""Putting the parts of one run together on one rank: model, data, engine, and what watches them."""
+"""Putting the parts of one run together on one rank: model, data, engine, callbacks."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from persianmind.common.errors import RunInterruptedError
 from persianmind.energy.budget import Budget
 from persianmind.energy.meter.client import EnergyMeter
+from persianmind.engine.base import Backend, Engine
 from persianmind.engine.ranks import Ranks
 from persianmind.recipe import Recipe
+from persianmind.run.folder import RunFolder
 from persianmind.run.log import RunLog
+from persianmind.run.records import Phase, Prepared
 from persianmind.run.trackers import make_trackers
-from persianmind.train.prepare import Prepared
-from persianmind.train.progress import Progress
 
 if TYPE_CHECKING:
-    import torch
-
+    from persianmind.data.read.barrier import DataBarrier
     from persianmind.data.read.dataset import TokenDataset
     from persianmind.model.adapted import AdaptedModel
-    from persianmind.train.loop import Trainer
+    from persianmind.train.callbacks.watchdog import Watchdog
+    from persianmind.train.context import RunContext
+    from persianmind.train.stages import StagePlan
+
+logger = logging.getLogger(__name__)
 
 
 def assemble(
     recipe: Recipe,
-    run: Path,
-    config: dict[str, Any],
+    folder: RunFolder,
+    *,
+    backend: Backend,
+    config: Mapping[str, Any],
     ranks: Ranks,
     prepared: Prepared,
     meter: EnergyMeter | None,
     budget: Budget,
-    stop: Callable[[], bool],
-    beat: Callable[[], None],
-) -> Trainer:
-    """Builds everything, prints the arithmetic, runs the self-tests of a fresh run; all ranks together.
+    stop_requested: Callable[[], bool],
+    watchdog: Watchdog,
+) -> tuple[RunContext, DataBarrier]:
+    """Builds everything, logs the arithmetic, runs the self-tests of a fresh run; all ranks together.
 
     Raises:
         SelfTestError: the run would not train what it says.
@@ -44,61 +50,43 @@ def assemble(
     import torch
 
     from persianmind.data.read.barrier import DataBarrier
-    from persianmind.engine.deepspeed.engine import Engine
-    from persianmind.estimate.memory import describe_run
-    from persianmind.model.adapted import attention_implementation, compile_layers
-    from persianmind.train.evaluation import Evaluation
-    from persianmind.train.history import History
-    from persianmind.train.loop import Trainer, stage_data
-    from persianmind.train.metrics import StepMetrics
-    from persianmind.train.saving import RunCheckpoints
-    from persianmind.train.selftest import run_self_tests
+    from persianmind.estimate.describe import describe_run
+    from persianmind.train.callbacks import make_callbacks
+    from persianmind.train.context import RunContext
     from persianmind.train.stages import plan_stages
 
     torch.set_num_threads(recipe.train.threads_per_rank or _threads(ranks))
     torch.manual_seed(recipe.seed + ranks.rank)
     if meter is not None:
-        meter.mark("start", 0)
-    datasets = _datasets(run, prepared, stop, beat)
+        meter.mark(Phase.START, 0)
+    datasets = _datasets(folder, prepared, stop_requested, watchdog.beat)
     plans = plan_stages(recipe, prepared.sequences_by_source)
-    progress = Progress(active=ranks.rank == 0, steps=plans[-1].last_step)
-    device = _device(ranks)
-    model = _build_model(recipe, run, ranks).to(device)
-    if recipe.train.attention != attention_implementation(recipe.train.attention):
-        progress.say("attention: flash-attn cannot run here; sdpa is used instead")
-    if recipe.train.compile:
-        progress.say("compile: the first steps are slow")
-        compile_layers(model)
-    for line in describe_run(recipe, plans, model, ranks.world_size):
-        progress.say(line)
-    if recipe.train.self_tests and not any((run / "checkpoints").glob("step-*")):
-        first_stage = stage_data(recipe, plans[0], datasets)
-        if missing := first_stage.missing(range(ranks.world_size)):
-            progress.say(f"data: waiting for the first sequences of {missing}")
-        sequences = [first_stage.batch([sample]) for sample in range(ranks.world_size)]
-        run_self_tests(model, config, ranks, sequences, device, progress.say)
-    engine = Engine(model, config, ranks)
-    engine.beat = beat
-    return Trainer(
+    model = _build_model(recipe, folder, ranks, backend)
+    for line in describe_run(recipe, [(plan.stage, plan.steps) for plan in plans], model, ranks.world_size):
+        logger.info(line)
+    if recipe.train.self_tests and not folder.has_checkpoints:
+        _self_test(recipe, plans, datasets, model, backend, config, ranks)
+    engine: Engine = backend.open(model, config, ranks)
+    engine.on_progress = watchdog.beat
+    context = RunContext(
         recipe=recipe,
+        folder=folder,
+        ranks=ranks,
         engine=engine,
-        plans=plans,
+        prepared=prepared,
         datasets=datasets,
-        checkpoints=RunCheckpoints(recipe, run, engine, prepared, progress.say),
-        evaluation=Evaluation(recipe, run, engine, progress.say),
-        log=_run_log(recipe, run, ranks),
-        metrics=StepMetrics(recipe, engine),
-        history=History(recipe.train, recipe.stages),
-        progress=progress,
-        gate=DataBarrier(datasets, engine.count_over_ranks, progress.say, beat),
+        plans=plans,
+        log=_run_log(recipe, folder, ranks),
         meter=meter,
-        stop_requested=stop,
-        budget=budget,
+        stop_requested=stop_requested,
+        on_progress=watchdog.beat,
     )
+    context.callbacks = make_callbacks(context, watchdog, budget)
+    return context, DataBarrier(datasets, engine.sum_counts, watchdog.beat)
 
 
 def _datasets(
-    run: Path, prepared: Prepared, stop: Callable[[], bool], beat: Callable[[], None]
+    folder: RunFolder, prepared: Prepared, stop_requested: Callable[[], bool], beat: Callable[[], None]
 ) -> dict[str, TokenDataset]:
     """What is built by now, and will be."""
     from persianmind.data.manifest import Fingerprints
@@ -106,46 +94,66 @@ def _datasets(
 
     def while_waiting() -> None:
         beat()
-        if stop():
+        if stop_requested():
             raise RunInterruptedError(
                 "stopped while the first sequences were being built; run the same command to go on"
             )
 
     return {
         name: IncrementalDataset(
-            run / "data" / name, Fingerprints.model_validate(fingerprints), while_waiting
+            folder.source(name), Fingerprints.model_validate(fingerprints), while_waiting
         )
         for name, fingerprints in prepared.fingerprints.items()
     }
 
 
-def _run_log(recipe: Recipe, run: Path, ranks: Ranks) -> RunLog:
+def _run_log(recipe: Recipe, folder: RunFolder, ranks: Ranks) -> RunLog:
     if ranks.rank != 0:
-        return RunLog(run, active=False)
-    return RunLog(run, active=True, trackers=make_trackers(recipe, run))
+        return RunLog(folder, active=False)
+    return RunLog(folder, active=True, trackers=make_trackers(recipe, folder.path))
 
 
-def _build_model(recipe: Recipe, run: Path, ranks: Ranks) -> AdaptedModel:
-    """The base is converted or downloaded once a node, by its first rank; the others find it done."""
+def _build_model(recipe: Recipe, folder: RunFolder, ranks: Ranks, backend: Backend) -> AdaptedModel:
+    """The base is converted or downloaded once per node, by its first rank; the others find it done."""
     import torch.distributed
 
-    from persianmind.model.adapted import build_adapted
+    from persianmind.model.adapted import attention_implementation, build_adapted, compile_layers
     from persianmind.model.bases import resolve_base
     from persianmind.vocab.expansion import load_expansion
 
     if ranks.local_rank == 0:
         resolve_base(recipe.base)
     torch.distributed.barrier()
-    expansion = load_expansion(run / "vocab")
+    expansion = load_expansion(folder.vocab)
     pieces = [piece.base_ids for piece in expansion.pieces]
-    return build_adapted(resolve_base(recipe.base), recipe, pieces, expansion.base_vocab)
+    model = build_adapted(resolve_base(recipe.base), recipe, pieces, expansion.base_vocab)
+    if recipe.train.attention != attention_implementation(recipe.train.attention):
+        logger.info("attention: flash-attn cannot run here; sdpa is used instead")
+    model = model.to(backend.device(ranks))
+    if recipe.train.compile:
+        logger.info("compile: the first steps are slow")
+        compile_layers(model)
+    return model
 
 
-def _device(ranks: Ranks) -> torch.device:
-    import torch
-    from deepspeed.accelerator import get_accelerator
+def _self_test(
+    recipe: Recipe,
+    plans: list[StagePlan],
+    datasets: dict[str, TokenDataset],
+    model: AdaptedModel,
+    backend: Backend,
+    config: Mapping[str, Any],
+    ranks: Ranks,
+) -> None:
+    """On one sequence of the first stage for each rank."""
+    from persianmind.train.loop import stage_data
+    from persianmind.train.selftest import run_self_tests
 
-    return torch.device(get_accelerator().device_name(ranks.local_rank))
+    first_stage = stage_data(recipe, plans[0], datasets)
+    if missing := first_stage.missing(range(ranks.world_size)):
+        logger.info(f"data: waiting for the first sequences of {missing}")
+    batches = [first_stage.batch([sample]) for sample in range(ranks.world_size)]
+    run_self_tests(model, lambda: backend.open(model, config, ranks), batches, backend.device(ranks))
 
 
 def _threads(ranks: Ranks) -> int:

@@ -10,11 +10,16 @@ import yaml
 from persianmind.common.atomic import write_text
 from persianmind.energy.co2.card import co2_eq_emissions
 from persianmind.recipe import Recipe
+from persianmind.run.records import RunResults
 from persianmind.train.summary import summary_lines
 
 
-def write_card(recipe: Recipe, export: Path, results: dict[str, Any]) -> Path:
-    """Writes README.md with the Hub's metadata keys; emissions in grams."""
+def write_card(recipe: Recipe, export: Path, results: RunResults) -> Path:
+    """Writes README.md into `export`, with the Hub's metadata keys; emissions in grams.
+
+    Returns:
+        The path of the README.md.
+    """
     languages = list(dict.fromkeys(source.language for source in recipe.sources.values()))
     metadata: dict[str, Any] = {
         "language": languages,
@@ -23,10 +28,12 @@ def write_card(recipe: Recipe, export: Path, results: dict[str, Any]) -> Path:
         "pipeline_tag": "text-generation",
         "tags": ["persianmind", "lora", "vocabulary-expansion"],
     }
-    energy = results.get("energy") or {}
-    if energy.get("co2_g") is not None:
+    account = results.energy or {}
+    if account.get("co2_g") is not None:
         country = recipe.energy.country_iso
-        metadata["co2_eq_emissions"] = co2_eq_emissions(energy, location=country, hardware=_hardware(energy))
+        metadata["co2_eq_emissions"] = co2_eq_emissions(
+            account, location=country, hardware=_hardware(account)
+        )
     sources = "\n".join(f"| {n} | {s.language} | {s.licence} |" for n, s in recipe.sources.items())
     body = "\n".join(summary_lines(results))
     text = (
@@ -39,6 +46,6 @@ def write_card(recipe: Recipe, export: Path, results: dict[str, Any]) -> Path:
     return path
 
 
-def _hardware(energy: dict[str, Any]) -> str:
+def _hardware(account: dict[str, Any]) -> str:
     """The counted components by name, such as "cpu, ram" or "gpu0, gpu1, cpu, ram"."""
-    return ", ".join(energy.get("by_component") or {}) or "unknown"
+    return ", ".join(account.get("by_component") or {}) or "unknown"

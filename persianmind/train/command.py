@@ -6,6 +6,7 @@ done.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -15,16 +16,18 @@ from typing import Annotated, Literal
 
 import typer
 
+from persianmind.checks.all import check_resume_from, preflight
 from persianmind.checks.device import resolve_precision
-from persianmind.checks.preflight import check_resume_from, preflight
 from persianmind.common.console import invoke, run_guarded
-from persianmind.common.paths import PROJECT_ROOT
-from persianmind.engine.deepspeed.start import prepare_environment
+from persianmind.common.log import configure_logging
 from persianmind.engine.ranks import Ranks, ranks_from_environment
+from persianmind.engine.registry import backend
 from persianmind.recipe.loading import known_recipes, load_recipe
+from persianmind.run.folder import RunFolder
 from persianmind.train.run import ReportWriter, RunRequest, is_complete, run_training
 
-DEEPSPEED_JSON = PROJECT_ROOT / "ds_configs" / "zero2.json"
+ENGINE_CONFIG = backend().default_config
+logger = logging.getLogger(__name__)
 EXIT_CODES = (
     "The same command again resumes. Exit codes: 0 done, 2 a mistake to fix, 3 self-test failed, "
     "4 loss not finite, 5 checkpoints unusable, 6 energy budget used up, 8 a rank hangs, "
@@ -59,7 +62,7 @@ class TrainArguments:
     """The flags of a training run as given; `read_request` makes a request of them."""
 
     recipe: str = "demo"
-    deepspeed: Path = DEEPSPEED_JSON
+    deepspeed: Path = ENGINE_CONFIG
     output: Path | None = None
     resume: Resume = "auto"
     resume_from: Path | None = None
@@ -72,8 +75,10 @@ class TrainArguments:
             RecipeError: the recipe or an override is not usable as written.
         """
         recipe = load_recipe(self.recipe, self.overrides)
-        run = self.output or Path("runs") / recipe.name
-        return RunRequest(resolve_precision(recipe, run), self.deepspeed, run, self.resume, self.resume_from)
+        folder = RunFolder(self.output or Path("runs") / recipe.name)
+        return RunRequest(
+            resolve_precision(recipe, folder), self.deepspeed, folder, self.resume, self.resume_from
+        )
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -84,7 +89,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 )
 def train(
     recipe: RecipeOption = "demo",
-    deepspeed: DeepSpeedOption = DEEPSPEED_JSON,
+    deepspeed: DeepSpeedOption = ENGINE_CONFIG,
     output: OutputOption = None,
     resume: ResumeOption = "auto",
     resume_from: ResumeFromOption = None,
@@ -113,34 +118,35 @@ def run_request(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -
     """
     if is_finished(request):
         if ranks.rank == 0:
-            show_finished(request.run)
+            show_finished(request.folder)
         return
     if ranks.rank == 0:
-        preflight(request.recipe, request.deepspeed_json, request.run, ranks.world_size)
+        preflight(request.recipe, request.engine_config, request.folder, ranks.world_size)
         check_resume_from(request.resume_from)
     run_training(request, ranks, write_report)
 
 
 def is_finished(request: RunRequest) -> bool:
     """Whether there is nothing left to do."""
-    return request.resume != "never" and is_complete(request.run, request.recipe)
+    return request.resume != "never" and is_complete(request.folder, request.recipe)
 
 
-def show_finished(run: Path) -> None:
+def show_finished(folder: RunFolder) -> None:
     """What a finished run came to."""
     from persianmind.run.log import read_results
     from persianmind.train.summary import summary_lines
 
-    print(f"{run}: all done; nothing to do", flush=True)
-    for line in summary_lines(read_results(run)):
-        print(line, flush=True)
-    print(f"report: {run / 'report.html'}", flush=True)
+    logger.info(f"{folder}: all done; nothing to do")
+    for line in summary_lines(read_results(folder)):
+        logger.info(line)
+    logger.info(f"report: {folder.report}")
 
 
 def main(write_report: ReportWriter) -> None:
     """Entry of every rank. A mistake that every rank sees is said once, by rank 0."""
-    prepare_environment()
+    backend().prepare_environment()
     ranks = ranks_from_environment()
+    configure_logging(ranks.rank)
     requests: list[RunRequest | None] = []
     code = run_guarded(lambda: requests.append(read_request(sys.argv[1:])), silent=ranks.rank != 0)
     if code == 0 and (request := requests[0]) is not None:

@@ -1,4 +1,5 @@
-"""Everything a run needs before the process group exists: base, vocabulary, and the data step 1 needs whole.
+"""Everything a run needs before the process group exists: held-out text, base, vocabulary, and the data that
+step 1 needs whole.
 
 One process (rank 0) does it; the others wait for `prepared.json`. No collective is open meanwhile, so no
 ten-minute timeout of a collective can hit a long preparation.
@@ -6,38 +7,26 @@ ten-minute timeout of a collective can hit a long preparation.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from persianmind.common.atomic import read_json, write_json
-from persianmind.common.errors import DataError, RunInterruptedError
+from pydantic import ValidationError
+
+from persianmind.common.checksum import read_checked, write_checked
+from persianmind.common.errors import DamagedFileError, DataError, RunFolderError, RunInterruptedError
+from persianmind.common.poll import wait_until
 from persianmind.recipe import Recipe
+from persianmind.run.folder import RunFolder
+from persianmind.run.records import Prepared
 
 if TYPE_CHECKING:
+    from persianmind.data.build.service import BackgroundBuild
+    from persianmind.data.build.source import SourceJob
     from persianmind.data.manifest import Fingerprints
-    from persianmind.energy.meter.client import EnergyMeter
 
-MARKER = "prepared.json"
-BUILDER_LOG = "builder.log"
-POLL_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What preparation found or made; paths are relative to the run folder."""
-
-    base_fingerprint: str
-    tokenizer_fingerprint: str
-    sequences_by_source: dict[str, int | None]  # None: built while training runs
-    fingerprints: dict[str, dict[str, str]]  # of each source's shards, data/manifest.py
-
-    @property
-    def to_build(self) -> list[str]:
-        """Sources that are not whole yet, in the recipe's order."""
-        return [name for name, sequences in self.sequences_by_source.items() if sequences is None]
+logger = logging.getLogger(__name__)
 
 
 def vocabulary_sources(recipe: Recipe) -> list[str]:
@@ -45,75 +34,139 @@ def vocabulary_sources(recipe: Recipe) -> list[str]:
     return recipe.vocab.sources or [n for n, source in recipe.sources.items() if source.language != "en"]
 
 
-def prepare(recipe: Recipe, run: Path, say: Callable[[str], None], meter: EnergyMeter | None) -> Prepared:
-    """Makes what is missing below `run` and returns at once what is there already.
+def prepare(recipe: Recipe, folder: RunFolder, mark: Callable[[str], None]) -> Prepared:
+    """Makes what is missing in the run folder and returns at once what is there already.
+
+    Args:
+        mark: told what is being prepared, one word ("heldout", "base", "vocabulary", "data").
 
     Raises:
-        PersianMindError: whatever the rooms below raise, before anything half-made is left behind.
+        PersianMindError: whatever the packages below raise, before anything half-made is left behind.
     """
+    from persianmind.data.build.priority import needed_whole
     from persianmind.data.build.source import build_fingerprints
     from persianmind.model.bases import base_fingerprint, resolve_base
-    from persianmind.text.documents import check_held_out, training_texts
+    from persianmind.text.heldout import write_held_out
     from persianmind.tokenizer import FolderTokenizer
-    from persianmind.vocab.build import build_vocab
-    from persianmind.vocab.expansion import load_expansion
+    from persianmind.vocab.expansion import EXPANSION_FILE, load_expansion
 
-    def mark(what: str) -> None:
-        say(f"prepare: {what}")
-        if meter is not None:
-            meter.mark(f"prepare:{what.split()[0]}", 0)
-
-    check_held_out(recipe)
-    mark("base model")
+    _begin(mark, "heldout", "held-out text")
+    write_held_out(recipe, folder.heldout)
+    _begin(mark, "base", "base model")
     base = resolve_base(recipe.base)
-    vocab = run / "vocab"
-    if not (vocab / "expansion.json").is_file():
-        mark(f"vocabulary of {recipe.vocab.new_tokens} new tokens")
-        sources = vocabulary_sources(recipe)
-        build_vocab(
-            base,
-            lambda: training_texts(recipe, sources),
-            vocab,
-            new_tokens=recipe.vocab.new_tokens,
-            train_size=recipe.vocab.train_size,
-            pad_token=recipe.vocab.pad_token,
-        )
-    tokenizer = FolderTokenizer(vocab)
-    names = recipe.stage_sources()
-    prints = {name: build_fingerprints(recipe, name, tokenizer) for name in names}
-    sequences = {name: _sequences(recipe, name, run, prints[name], mark) for name in names}
+    if not (folder.vocab / EXPANSION_FILE).is_file():
+        _begin(mark, "vocabulary", f"vocabulary of {recipe.vocab.new_tokens} new tokens")
+        _build_vocabulary(recipe, folder, base)
+    tokenizer = FolderTokenizer(folder.vocab)
+    jobs = source_jobs(recipe, folder, recipe.stage_sources())
+    fingerprints = {job.name: build_fingerprints(job, tokenizer) for job in jobs}
+    whole = needed_whole(recipe)
+    sequences: dict[str, int | None] = {}
+    for job in jobs:
+        if job.name in whole:
+            _begin(mark, "data", f"data of {job.name}")
+        sequences[job.name] = _sequences(job, fingerprints[job.name], folder, now=job.name in whole)
     prepared = Prepared(
-        base_fingerprint(base),
-        load_expansion(vocab).fingerprint,
-        sequences,
-        {name: one.model_dump() for name, one in prints.items()},
+        base_fingerprint=base_fingerprint(base),
+        tokenizer_fingerprint=load_expansion(folder.vocab).fingerprint,
+        sequences_by_source=sequences,
+        fingerprints={name: one.model_dump() for name, one in fingerprints.items()},
     )
     if prepared.to_build:
-        say(f"prepare: {', '.join(prepared.to_build)}: built while training runs, see {run / BUILDER_LOG}")
-    write_json(run / MARKER, asdict(prepared))
+        names = ", ".join(prepared.to_build)
+        logger.info("prepare: %s: built while training runs, see %s", names, folder.builder_log)
+    write_checked(folder.prepared, prepared.model_dump(mode="json"))
     return prepared
 
 
-def _sequences(
-    recipe: Recipe, name: str, run: Path, fingerprints: Fingerprints, mark: Callable[[str], None]
-) -> int | None:
-    """The sequences of one source, built now if step 1 needs all of them; None: left for the builder."""
-    from persianmind.data.build.priority import needed_whole
-    from persianmind.data.build.source import build_source, finished_build
+def source_jobs(recipe: Recipe, folder: RunFolder, names: Iterable[str]) -> list[SourceJob]:
+    """The builds of a run's token shards, by the sources named."""
+    from persianmind.data.build.source import source_job
+
+    return [
+        source_job(recipe, name, tokenizer=folder.vocab, out=folder.source(name), heldout=folder.heldout)
+        for name in names
+    ]
+
+
+def background_build(recipe: Recipe, folder: RunFolder, prepared: Prepared) -> BackgroundBuild:
+    """The process that builds beside training what preparation left; a context manager."""
+    from persianmind.data.build.priority import build_order
+    from persianmind.data.build.service import BackgroundBuild
+
+    jobs = source_jobs(recipe, folder, prepared.to_build)
+    return BackgroundBuild(jobs, build_order(recipe), folder.builder_log)
+
+
+def wait_until_prepared(folder: RunFolder, stop_requested: Callable[[], bool] | None = None) -> None:
+    """Blocks until rank 0 has prepared.
+
+    Raises:
+        RunInterruptedError: `stop_requested` says so. A launcher ends the process by a signal instead.
+    """
+
+    def check_stop() -> None:
+        if stop_requested is not None and stop_requested():
+            raise RunInterruptedError(
+                "stopped while another process prepared the run; run the same command to go on"
+            )
+
+    wait_until(folder.prepared.is_file, while_waiting=check_stop)
+
+
+def read_prepared(folder: RunFolder) -> Prepared:
+    """What `prepare` wrote.
+
+    Raises:
+        RunFolderError: it is missing or damaged; the same command makes it again.
+    """
+    try:
+        return Prepared.model_validate(read_checked(folder.prepared))
+    except (FileNotFoundError, DamagedFileError, ValidationError):
+        raise RunFolderError(
+            f"{folder.prepared} is missing or damaged; delete it and run the same command again"
+        ) from None
+
+
+def _begin(mark: Callable[[str], None], word: str, what: str) -> None:
+    logger.info("prepare: %s", what)
+    mark(word)
+
+
+def _build_vocabulary(recipe: Recipe, folder: RunFolder, base: Path) -> None:
+    from persianmind.text.corpus import training_texts
+    from persianmind.text.heldout import held_out_fingerprints
+    from persianmind.text.spec import source_specs
+    from persianmind.vocab.build import build_vocab
+
+    specs = source_specs(recipe, vocabulary_sources(recipe))
+    evaluated = held_out_fingerprints(folder.heldout if recipe.heldout.sources else None)
+    build_vocab(
+        base,
+        lambda: training_texts(specs, evaluated),
+        folder.vocab,
+        new_tokens=recipe.vocab.new_tokens,
+        train_size=recipe.vocab.train_size,
+        pad_token=recipe.vocab.pad_token,
+    )
+
+
+def _sequences(job: SourceJob, fingerprints: Fingerprints, folder: RunFolder, *, now: bool) -> int | None:
+    """The sequences of one source, built `now` if step 1 needs all of them; None: left for the builder."""
+    from persianmind.data.build.builder import build_source
+    from persianmind.data.build.source import finished_build
     from persianmind.data.read.incremental import clear_failure
 
-    folder = run / "data" / name
-    clear_failure(folder)
-    if name in needed_whole(recipe):
-        mark(f"data of {name}")
-        return build_source(recipe, name, run / "vocab", folder).sequences
-    if (finished := finished_build(folder, fingerprints)) is not None:
+    clear_failure(job.out)
+    if now:
+        return build_source(job).sequences
+    if (finished := finished_build(job.out, fingerprints)) is not None:
         return finished.sequences
-    _refuse_changed(name, run, fingerprints)
+    _refuse_changed(job, fingerprints, folder)
     return None
 
 
-def _refuse_changed(name: str, run: Path, fingerprints: Fingerprints) -> None:
+def _refuse_changed(job: SourceJob, fingerprints: Fingerprints, folder: RunFolder) -> None:
     """Once steps were done, an unfinished build may only be gone on with: they may have used its first
     sequences.
 
@@ -122,30 +175,9 @@ def _refuse_changed(name: str, run: Path, fingerprints: Fingerprints) -> None:
     """
     from persianmind.data.manifest import read_building
 
-    published = read_building(run / "data" / name)
-    if published is None or published.fingerprints == fingerprints:
-        return
-    if any((run / "checkpoints").glob("step-*")):
+    published = read_building(job.out)
+    if published is not None and published.fingerprints != fingerprints and folder.has_checkpoints:
         raise DataError(
-            f"sources.{name} is not what {run / 'data' / name} was begun with, and steps were done since: "
+            f"sources.{job.name} is not what {job.out} was begun with, and steps were done since: "
             "restore it, or delete that folder if no stage has used it yet, or give another --output"
         )
-
-
-def wait_until_prepared(run: Path, stop_requested: Callable[[], bool] | None = None) -> None:
-    """Blocks until rank 0 has prepared.
-
-    Raises:
-        RunInterruptedError: `stop_requested` says so. A launcher ends the process by a signal instead.
-    """
-    while not (run / MARKER).is_file():
-        if stop_requested is not None and stop_requested():
-            raise RunInterruptedError(
-                "stopped while another process prepared the run; run the same command to go on"
-            )
-        time.sleep(POLL_S)
-
-
-def read_prepared(run: Path) -> Prepared:
-    """What `prepare` wrote."""
-    return Prepared(**read_json(run / MARKER))

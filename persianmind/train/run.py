@@ -3,58 +3,56 @@ driver both call `run_training`, on every rank."""
 
 from __future__ import annotations
 
-import time
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from persianmind.common.console import print_line
 from persianmind.common.errors import CheckpointError, RunInterruptedError
-from persianmind.common.lock import RunLock
-from persianmind.data.build.service import BackgroundBuild
+from persianmind.common.poll import wait_until
 from persianmind.energy.budget import Budget
 from persianmind.energy.meter.client import EnergyMeter
-from persianmind.engine.deepspeed.config import resolve_deepspeed_config
-from persianmind.engine.deepspeed.start import start_distributed
 from persianmind.engine.ranks import Ranks
+from persianmind.engine.registry import DEFAULT_ENGINE, backend
 from persianmind.recipe import Recipe
-from persianmind.run.folder import RECIPE, claim_run_folder, same_recipe
+from persianmind.run.folder import RunFolder, RunLock
 from persianmind.run.log import read_results, update_results
-from persianmind.train.assemble import assemble
-from persianmind.train.prepare import (
-    BUILDER_LOG,
-    POLL_S,
-    Prepared,
-    prepare,
-    read_prepared,
-    wait_until_prepared,
-)
+from persianmind.run.records import Phase, WarmStart
+from persianmind.train.callbacks.watchdog import Watchdog
+from persianmind.train.prepare import background_build, prepare, read_prepared, wait_until_prepared
 from persianmind.train.stopping import stop_on_signal
-from persianmind.train.watchdog import Watchdog
 
 if TYPE_CHECKING:
+    from persianmind.checkpoint.manifest import Checkpoint
+    from persianmind.data.read.barrier import DataBarrier
     from persianmind.model.adapted import AdaptedModel
-    from persianmind.train.loop import Trainer
+    from persianmind.train.callbacks.save import SaveCallback
+    from persianmind.train.context import RunContext
 
 Resume = Literal["auto", "must", "never"]
 # Writes the page of a run folder and returns its path; comes from outside, as the report reads what we write.
 ReportWriter = Callable[[Path], Path]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What to run: the recipe, DeepSpeed's JSON, the run folder, and how to treat what lies in it."""
+    """What to run: the recipe, the engine and its config file, the run folder, and how to treat what lies in
+    it.
+
+    resume_from: another run's checkpoint, or its run folder: where a new run takes its first weights from.
+    stop_requested: how the cluster asks for a stop; None: signals to this process do.
+    """
 
     recipe: Recipe
-    deepspeed_json: Path
-    run: Path
+    engine_config: Path
+    folder: RunFolder
     resume: Resume = "auto"
-    # Another run's checkpoint, or its run folder: where a new run takes its first weights from.
     resume_from: Path | None = None
-    # How the cluster asks for a stop; None: signals to this process do.
     stop_requested: Callable[[], bool] | None = None
+    engine: str = DEFAULT_ENGINE
 
 
 def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -> None:
@@ -63,45 +61,65 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
     Raises:
         PersianMindError: every failure a user can act on, with its own exit code.
     """
+    recipe, folder = request.recipe, request.folder
+    engine = backend(request.engine)
     with ExitStack() as stack:
         meter = None
         if ranks.rank == 0:
-            stack.enter_context(RunLock(request.run))
-            claim_run_folder(request.run, request.recipe)
+            stack.enter_context(RunLock(folder))
+            folder.claim(recipe)
         elif ranks.local_rank == 0:
             _wait_until_claimed(request)
-        budget = Budget.of(request.recipe.energy, request.run)
+        budget = Budget.of(recipe.energy, folder)
         if ranks.local_rank == 0:
-            meter = EnergyMeter(request.run, node=ranks.node, options=request.recipe.energy)
+            meter = EnergyMeter(folder, node=ranks.node, options=recipe.energy)
             stack.enter_context(meter)
+        builder = None
         if ranks.rank == 0:
-            prepared = prepare(request.recipe, request.run, print_line, meter)
-            builder = stack.enter_context(_builder(request.run, prepared))
+            prepared = prepare(recipe, folder, _mark_preparation(meter))
+            builder = stack.enter_context(background_build(recipe, folder, prepared))
         else:
-            wait_until_prepared(request.run, request.stop_requested)
-            builder = None
-        config = resolve_deepspeed_config(request.deepspeed_json, request.recipe, ranks.world_size)
-        hang_timeout_s = request.recipe.train.hang_timeout_s
-        start_distributed(ranks, hang_timeout_s)
-        prepared = read_prepared(request.run)  # only now: before, it may be that of an earlier attempt
+            wait_until_prepared(folder, request.stop_requested)
+        config = engine.resolve_config(request.engine_config, recipe, ranks.world_size)
+        engine.start(ranks, recipe.train.hang_timeout_s)
+        prepared = read_prepared(folder)  # only now: before, it may be that of an earlier attempt
         # Only now: until here a signal may end the process at once, nothing is lost and nobody waits for it.
-        stop = request.stop_requested or stack.enter_context(stop_on_signal())
-        with Watchdog(request.run, ranks, hang_timeout_s) as watchdog:
-            trainer = assemble(
-                request.recipe, request.run, config, ranks, prepared, meter, budget, stop, watchdog.beat
+        stop = request.stop_requested or stack.enter_context(stop_on_signal(engine.launcher_pids))
+        with Watchdog(folder, ranks, recipe.train.hang_timeout_s, engine.wait_frames) as watchdog:
+            from persianmind.train.assemble import assemble
+
+            context, barrier = assemble(
+                recipe,
+                folder,
+                backend=engine,
+                config=config,
+                ranks=ranks,
+                prepared=prepared,
+                meter=meter,
+                budget=budget,
+                stop_requested=stop,
+                watchdog=watchdog,
             )
-            model = _train(request, trainer)
+            model = _train(request, context, barrier)
         if builder is not None:
             builder.end()
         if ranks.rank == 0:
             from persianmind.train.finish import finish_run
 
-            finish_run(request.recipe, request.run, model, meter, print_line, write_report)
+            finish_run(recipe, folder, model, meter, write_report)
 
 
-def _builder(run: Path, prepared: Prepared) -> BackgroundBuild:
-    """What builds the rest of the data beside training."""
-    return BackgroundBuild(run / RECIPE, run / "vocab", run / "data", prepared.to_build, run / BUILDER_LOG)
+def is_complete(folder: RunFolder, recipe: Recipe) -> bool:
+    """Whether an earlier call has finished everything of this recipe in this run folder."""
+    return folder.holds(recipe) and read_results(folder).finished
+
+
+def _mark_preparation(meter: EnergyMeter | None) -> Callable[[str], None]:
+    def mark(what: str) -> None:
+        if meter is not None:
+            meter.mark(Phase.PREPARE, 0, what)
+
+    return mark
 
 
 def _wait_until_claimed(request: RunRequest) -> None:
@@ -110,88 +128,74 @@ def _wait_until_claimed(request: RunRequest) -> None:
     Raises:
         RunInterruptedError: a stop was asked for meanwhile.
     """
-    while not (request.run / RECIPE).is_file():
+
+    def check_stop() -> None:
         if request.stop_requested is not None and request.stop_requested():
             raise RunInterruptedError(
                 "stopped before rank 0 had the run folder; run the same command to go on"
             )
-        time.sleep(POLL_S)
+
+    wait_until(request.folder.recipe.is_file, while_waiting=check_stop)
 
 
-def _train(request: RunRequest, trainer: Trainer) -> AdaptedModel:
+def _train(request: RunRequest, context: RunContext, barrier: DataBarrier) -> AdaptedModel:
     """Resumes, scores the base, trains to the end; returns the trained model, the process group left."""
     import torch.distributed
 
-    from persianmind.model.bases import resolve_base
-    from persianmind.train.evaluation import BASE
+    from persianmind.train.callbacks.save import SaveCallback
+    from persianmind.train.loop import train
 
+    saves = next(one for one in context.callbacks if isinstance(one, SaveCallback))
     try:
-        _resume(request, trainer)
-        if not trainer.evaluation.has(BASE):
-            if trainer.step:
-                raise CheckpointError(
-                    f"{request.run}/results.json lost its base row and training has begun; restore it"
-                )
-            trainer.mark(f"evaluate:{BASE}")
-            forward = trainer.evaluation.base(resolve_base(request.recipe.base))
-            trainer.say_outlook(*forward)
-        _warm_start(request, trainer)
-        trainer.train()
-        trainer.progress.say(f"training done: {trainer.step} steps")
+        _resume(request, context, saves)
+        for callback in context.callbacks:
+            callback.start(context)
+        _warm_start(request, context, saves)
+        train(context, barrier)
+        logger.info(f"training done: {context.step} steps")
     finally:
-        trainer.progress.close()
-        trainer.log.close()
-    trainer.engine.close()
+        for callback in context.callbacks:
+            callback.close(context)
+    context.engine.close()
     torch.distributed.destroy_process_group()
-    return trainer.engine.model
+    return context.engine.model
 
 
-def _resume(request: RunRequest, trainer: Trainer) -> None:
-    """Restores the newest good checkpoint as `--resume` asks; metrics beyond it are set aside."""
-    checkpoint = None if request.resume == "never" else trainer.checkpoints.newest()
+def _resume(request: RunRequest, context: RunContext, saves: SaveCallback) -> None:
+    """Restores the newest good checkpoint as `--resume` asks."""
+    checkpoint = None if request.resume == "never" else saves.newest()
     if checkpoint is None:
         if request.resume == "must":
-            raise CheckpointError(f"--resume must: {request.run}/checkpoints holds no checkpoint")
-        trainer.log.rewind(0)
+            raise CheckpointError(f"--resume must: {request.folder.checkpoints} holds no checkpoint")
         return
-    trainer.restore(checkpoint)
-    trainer.log.rewind(checkpoint.step)
-    trainer.progress.say(f"resuming from {checkpoint.path} at step {checkpoint.step}")
-    if trainer.meter is not None:
-        trainer.meter.mark("start", checkpoint.step, resumed_step=checkpoint.step)
+    saves.restore(context, checkpoint)
+    logger.info(f"resuming from {checkpoint.path} at step {checkpoint.step}")
 
 
-def _warm_start(request: RunRequest, trainer: Trainer) -> None:
+def _warm_start(request: RunRequest, context: RunContext, saves: SaveCallback) -> None:
     """First weights from another run, where `--resume-from` asks for it and this one has no steps yet.
 
     Raises:
         CheckpointError: they cannot be taken, or the run began from others before.
     """
-    if trainer.step:
+    if context.step:
         return
-    before = read_results(request.run).get("weights_from")
     if request.resume_from is None:
-        if before:
-            path = before["path"]
+        if before := read_results(request.folder).warm_start:
             raise CheckpointError(
-                f"{request.run} began with weights from {path}; give --resume-from {path} again, or another "
-                "--output"
+                f"{request.folder} began with weights from {before.path}; give --resume-from {before.path} "
+                "again, or another --output"
             )
         return
-    checkpoint = trainer.checkpoints.init_from_checkpoint(request.resume_from)
-    if trainer.log.active:
-        facts = {
-            "path": str(request.resume_from),
-            "step": checkpoint.step,
-            "stage": checkpoint.metadata.get("stage"),
-        }
-        update_results(request.run, weights_from=facts)
-    trainer.progress.say(
+    checkpoint = saves.init_from_checkpoint(context, request.resume_from)
+    if context.is_main:
+        _record_warm_start(request.folder, request.resume_from, checkpoint)
+    logger.info(
         f"trained weights taken from {checkpoint.path} (step {checkpoint.step}); optimizer, schedule and "
         "data start afresh"
     )
 
 
-def is_complete(run: Path, recipe: Recipe) -> bool:
-    """Whether an earlier call has finished everything of this recipe in this run folder."""
-    return same_recipe(run, recipe) and bool(read_results(run).get("finished"))
+def _record_warm_start(folder: RunFolder, place: Path, checkpoint: Checkpoint) -> None:
+    stage = checkpoint.metadata.get("stage")
+    update_results(folder, warm_start=WarmStart(path=str(place), step=checkpoint.step, stage=stage))

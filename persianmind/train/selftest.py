@@ -1,14 +1,15 @@
 """Self-tests on the real model and real ranks before step 1: a few seconds that save a wasted week.
 
-1. A pack does not leak: changing one document of a row leaves the next one's hidden states alone.
-2. The gradient of the sharded step equals the one a single process computes over the same rows.
-3. One step moves adapters and new rows, and nothing frozen.
+1. A pack does not leak: changing one document of a sequence leaves the next one's hidden states alone.
+2. The gradient of the sharded step equals the one a single process computes over the same sequences.
+3. One step moves adapters and new embeddings, and nothing frozen.
 
 They run on a throw-away engine; every trained value is put back afterwards.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,40 +18,41 @@ import torch
 from torch import Tensor
 
 from persianmind.common.errors import SelfTestError
-from persianmind.engine.deepspeed.engine import Batch, Engine
-from persianmind.engine.ranks import Ranks
+from persianmind.engine.base import Batch, Engine
+from persianmind.engine.groups import GROUPS
 from persianmind.model.adapted import AdaptedModel
 
+logger = logging.getLogger(__name__)
 TEST_TOKENS = 64
 GRADIENT_TOLERANCE = {torch.bfloat16: 3e-2, torch.float32: 1e-4}  # relative L2 error over one group
 LEAK_TOLERANCE = {torch.bfloat16: 1e-2, torch.float32: 1e-5}  # relative to the largest hidden value
 
 
 def run_self_tests(
-    model: AdaptedModel,
-    config: Mapping[str, Any],
-    ranks: Ranks,
-    rows: Sequence[Batch],
-    device: torch.device,
-    say: Callable[[str], None],
+    model: AdaptedModel, open_engine: Callable[[], Engine], batches: Sequence[Batch], device: torch.device
 ) -> None:
-    """Runs all three; `rows` are one [1, L] batch for each rank, the same list on every rank.
+    """Runs all three.
+
+    Args:
+        open_engine: makes the throw-away engine around `model`; all ranks together.
+        batches: one [1, L] batch for each rank, the same list on every rank.
 
     Raises:
         SelfTestError: one failed; training would not do what it says.
     """
-    rows = [{name: array[:, :TEST_TOKENS] for name, array in row.items()} for row in rows]
+    batches = [{name: array[:, :TEST_TOKENS] for name, array in batch.items()} for batch in batches]
     saved = {name: value.detach().clone() for name, value in model.trained().items()}
     model.to(device).eval()
     _perturb(model)
-    leak = check_isolation(model, rows[0], device)
-    say(f"self-test: packed documents do not see each other (largest change {leak:.1e})")
-    reference = _single_process_gradients(model, rows, device)
-    engine = Engine(model, dict(config), ranks)
-    error = _check_gradients(engine, rows, reference)
-    say(f"self-test: the gradient over {ranks.world_size} ranks is that of one process (error {error:.1e})")
+    leak = check_isolation(model, batches[0], device)
+    logger.info(f"self-test: packed documents do not see each other (largest change {leak:.1e})")
+    reference = _single_process_gradients(model, batches, device)
+    engine = open_engine()
+    error = _check_gradients(engine, batches, reference)
+    ranks = engine.ranks.world_size
+    logger.info(f"self-test: the gradient over {ranks} ranks is that of one process (error {error:.1e})")
     moved = _check_movement(engine, model)
-    say(f"self-test: a step moves {moved} trained tensors and nothing frozen")
+    logger.info(f"self-test: a step moves {moved} trained tensors and nothing frozen")
     engine.close()
     with torch.no_grad():
         for name, value in model.trained().items():
@@ -59,7 +61,7 @@ def run_self_tests(
     model.train()
 
 
-def check_isolation(model: AdaptedModel, row: Batch, device: torch.device) -> float:
+def check_isolation(model: AdaptedModel, batch: Batch, device: torch.device) -> float:
     """Largest relative change of the second document's hidden states when the first one changes.
 
     The same change with unbroken positions must be visible, or the test could not fail.
@@ -67,7 +69,7 @@ def check_isolation(model: AdaptedModel, row: Batch, device: torch.device) -> fl
     Raises:
         SelfTestError: documents leak into each other.
     """
-    ids = torch.from_numpy(row["input_ids"][:, :64].copy()).to(device)
+    ids = torch.from_numpy(batch["input_ids"][:, :64].copy()).to(device)
     half = ids.shape[1] // 2
     changed = ids.clone()
     changed[:, :half] = (ids[:, :half] + 1) % model.input_table.base_vocab
@@ -103,13 +105,13 @@ def _perturb(model: AdaptedModel) -> None:
 
 
 def _single_process_gradients(
-    model: AdaptedModel, rows: Sequence[Batch], device: torch.device
+    model: AdaptedModel, batches: Sequence[Batch], device: torch.device
 ) -> dict[str, Tensor]:
-    """fp32 gradients of the mean loss over all rows, by plain autograd on this rank alone."""
-    targets = max(1, sum(int((row["labels"] >= 0).sum()) for row in rows))
+    """fp32 gradients of the mean loss over all batches, by plain autograd on this rank alone."""
+    targets = max(1, sum(int((batch["labels"] >= 0).sum()) for batch in batches))
     sums = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in model.trained().items()}
-    for row in rows:
-        tensors = {name: torch.from_numpy(array.copy()).to(device) for name, array in row.items()}
+    for batch in batches:
+        tensors = {name: torch.from_numpy(array.copy()).to(device) for name, array in batch.items()}
         (model(**tensors) / targets).backward()
         for name, value in model.trained().items():
             if value.grad is not None:
@@ -118,14 +120,10 @@ def _single_process_gradients(
     return sums
 
 
-def _check_gradients(engine: Engine, rows: Sequence[Batch], reference: Mapping[str, Tensor]) -> float:
-    from deepspeed.utils import safe_get_full_grad
-
-    targets = max(1, sum(int((row["labels"] >= 0).sum()) for row in rows))
-    engine.accumulate([rows[engine.ranks.rank]], scale=engine.ranks.world_size / targets)
+def _check_gradients(engine: Engine, batches: Sequence[Batch], reference: Mapping[str, Tensor]) -> float:
+    targets = max(1, sum(int((batch["labels"] >= 0).sum()) for batch in batches))
     difference_sq, reference_sq = 0.0, 0.0
-    for name, value in engine.model.trained().items():
-        got = safe_get_full_grad(value)
+    for name, got in engine.reduced_gradients([batches[engine.ranks.rank]], scale=1 / targets):
         if got is None:
             raise SelfTestError(f"the sharded step has no gradient for {name}")
         difference_sq += float((got.float() - reference[name]).pow(2).sum())
@@ -134,7 +132,7 @@ def _check_gradients(engine: Engine, rows: Sequence[Batch], reference: Mapping[s
     if reference_sq == 0.0 or not error <= GRADIENT_TOLERANCE[engine.model.output_table.base_VD.dtype]:
         raise SelfTestError(
             f"the gradient over {engine.ranks.world_size} ranks differs from the single-process one by "
-            f"{error:.2e} (relative); the reduction is wrong, check the DeepSpeed version and its config"
+            f"{error:.2e} (relative); the reduction is wrong, check the engine's version and its config"
         )
     return error
 
@@ -142,7 +140,7 @@ def _check_gradients(engine: Engine, rows: Sequence[Batch], reference: Mapping[s
 def _check_movement(engine: Engine, model: AdaptedModel) -> int:
     # Hashes, not copies: a second 7B model would not fit beside the first.
     before = {name: _hash(value) for name, value in model.named_parameters()}
-    engine.set_rates(dict.fromkeys(("adapters_a", "adapters_b", "embeddings"), 1e-2))
+    engine.set_rates(dict.fromkeys(GROUPS, 1e-2))
     engine.apply()
     changed = {name for name, value in model.named_parameters() if _hash(value) != before[name]}
     trained = set(model.trained())

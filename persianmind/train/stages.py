@@ -40,7 +40,7 @@ def plan_stages(
     """
     plans: list[StagePlan] = []
     first_step = 0
-    batch_rows = recipe.train.global_batch_size
+    batch_size = recipe.train.global_batch_size
     for index, stage in enumerate(recipe.stages):
         if empty := [name for name in stage.sources if sequences_by_source[name] == 0]:
             raise RecipeError(f"stages.{index}: the source {empty[0]!r} has no sequences after filtering")
@@ -48,7 +48,7 @@ def plan_stages(
             sequences = math.ceil(stage.tokens / recipe.data.seq_len)
         else:
             sequences = math.ceil((stage.epochs or 0) * _sequences_of(stage, sequences_by_source))
-        steps = (ended or {}).get(stage.name) or max(1, math.ceil(sequences / batch_rows))
+        steps = (ended or {}).get(stage.name) or max(1, math.ceil(sequences / batch_size))
         plans.append(StagePlan(index, stage, steps, first_step))
         first_step += steps
     return plans

@@ -7,18 +7,16 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from persianmind.engine.deepspeed.launcher import launchers
-
 
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
+def stop_on_signal(launcher_pids: Callable[[], list[int]]) -> Iterator[Callable[[], bool]]:
     """The first SIGTERM or SIGINT asks for a stop at the next step; a second one ends the process at once.
 
-    `deepspeed` itself does not pass on a SIGTERM on one machine: it dies and would leave its ranks running
-    without anybody to stop them. So an end of the launcher asks for a stop too.
+    A launcher may not pass on a SIGTERM (`deepspeed` on one machine does not): it dies and would leave its
+    ranks running without anybody to stop them. So an end of the launchers asks for a stop too.
     """
     asked = False
-    above = launchers()
+    above = launcher_pids()
 
     def handle(number: int, frame: object) -> None:
         nonlocal asked
@@ -28,7 +26,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: asked or launchers()[: len(above)] != above
+        yield lambda: asked or launcher_pids()[: len(above)] != above
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from persianmind.run.records import EvaluationResult, RunResults
 
 
-def summary_lines(results: dict[str, Any]) -> list[str]:
+def scores_by_stage(results: RunResults) -> dict[str, dict[str, EvaluationResult]]:
+    """The held-out scores: by stage, then by language, both in the order they were measured."""
+    scores: dict[str, dict[str, EvaluationResult]] = {}
+    for score in results.evaluation:
+        scores.setdefault(score.stage, {})[score.language] = score
+    return scores
+
+
+def summary_lines(results: RunResults) -> list[str]:
     """The table a run ends with: bits per byte and perplexity of every stage, energy and CO2."""
-    rows = results["perplexity"]
-    languages = [key for key in rows[0] if key != "stage"] if rows else []
+    languages = dict.fromkeys(score.language for score in results.evaluation)
     header = f"{'stage':<14}" + "".join(f"{name + ' bits/byte':>16}{name + ' ppl':>12}" for name in languages)
     lines = [header]
-    for row in rows:
-        cells = (f"{row[n]['bits_per_byte']:>16.4f}{row[n]['perplexity']:>12.2f}" for n in languages)
-        lines.append(f"{row['stage']:<14}" + "".join(cells))
-    energy = results.get("energy") or {}
-    if energy.get("kwh") is not None:
-        grams = energy.get("co2_g")
+    for stage, scores in scores_by_stage(results).items():
+        lines.append(f"{stage:<14}" + "".join(_cells(scores.get(language)) for language in languages))
+    account = results.energy or {}
+    if account.get("kwh") is not None:
+        grams = account.get("co2_g")
         co2 = "CO2 unknown" if grams is None else f"{grams:.3g} g CO2eq"
-        lines.append(f"energy: {energy['kwh']:.4g} kWh, {co2}")
+        lines.append(f"energy: {account['kwh']:.4g} kWh, {co2}")
     return lines
+
+
+def _cells(score: EvaluationResult | None) -> str:
+    if score is None:
+        return f"{'-':>16}{'-':>12}"
+    return f"{score.bits_per_byte:>16.4f}{score.perplexity:>12.2f}"

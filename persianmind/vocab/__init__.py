@@ -1,1 +1,1 @@
-"""Vocabulary expansion: learn Persian pieces on a base tokenizer, add them exactly, report and plan."""
+"""Vocabulary expansion: learn pieces of a language on a base tokenizer, add them exactly, report and plan."""

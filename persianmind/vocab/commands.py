@@ -1,4 +1,4 @@
-"""`persianmind vocab ...`: verbs only; everything heavy is imported inside them."""
+"""`persianmind vocab ...`: commands only; everything heavy is imported inside them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from persianmind.common.console import JsonFlag, emit_json, emit_table
 from persianmind.common.errors import VocabError
+from persianmind.language import DEFAULT_LANGUAGE
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -16,17 +17,18 @@ BaseOption = Annotated[Path, typer.Option("--base", help="Tokenizer folder, or a
 TextOption = Annotated[
     list[str], typer.Option("--text", help="Text: file, folder or glob; may be given several times.")
 ]
-FieldOption = Annotated[str, typer.Option("--text-field", help="Field of JSON and parquet rows.")]
+FieldOption = Annotated[str, typer.Option("--text-field", help="Field of JSON and parquet records.")]
 
 
-@app.command()
-def build(
+@app.command("build")
+def vocab_build(
     base: BaseOption,
     text: TextOption,
     out: Annotated[Path, typer.Option("--out", help="New folder for the expanded tokenizer.")],
-    new_tokens: Annotated[
-        int, typer.Option("--new-tokens", min=0, help="Exactly so many new pieces.")
-    ] = 10_000,
+    language: Annotated[
+        str, typer.Option("--language", help="Language of the text and of the new pieces, as a code.")
+    ] = DEFAULT_LANGUAGE,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", min=0, help="Exactly N new pieces.")] = 10_000,
     train_size: Annotated[
         int | None, typer.Option("--train-size", help="Instead: all new pieces of a BPE of this size.")
     ] = None,
@@ -34,19 +36,22 @@ def build(
     text_field: FieldOption = "text",
     as_json: JsonFlag = False,
 ) -> None:
-    """Learn Persian pieces from text, add them to a base tokenizer, and prove the result exact."""
+    """Learn pieces of a language from text, add them to a base tokenizer, and prove the result exact."""
+    from persianmind.language import profile_for
     from persianmind.vocab.build import build_vocab
     from persianmind.vocab.texts import read_texts
 
+    profile = profile_for(language)
     expansion = build_vocab(
         base,
-        read_texts(text, text_field),
+        read_texts(text, text_field, profile=profile),
         out,
         new_tokens=new_tokens,
         train_size=train_size,
         pad_token=pad_token,
+        profile=profile,
     )
-    fertility = expansion.fertility.get("fa")
+    fertility = expansion.fertility.get(profile.code)
     summary = {
         "out": str(out),
         "family": expansion.family,
@@ -65,8 +70,8 @@ def build(
         emit_table("Expanded tokenizer", ("", ""), list(summary.items()))
 
 
-@app.command()
-def report(
+@app.command("report")
+def vocab_report(
     base: BaseOption,
     expanded: Annotated[Path, typer.Option("--expanded", help="Folder of the expanded tokenizer.")],
     text: TextOption,
@@ -74,9 +79,9 @@ def report(
     plot: Annotated[Path | None, typer.Option("--plot", help="Write the fertility chart as SVG.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Tokens a word, characters a token, words left whole, dead pieces: base against expanded, per file."""
+    """Tokens per word, characters per token, words left whole, dead pieces: base and expanded, per file."""
     from persianmind.common.atomic import write_text
-    from persianmind.vocab.families.base import open_base
+    from persianmind.vocab.families import open_base
     from persianmind.vocab.report import fertility_svg, make_report
     from persianmind.vocab.texts import read_texts, text_files
 
@@ -87,22 +92,22 @@ def report(
     if as_json:
         emit_json(found.to_json())
         return
-    rows = [
+    lines = [
         (
-            row.name,
-            f"{row.words:,}",
-            f"{row.base.tokens_per_word:.2f} -> {row.expanded.tokens_per_word:.2f}",
-            f"{row.base.characters_per_token:.2f} -> {row.expanded.characters_per_token:.2f}",
-            f"{row.base.whole_words:.1%} -> {row.expanded.whole_words:.1%}",
+            file.name,
+            f"{file.words:,}",
+            f"{file.base.tokens_per_word:.2f} -> {file.expanded.tokens_per_word:.2f}",
+            f"{file.base.characters_per_token:.2f} -> {file.expanded.characters_per_token:.2f}",
+            f"{file.base.whole_words:.1%} -> {file.expanded.whole_words:.1%}",
         )
-        for row in (*found.files, found.total)
+        for file in (*found.files, found.total)
     ]
     title = f"{found.added:,} new ids: {len(found.unreachable)} unreachable, {len(found.unused)} unused here"
-    emit_table(title, ("file", "words", "tokens/word", "characters/token", "words left whole"), rows)
+    emit_table(title, ("file", "words", "tokens/word", "characters/token", "words left whole"), lines)
 
 
-@app.command()
-def plan(
+@app.command("plan")
+def vocab_plan(
     base: BaseOption,
     text: TextOption,
     sizes: Annotated[str, typer.Option("--sizes", help="Sizes to compare.")] = "2000,5000,10000,20000",
@@ -121,7 +126,7 @@ def plan(
 ) -> None:
     """Which number of new pieces pays: fertility against parameters, memory and compute."""
     from persianmind.vocab.build import read_corpus
-    from persianmind.vocab.families.base import open_base
+    from persianmind.vocab.families import open_base
     from persianmind.vocab.plan import LLAMA_2_7B, ModelShape, check_sizes, make_plan, read_shape
     from persianmind.vocab.texts import read_texts
 
@@ -144,14 +149,14 @@ def plan(
     if as_json:
         emit_json(found.to_json())
         return
-    rows = [
+    lines = [
         (
             f"{c.new_tokens:,}{' *' if c.new_tokens == found.best else ''}",
             f"{c.tokens_per_word:.3f}",
             f"{c.corpus_tokens:,} ({c.tokens_saved:+.1%} saved)",
             f"{c.added_parameters / 1e6:.1f} M",
-            f"{c.rows_gib:.2f} ({c.optimizer_gib:.2f})",
-            f"{c.logits_share:.1%}",
+            f"{c.embeddings_gib:.2f} ({c.optimizer_gib:.2f})",
+            f"{c.logits_ratio:.1%}",
             f"{c.relative_cost:.3f}",
             f"{c.rarest_piece:,}",
             "yes" if c.fits else "no",
@@ -163,10 +168,10 @@ def plan(
         "tokens/word",
         "corpus tokens",
         "parameters",
-        "GiB a GPU (optimizer)",
-        "share of logits",
+        "GiB per GPU (optimizer)",
+        "part of logits",
         "compute, base = 1",
         "rarest piece",
         "fits",
     )
-    emit_table(f"* pays most on a GPU of {gpu_gib:g} GiB", header, rows)
+    emit_table(f"* pays most on a GPU of {gpu_gib:g} GiB", header, lines)

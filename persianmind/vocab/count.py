@@ -12,8 +12,6 @@ from pathlib import Path
 
 import xxhash
 
-from persianmind.vocab.pieces import PERSIAN_CHARACTER
-
 _CHUNK = re.compile(r" ?\S+")
 MAX_CHUNK_CHARACTERS = 200  # longer runs without a space are data, not words
 
@@ -25,14 +23,19 @@ class ChunkCounter:
     exact: above `max_in_memory` chunks they are spilled to sorted files, merged at the end.
     """
 
-    def __init__(self, spill_folder: Path, max_in_memory: int = 2_000_000) -> None:
+    def __init__(
+        self, spill_folder: Path, character: re.Pattern[str], max_in_memory: int = 2_000_000
+    ) -> None:
+        """character: chunks without one of these are counted as words and then left out."""
         self._counts: Counter[str] = Counter()
         self._folder = spill_folder
+        self._character = character
         self._max = max_in_memory
         self.words = 0
         self._runs: list[Path] = []
 
     def add(self, text: str) -> None:
+        """Counts the chunks of one document."""
         chunks = _CHUNK.findall(text)
         self.words += len(chunks)
         self._counts.update(chunks)
@@ -40,7 +43,7 @@ class ChunkCounter:
             self._spill()
 
     def most_common(self, limit: int) -> dict[str, int]:
-        """The `limit` most frequent chunks that hold Persian; ties are settled by the chunk itself."""
+        """The `limit` most frequent chunks that hold the script; ties are settled by the chunk itself."""
         streams: list[Iterable[tuple[str, int]]] = [_read_run(run) for run in self._runs]
         merged = heapq.merge(*streams, self._sorted())
         summed = (
@@ -54,7 +57,7 @@ class ChunkCounter:
         return sorted(
             (chunk, count)
             for chunk, count in self._counts.items()
-            if len(chunk) <= MAX_CHUNK_CHARACTERS and PERSIAN_CHARACTER.search(chunk)
+            if len(chunk) <= MAX_CHUNK_CHARACTERS and self._character.search(chunk)
         )
 
     def _spill(self) -> None:
@@ -72,7 +75,7 @@ def _read_run(path: Path) -> Iterator[tuple[str, int]]:
             yield chunk, int(count)
 
 
-class Sample:
+class DocumentSample:
     """A sample of documents that depends on their text alone: those with the smallest hashes."""
 
     def __init__(self, documents: int = 1_000, max_characters: int = 20_000) -> None:
@@ -82,6 +85,7 @@ class Sample:
         self._seen: set[int] = set()
 
     def add(self, text: str) -> None:
+        """Offers one document."""
         rank = xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
         if rank in self._seen or (len(self._heap) == self._limit and -rank <= self._heap[0][0]):
             return
@@ -96,11 +100,27 @@ class Sample:
 
 
 def count_chunks(
-    texts: Iterable[str], sample: Sample, *, limit: int, max_in_memory: int = 2_000_000
+    texts: Iterable[str],
+    sample: DocumentSample,
+    character: re.Pattern[str],
+    *,
+    limit: int,
+    max_in_memory: int = 2_000_000,
 ) -> tuple[dict[str, int], int]:
-    """One pass: fills `sample`; the `limit` most frequent Persian chunks with their counts, and all words."""
+    """Counts chunks in one pass, and fills `sample` on the way.
+
+    Args:
+        texts: documents.
+        sample: is offered each of them.
+        character: a character of the script; chunks without one are left out.
+        limit: how many chunks are wanted.
+        max_in_memory: how many kinds of chunk are held before they are spilled to disk.
+
+    Returns:
+        The `limit` most frequent chunks with their counts, and the number of all words.
+    """
     with tempfile.TemporaryDirectory(prefix="persianmind-vocab-") as folder:
-        counter = ChunkCounter(Path(folder), max_in_memory)
+        counter = ChunkCounter(Path(folder), character, max_in_memory)
         for text in texts:
             counter.add(text)
             sample.add(text)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from persianmind.common.atomic import read_json
-from persianmind.common.checksum import hash_file, hash_text
-from persianmind.common.errors import PersianMindError, VocabError
+from persianmind.common.checksum import hash_file, hash_text, read_checked, write_checked
+from persianmind.common.errors import DamagedFileError, VocabError
 
-Family = Literal["byte-bpe", "sentencepiece"]
 EXPANSION_FILE = "expansion.json"
 TOKENIZER_FILES = (
     "added_tokens.json",
@@ -21,13 +19,16 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "tokenizer_config.json",
 )
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One new row. `text`: its surface, a leading space where a word starts; `base_ids`: the base
-    tokenizer's ids of that surface, empty only for [PAD]; `count`: how often it was joined in training."""
+class VocabPiece:
+    """One new token.
+
+    text: what it stands for, a leading space where a word starts. base_ids: the base tokenizer's ids of that
+    text, empty only for [PAD]. count: how often it was joined in training.
+    """
 
     id: int
     text: str
@@ -37,7 +38,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Fertility:
-    """Tokens a whitespace word."""
+    """Tokens per word (what white space separates), before and after the expansion."""
 
     words: int
     before: float
@@ -46,27 +47,33 @@ class Fertility:
 
 @dataclass(frozen=True)
 class Gate:
-    """What the exactness gate looked at before it let the tokenizer be saved; each with no difference."""
+    """What the exactness gate looked at before it let the tokenizer be saved; each with no difference.
 
-    rows: int
+    documents: of the training text. foreign: texts of other scripts. pieces: new ones. joined_words: words
+    with the script's joiner (ZWNJ).
+    """
+
+    documents: int
     foreign: int
     pieces: int
-    zwnj_words: int
+    joined_words: int
 
 
 @dataclass(frozen=True)
 class Expansion:
     """New ids are base_vocab, base_vocab + 1, ... base_vocab + added - 1, in the order of `pieces`.
 
-    fertility: `fa` over a sample of the training documents, `en` over English prose (before == after).
+    family: of the base tokenizer, as vocab/families names it.
+    fertility: the new language's over a sample of the training documents, `en` over English prose (there
+    before == after).
     fingerprint: hash over the tokenizer's files; load_expansion refuses a folder that does not match.
-    left_out: pieces of a `train_size` BPE that the base's merges make unreachable, so they got no row.
+    left_out: pieces of a `train_size` BPE that the base's merges make unreachable, so they got no id.
     """
 
-    family: Family
+    family: str
     base_vocab: int
     added: int
-    pieces: tuple[Piece, ...]
+    pieces: tuple[VocabPiece, ...]
     fertility: Mapping[str, Fertility]
     gate: Gate
     fingerprint: str
@@ -78,17 +85,19 @@ class Expansion:
         """Number of ids of the expanded tokenizer."""
         return self.base_vocab + self.added
 
-    def to_json(self) -> dict[str, Any]:
-        return {"version": _VERSION, **asdict(self)}
 
-
-def fingerprint(folder: Path) -> str:
+def fingerprint_folder(folder: Path) -> str:
     """Hash over names and contents of the tokenizer files in `folder`; other files may lie beside them."""
     parts: list[str] = []
     for name in TOKENIZER_FILES:
         if (folder / name).is_file():
             parts += [name, hash_file(folder / name)]
     return hash_text(*parts)
+
+
+def write_expansion(folder: Path, expansion: Expansion) -> None:
+    """Writes expansion.json, with its checksum, into the tokenizer's folder."""
+    write_checked(folder / EXPANSION_FILE, {"version": _VERSION, **asdict(expansion)})
 
 
 def load_expansion(folder: Path) -> Expansion:
@@ -98,19 +107,27 @@ def load_expansion(folder: Path) -> Expansion:
         VocabError: no expansion there, a damaged one, or tokenizer files that were changed since.
     """
     path = folder / EXPANSION_FILE
-    if not path.is_file():
-        raise VocabError(f"{folder} holds no {EXPANSION_FILE}; make it with `persianmind vocab build`")
     try:
-        tree = read_json(path)
-        if tree.pop("version") != _VERSION:
-            raise VocabError(f"{path} is of another version of persianmind; build the vocabulary again")
-        tree["pieces"] = tuple(
-            Piece(item["id"], item["text"], tuple(item["base_ids"]), item["count"]) for item in tree["pieces"]
-        )
-        tree["fertility"] = {name: Fertility(**item) for name, item in tree["fertility"].items()}
-        expansion = Expansion(**{**tree, "gate": Gate(**tree["gate"])})
-    except (KeyError, TypeError, AttributeError, PersianMindError) as error:
-        raise VocabError(f"{path} is damaged ({error}); build the vocabulary again") from None
-    if fingerprint(folder) != expansion.fingerprint:
+        tree = read_checked(path)
+    except FileNotFoundError:
+        raise VocabError(
+            f"{folder} holds no {EXPANSION_FILE}; make it with `persianmind vocab build`"
+        ) from None
+    except DamagedFileError as error:
+        raise VocabError(f"{error}; build the vocabulary again") from None
+    if tree.pop("version", None) != _VERSION:
+        raise VocabError(f"{path} is of another version of persianmind; build the vocabulary again")
+    expansion = _parse(tree)
+    if fingerprint_folder(folder) != expansion.fingerprint:
         raise VocabError(f"{folder}: its tokenizer files are not those that {EXPANSION_FILE} was made for")
     return expansion
+
+
+def _parse(tree: dict[str, Any]) -> Expansion:
+    """A tree whose checksum and version are right: nothing in it has to be doubted."""
+    pieces = tuple(
+        VocabPiece(item["id"], item["text"], tuple(item["base_ids"]), item["count"])
+        for item in tree["pieces"]
+    )
+    fertility = {language: Fertility(**item) for language, item in tree["fertility"].items()}
+    return Expansion(**{**tree, "pieces": pieces, "fertility": fertility, "gate": Gate(**tree["gate"])})

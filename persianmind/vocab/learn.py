@@ -4,7 +4,7 @@ Training from scratch and appending the result (the usual way) gives pieces that
 unreachable. Here the words are first segmented by the base; every new piece then joins two symbols that
 stand side by side *after* all earlier merges, so it is reachable by construction and ranks below the base.
 
-Surfaces are UTF-8 bytes; a leading 0x20 marks the start of a word. Time is that of incremental BPE: each
+Pieces are UTF-8 bytes; a leading 0x20 marks the start of a word. Time is that of incremental BPE: each
 merge touches only the words that hold it, and in them only the pairs at its joins.
 """
 
@@ -24,7 +24,7 @@ Word = tuple[int, ...]
 class Learned:
     """New pieces, most useful first, and how each is joined.
 
-    pieces: (surface, count at the time it was chosen); piece i has id first_id + i.
+    pieces: (token bytes, count at the time it was chosen); piece i has id first_id + i.
     merges: (left id, right id, result id) in the order in which they must rank, all below the base's.
     """
 
@@ -35,16 +35,16 @@ class Learned:
 
 @dataclass
 class _Candidate:
-    """All adjacent pairs whose joined surface is the same bytes."""
+    """All adjacent pairs that join to the same bytes."""
 
-    surface: bytes
+    joined: bytes
     count: int = 0
     words: set[int] = field(default_factory=set)
     pairs: dict[tuple[int, int], int] = field(default_factory=dict)
 
 
 class _State:
-    """Words as symbol lists, with the counts of all lawful pairs kept up to date."""
+    """Words as symbol lists, with the counts of all valid pairs kept up to date."""
 
     def __init__(
         self,
@@ -56,39 +56,39 @@ class _State:
         self.words = [list(word) for word, _ in ordered]
         self.counts = [count for _, count in ordered]
         self.token_bytes = dict(token_bytes)
-        self._is_lawful = is_valid_piece
+        self._is_valid_piece = is_valid_piece
         self._of_pair: dict[tuple[int, int], _Candidate | None] = {}
-        self.of_surface: dict[bytes, _Candidate] = {}
+        self.of_bytes: dict[bytes, _Candidate] = {}
         self.changed: set[bytes] = set()
-        for number, word in enumerate(self.words):
+        for index, word in enumerate(self.words):
             for pair in itertools.pairwise(word):
-                self._add(pair, number)
+                self._add(pair, index)
 
-    def _add(self, pair: tuple[int, int], number: int) -> None:
-        """One more occurrence of a pair, in this word."""
+    def _add(self, pair: tuple[int, int], index: int) -> None:
+        """One more occurrence of a pair, in the word at `index`."""
         candidate = self._candidate(pair)
         if candidate is not None:
-            count = self.counts[number]
+            count = self.counts[index]
             candidate.count += count
             candidate.pairs[pair] = candidate.pairs.get(pair, 0) + count
-            candidate.words.add(number)
-            self.changed.add(candidate.surface)
+            candidate.words.add(index)
+            self.changed.add(candidate.joined)
 
-    def _remove(self, pair: tuple[int, int], number: int) -> None:
+    def _remove(self, pair: tuple[int, int], index: int) -> None:
         """One occurrence less; the heap finds out when it meets the old count."""
         candidate = self._of_pair[pair]
         if candidate is not None:
-            candidate.count -= self.counts[number]
-            candidate.pairs[pair] -= self.counts[number]
+            candidate.count -= self.counts[index]
+            candidate.pairs[pair] -= self.counts[index]
 
     def _candidate(self, pair: tuple[int, int]) -> _Candidate | None:
         try:
             return self._of_pair[pair]
         except KeyError:
-            surface = self.token_bytes[pair[0]] + self.token_bytes[pair[1]]
+            joined = self.token_bytes[pair[0]] + self.token_bytes[pair[1]]
             found: _Candidate | None = None
-            if self._is_lawful(surface):
-                found = self.of_surface.setdefault(surface, _Candidate(surface))
+            if self._is_valid_piece(joined):
+                found = self.of_bytes.setdefault(joined, _Candidate(joined))
             self._of_pair[pair] = found
             return found
 
@@ -96,27 +96,27 @@ class _State:
         """Joins the candidate's pairs everywhere, left to right; returns the pairs that occurred."""
         pairs = sorted(pair for pair, count in candidate.pairs.items() if count > 0)
         wanted = set(pairs)
-        for number in sorted(candidate.words):
-            self._join(number, wanted, result)
+        for index in sorted(candidate.words):
+            self._join(index, wanted, result)
         candidate.count = 0
         candidate.pairs.clear()
         candidate.words.clear()
         return pairs
 
-    def _join(self, number: int, pairs: set[tuple[int, int]], result: int) -> None:
+    def _join(self, index: int, pairs: set[tuple[int, int]], result: int) -> None:
         """Joins `pairs` in one word and recounts its neighbours at each join; all else stays as it was."""
-        word, joined = self.words[number], list[int]()
+        word, joined = self.words[index], list[int]()
         position, end, after_join = 0, len(word), False
         while position < end:
             symbol, width = word[position], 1
             if position + 1 < end and (symbol, word[position + 1]) in pairs:
                 symbol, width = result, 2
             if joined and (after_join or width == 2):
-                self._remove((word[position - 1], word[position]), number)
-                self._add((joined[-1], symbol), number)
+                self._remove((word[position - 1], word[position]), index)
+                self._add((joined[-1], symbol), index)
             joined.append(symbol)
             position, after_join = position + width, width == 2
-        self.words[number] = joined
+        self.words[index] = joined
 
 
 def continue_bpe(
@@ -131,21 +131,25 @@ def continue_bpe(
 ) -> Learned:
     """Learns up to `limit` new pieces from words segmented into base ids.
 
-    A pair whose joined surface is already a piece, of the base or a new one, costs no row: it is joined at
+    A pair that joins to an existing piece, of the base or a new one, costs no new token: it is joined at
     once (SentencePiece does that by itself; byte-level BPE gets one more merge).
 
     Args:
         words: word as base ids -> how often it occurs.
         token_bytes: id -> bytes, for every id of the base that is a piece of text.
         first_id: id of the first new piece.
-        limit: number of new pieces wanted; fewer come back when no pair occurs `min_count` times any more.
+        limit: number of new pieces wanted.
         is_valid_piece: whether these bytes may be a piece.
-        order: when given, the only token_bytes wanted, smallest number first instead of most frequent first.
+        order: when given, the only pieces wanted, smallest value first instead of most frequent first.
+        min_count: a pair that occurs less often becomes no piece; with `order`, one occurrence is enough.
+
+    Returns:
+        The pieces in the order in which they were chosen; fewer than `limit` when no pair is left.
     """
     with _without_cycle_search():
         if order is not None:
             return _learn(
-                words, token_bytes, first_id, limit, order.__contains__, lambda c: order[c.surface], 1
+                words, token_bytes, first_id, limit, order.__contains__, lambda c: order[c.joined], 1
             )
         return _learn(words, token_bytes, first_id, limit, is_valid_piece, lambda c: -c.count, min_count)
 
@@ -172,30 +176,30 @@ def _learn(
     min_count: int,
 ) -> Learned:
     state = _State(words, token_bytes, is_valid_piece)
-    known = {surface: number for number, surface in token_bytes.items()}
+    known = {piece: token_id for token_id, piece in token_bytes.items()}
     pieces: list[tuple[bytes, int]] = []
     merges: list[tuple[int, int, int]] = []
     heap: list[tuple[int, bytes]] = []
     while len(pieces) < limit or state.changed:
-        free = sorted(surface for surface in state.changed if surface in known)
+        free = sorted(joined for joined in state.changed if joined in known)
         if free:
             state.changed.difference_update(free)
-            for surface in free:
-                pairs = state.merge(state.of_surface[surface], known[surface])
-                merges.extend((left, right, known[surface]) for left, right in pairs)
+            for joined in free:
+                pairs = state.merge(state.of_bytes[joined], known[joined])
+                merges.extend((left, right, known[joined]) for left, right in pairs)
             continue
-        for surface in state.changed:
-            heapq.heappush(heap, (priority(state.of_surface[surface]), surface))
+        for joined in state.changed:
+            heapq.heappush(heap, (priority(state.of_bytes[joined]), joined))
         state.changed.clear()
-        best = _pop_best(heap, state.of_surface, known, priority)
+        best = _pop_best(heap, state.of_bytes, known, priority)
         if len(pieces) == limit or best is None or best.count < min_count:
             break
         result = first_id + len(pieces)
-        known[best.surface] = result
-        state.token_bytes[result] = best.surface
-        pieces.append((best.surface, best.count))
+        known[best.joined] = result
+        state.token_bytes[result] = best.joined
+        pieces.append((best.joined, best.count))
         merges.extend((left, right, result) for left, right in state.merge(best, result))
-        state.changed.discard(best.surface)
+        state.changed.discard(best.joined)
     return Learned(first_id, tuple(pieces), tuple(merges))
 
 
@@ -205,13 +209,13 @@ def _pop_best(
     known: Mapping[bytes, int],
     priority: Callable[[_Candidate], int],
 ) -> _Candidate | None:
-    """The best candidate, ties by surface; entries whose priority has changed are put right first."""
+    """The best candidate, ties by its bytes; entries whose priority has changed are put right first."""
     while heap:
-        stored, surface = heapq.heappop(heap)
-        candidate = candidates[surface]
-        if surface in known or candidate.count <= 0:
+        stored, joined = heapq.heappop(heap)
+        candidate = candidates[joined]
+        if joined in known or candidate.count <= 0:
             continue
         if stored == priority(candidate):
             return candidate
-        heapq.heappush(heap, (priority(candidate), surface))
+        heapq.heappush(heap, (priority(candidate), joined))
     return None

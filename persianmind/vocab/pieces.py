@@ -1,46 +1,116 @@
-"""What a new piece may be: part of one Persian word, one Persian digit, or Persian punctuation.
-
-The rule does two jobs. It keeps pieces inside words, and it makes the expansion provably harmless to every
-other text: each new piece holds an Arabic-script character or ZWNJ, so its bytes cannot occur in text that
-has none, and no new merge can fire there.
-"""
+"""Which pieces are learned: exactly N, or all that a BPE of a given size has and the base lacks."""
 
 from __future__ import annotations
 
-import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from persianmind.language.persian import DIGITS, LETTERS, MARKS, ZWNJ
+from persianmind.common.errors import VocabError
+from persianmind.language import LanguageProfile
+from persianmind.vocab.expansion import VocabPiece
+from persianmind.vocab.families.base import BaseTokenizer
+from persianmind.vocab.learn import Learned, continue_bpe
 
-_WORD_PART = f"{LETTERS}\u0750-\u077f\u08a0-\u08c9{MARKS}"
-_PUNCTUATION = "\u060c\u060d\u061b\u061e\u061f\u066a-\u066d\u06d4\ufd3e\ufd3f"
-PERSIAN_CHARACTER = re.compile(f"[{_WORD_PART}{DIGITS}{_PUNCTUATION}{ZWNJ}]")
-
-# One optional leading space; then letters, marks and ZWNJ (never ZWNJ right after the space, where the
-# normaliser leaves none), or one digit, or punctuation of which at least one character is Persian.
-_PIECE = re.compile(
-    f"{ZWNJ}"
-    f"| ?[{_WORD_PART}][{_WORD_PART}{ZWNJ}]*|{ZWNJ}[{_WORD_PART}][{_WORD_PART}{ZWNJ}]*"
-    f"| ?[{DIGITS}]"
-    rf"| ?(?=.*[{_PUNCTUATION}])(?:(?![{MARKS}{ZWNJ}])[^\w\s])+"
-)
-
-# How a run without inner space falls into units; a piece never reaches over the border of two units.
-UNIT = re.compile(
-    f" ?[{_WORD_PART}{ZWNJ}]+"
-    f"| ?[{DIGITS}]"
-    rf"| ?(?:(?![{MARKS}{ZWNJ}])[^\w\s])+"
-    rf"| ?(?:(?![{_WORD_PART}{DIGITS}])[\w])+"
-)
+# Ids that a SentencePiece vocabulary of M pieces spends before text: three control pieces, 256 bytes.
+_META_PIECES = 259
 
 
-def is_valid_piece_text(text: str) -> bool:
-    """Whether `text` (a leading space marks a word's start) may be a piece."""
-    return _PIECE.fullmatch(text) is not None
-
-
-def is_valid_piece(surface: bytes) -> bool:
-    """`is_valid_piece_text` of UTF-8 bytes; a piece that ends inside a character is not lawful."""
+def is_valid_piece(profile: LanguageProfile, token_bytes: bytes) -> bool:
+    """The profile's rule for UTF-8 bytes; a piece that ends inside a character is not valid."""
     try:
-        return is_valid_piece_text(surface.decode("utf-8"))
+        return profile.is_valid_piece(token_bytes.decode("utf-8"))
     except UnicodeDecodeError:
         return False
+
+
+def learn_exactly(
+    base: BaseTokenizer, units: Mapping[str, int], new_tokens: int, profile: LanguageProfile
+) -> Learned:
+    """Learns exactly `new_tokens` new pieces.
+
+    Args:
+        base: the tokenizer to go on from.
+        units: training units and how often each occurs.
+        new_tokens: how many pieces.
+        profile: says which pieces are valid.
+
+    Raises:
+        VocabError: the text supports fewer; the message says how many.
+    """
+    learned = continue_bpe(
+        base.segment(units),
+        base.token_bytes,
+        first_id=base.size,
+        limit=new_tokens,
+        is_valid_piece=partial(is_valid_piece, profile),
+    )
+    if len(learned.pieces) < new_tokens:
+        raise VocabError(
+            f"the text supports {len(learned.pieces)} new pieces, {new_tokens} were asked for; "
+            f"ask for at most {len(learned.pieces)}, or give more text"
+        )
+    return learned
+
+
+def learn_like_paper(
+    base: BaseTokenizer, units: Mapping[str, int], train_size: int, profile: LanguageProfile
+) -> tuple[Learned, int]:
+    """Learns all new pieces of a BPE of `train_size` pieces.
+
+    Returns:
+        What was learned, and how many pieces the base's merges make unreachable.
+
+    Raises:
+        VocabError: `train_size` leaves no space for pieces, or is more than the text supports.
+    """
+    is_valid = partial(is_valid_piece, profile)
+    wanted = _scratch_pieces(units, train_size, is_valid)
+    known = set(base.token_bytes.values())
+    order = {piece: rank for rank, piece in enumerate(wanted) if piece not in known}
+    learned = continue_bpe(
+        base.segment(units),
+        base.token_bytes,
+        first_id=base.size,
+        limit=len(order),
+        is_valid_piece=is_valid,
+        order=order,
+    )
+    return learned, len(order) - len(learned.pieces)
+
+
+def _scratch_pieces(
+    units: Mapping[str, int], train_size: int, is_valid: Callable[[bytes], bool]
+) -> list[bytes]:
+    """Pieces of a BPE trained from single characters: the characters, then the merges in order."""
+    characters: Counter[str] = Counter()
+    for unit, count in units.items():
+        for character in unit:
+            characters[character] += count
+    alphabet = sorted(characters, key=lambda c: (-characters[c], c))
+    id_of = {character: token_id for token_id, character in enumerate(alphabet)}
+    merges = train_size - _META_PIECES - len(alphabet)
+    if merges < 1:
+        raise VocabError(
+            f"a BPE of {train_size} pieces has no space beside its {_META_PIECES} control and byte pieces "
+            f"and the text's {len(alphabet)} characters; ask for more"
+        )
+    words: Counter[tuple[int, ...]] = Counter()
+    for unit, count in units.items():
+        words[tuple(id_of[character] for character in unit)] += count
+    token_bytes = {token_id: character.encode("utf-8") for character, token_id in id_of.items()}
+    learned = continue_bpe(words, token_bytes, first_id=len(alphabet), limit=merges, is_valid_piece=is_valid)
+    if len(learned.pieces) < merges:
+        most = train_size - merges + len(learned.pieces)
+        raise VocabError(f"the text supports a BPE of {most} pieces, {train_size} were asked for")
+    single = [token_bytes[token_id] for token_id in range(len(alphabet))]
+    return [piece for piece in single if is_valid(piece)] + [piece for piece, _ in learned.pieces]
+
+
+def describe_pieces(base: BaseTokenizer, learned: Learned) -> tuple[VocabPiece, ...]:
+    """The learned pieces with the base's ids of the same text."""
+    texts = [(token_bytes.decode("utf-8"), count) for token_bytes, count in learned.pieces]
+    return tuple(
+        VocabPiece(learned.first_id + i, text, tuple(base.ids_of(text)), count)
+        for i, (text, count) in enumerate(texts)
+    )

@@ -2,8 +2,8 @@
 
 One training gives every size, because the first k pieces of a longer training are those of a shorter one.
 
-Cost of a step over text, relative to the base: tokens(k) / tokens(0) x flops(k) / flops(0), with 2 flops a
-parameter and token for each product in the forward pass; the input table is a look-up and costs none. The
+Cost of a step over text, relative to the base: tokens(k) / tokens(0) x flops(k) / flops(0), with 2 flops per
+parameter and token for each matmul in the forward pass; the input table is a look-up and costs none. The
 ratio is the same for training (forward, backward, recomputation all scale alike).
 """
 
@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.common.errors import VocabError
-from persianmind.vocab.build import Corpus, learn_exactly
-from persianmind.vocab.families.base import Base, open_files
+from persianmind.language import LanguageProfile, default_profile
+from persianmind.vocab.build import Corpus
+from persianmind.vocab.families import open_files
+from persianmind.vocab.families.base import BaseTokenizer
 from persianmind.vocab.learn import Learned
+from persianmind.vocab.pieces import learn_exactly
 
 _GIB = 2**30
-# A row moves only when its token occurs; the mean of its old subwords is a good start, not a trained row.
+# An embedding moves only when its token occurs; the mean of its old subwords is a start, not training.
 MIN_OCCURRENCES = 100
 # bf16 weight and gradient, fp32 master and two Adam moments.
 _TRAINED_BYTES, _FROZEN_BYTES = 16, 2
@@ -41,9 +44,12 @@ LLAMA_2_7B = ModelShape(4_096, 6_738_415_616 - 2 * 32_000 * 4_096, tied=False)
 
 @dataclass(frozen=True)
 class Choice:
-    """One size. `relative_cost`: compute to read the same text, base = 1. `rows_gib`: weights, gradients and
-    optimizer state of the new rows on one GPU (ZeRO-2 divides the optimizer's part by the ranks).
-    `rarest_piece`: how often the last piece occurs in the corpus, at most: a row seen rarely stays untrained.
+    """One size.
+
+    embeddings_gib: weights, gradients and optimizer state of the new embeddings on one GPU (ZeRO-2 divides
+    the optimizer's part by the ranks). logits_ratio: the output table's part of the model's matmuls.
+    relative_cost: compute to read the same text, base = 1. rarest_piece: how often the last piece occurs in
+    the corpus, at most: an embedding seen rarely stays untrained.
     """
 
     new_tokens: int
@@ -51,9 +57,9 @@ class Choice:
     corpus_tokens: int
     tokens_saved: float
     added_parameters: int
-    rows_gib: float
+    embeddings_gib: float
     optimizer_gib: float
-    logits_share: float
+    logits_ratio: float
     relative_cost: float
     rarest_piece: int
     fits: bool
@@ -94,7 +100,7 @@ def read_shape(folder: Path) -> ModelShape | None:
 
 
 def make_plan(
-    base: Base,
+    base: BaseTokenizer,
     corpus: Corpus,
     sizes: Sequence[int],
     shape: ModelShape,
@@ -102,23 +108,30 @@ def make_plan(
     corpus_words: int,
     ranks: int = 1,
     gpu_gib: float = 24.0,
+    profile: LanguageProfile = default_profile(),
 ) -> Plan:
     """Measures every size on the corpus sample and does the arithmetic.
 
     Args:
+        base: the tokenizer to expand.
+        corpus: what `read_corpus` gave.
+        sizes: numbers of new pieces.
+        shape: of the model.
         corpus_words: words of the text to be trained on; `corpus_tokens` is that times the fertility.
-        gpu_gib: memory of one GPU; a size `fits` when frozen weights and new rows take at most 80% of it
-            (activations come on top: `persianmind plan` forecasts them).
+        ranks: GPUs that share the optimizer state.
+        gpu_gib: memory of one GPU; a size `fits` when frozen weights and new embeddings take at most 80% of
+            it (activations come on top: `persianmind plan` estimates them).
+        profile: the language of the new pieces.
 
     Raises:
         VocabError: sizes that are not positive, or more than the text supports.
     """
     check_sizes(sizes)
-    learned = learn_exactly(base, corpus.units, max(sizes))
-    words = sum(len(row.split()) for row in corpus.rows)
+    learned = learn_exactly(base, corpus.units, max(sizes), profile)
+    words = sum(len(document.split()) for document in corpus.documents)
     choices: list[Choice] = []
     for size in [0, *sorted(set(sizes))]:
-        tokens = _count_tokens(base, prefix(learned, size), corpus.rows) / max(1, words)
+        tokens = _count_tokens(base, prefix(learned, size), corpus.documents) / max(1, words)
         before = choices[0].tokens_per_word if choices else tokens
         count = learned.pieces[size - 1][1] * corpus_words // max(1, corpus.words) if size else 0
         choices.append(_choice(size, tokens, before, base.size, shape, corpus_words, ranks, gpu_gib, count))
@@ -139,9 +152,9 @@ def prefix(learned: Learned, size: int) -> Learned:
     return Learned(learned.first_id, learned.pieces[:size], merges)
 
 
-def _count_tokens(base: Base, learned: Learned, rows: Sequence[str]) -> int:
+def _count_tokens(base: BaseTokenizer, learned: Learned, documents: Sequence[str]) -> int:
     expanded = open_files(base.files(learned, pad_token=False)) if learned.pieces else base
-    return sum(map(len, expanded.encode(rows)))
+    return sum(map(len, expanded.encode(documents)))
 
 
 def _choice(
@@ -159,7 +172,7 @@ def _choice(
     added = size * shape.hidden * tables
     logits, logits_base = (base_vocab + size) * shape.hidden, base_vocab * shape.hidden
     optimizer_bytes = 12 * added / ranks
-    rows_bytes = (_TRAINED_BYTES - 12) * added + optimizer_bytes
+    embedding_bytes = (_TRAINED_BYTES - 12) * added + optimizer_bytes
     frozen_bytes = _FROZEN_BYTES * (shape.body_parameters + logits_base * tables)
     compute = (shape.body_parameters + logits) / (shape.body_parameters + logits_base)
     return Choice(
@@ -168,10 +181,10 @@ def _choice(
         corpus_tokens=round(corpus_words * fertility),
         tokens_saved=round(1 - fertility / fertility_base, 4) if fertility_base else 0.0,
         added_parameters=added,
-        rows_gib=round(rows_bytes / _GIB, 3),
+        embeddings_gib=round(embedding_bytes / _GIB, 3),
         optimizer_gib=round(optimizer_bytes / _GIB, 3),
-        logits_share=round(logits / (shape.body_parameters + logits), 4),
+        logits_ratio=round(logits / (shape.body_parameters + logits), 4),
         relative_cost=round(compute * fertility / fertility_base, 4) if fertility_base else 1.0,
         rarest_piece=rarest_piece,
-        fits=frozen_bytes + rows_bytes <= 0.8 * gpu_gib * _GIB,
+        fits=frozen_bytes + embedding_bytes <= 0.8 * gpu_gib * _GIB,
     )

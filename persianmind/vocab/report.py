@@ -1,4 +1,4 @@
-"""What an expansion does to text: tokens a word, characters a token, words left whole, dead pieces."""
+"""What an expansion does to text: tokens per word, characters per token, words left whole, dead pieces."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from persianmind.common.errors import VocabError
-from persianmind.language.persian import LETTERS, MARKS, ZWNJ
-from persianmind.vocab.families.base import Base
+from persianmind.language import LanguageProfile, default_profile
+from persianmind.vocab.families.base import BaseTokenizer
 
-_WORD = re.compile(f"[{LETTERS}{MARKS}{ZWNJ}]+")
 _BATCH_DOCUMENTS = 256
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One tokenizer on one text. `whole_words`: share of Persian word tokens that are a single piece."""
+    """One tokenizer on one text. `whole_words`: the part of the language's words that are one piece each."""
 
     tokens: int
     tokens_per_word: float
@@ -52,15 +51,16 @@ class Report:
         return asdict(self)
 
 
-class _Tally:
+class _Sums:
     """Running sums of one tokenizer over one text."""
 
-    def __init__(self, tokenizer: Base, used: set[int]) -> None:
+    def __init__(self, tokenizer: BaseTokenizer, word: re.Pattern[str], used: set[int]) -> None:
         self.tokenizer = tokenizer
         self.used = used
         self.tokens = 0
-        self.persian_words = 0
+        self.script_words = 0
         self.whole_words = 0
+        self._word = word
         self._whole: dict[str, bool] = {}
 
     def add(self, texts: Sequence[str]) -> None:
@@ -68,9 +68,14 @@ class _Tally:
             self.tokens += len(ids)
             self.used.update(ids)
         for text in texts:
-            for word in _WORD.findall(text):
-                self.persian_words += 1
+            for word in self._word.findall(text):
+                self.script_words += 1
                 self.whole_words += self._is_whole(word)
+
+    def add_sums(self, other: _Sums) -> None:
+        self.tokens += other.tokens
+        self.script_words += other.script_words
+        self.whole_words += other.whole_words
 
     def _is_whole(self, word: str) -> bool:
         """Whether the word, as it stands after a space, is one piece."""
@@ -84,54 +89,67 @@ class _Tally:
             self.tokens,
             _ratio(self.tokens, words),
             _ratio(characters, self.tokens),
-            _ratio(self.whole_words, self.persian_words),
+            _ratio(self.whole_words, self.script_words),
         )
 
 
-def make_report(base: Base, expanded: Base, files: Mapping[str, Callable[[], Iterator[str]]]) -> Report:
+def make_report(
+    base: BaseTokenizer,
+    expanded: BaseTokenizer,
+    files: Mapping[str, Callable[[], Iterator[str]]],
+    profile: LanguageProfile = default_profile(),
+) -> Report:
     """Measures base and expanded tokenizer on every file of normalised documents, and on all together.
+
+    Args:
+        base: the tokenizer before.
+        expanded: the tokenizer after.
+        files: name -> what gives the file's documents.
+        profile: says what a word of the language is.
 
     Raises:
         VocabError: `expanded` is no expansion of `base`.
     """
     _check_same_base(base, expanded)
+    word = profile.script.word
     used: set[int] = set()
-    reports, totals = [], [_Tally(base, set()), _Tally(expanded, used)]
-    words_total = characters_total = 0
+    reports: list[FileReport] = []
+    totals = (_Sums(base, word, set()), _Sums(expanded, word, used))
     for name, texts in files.items():
-        tallies = [_Tally(base, set()), _Tally(expanded, used)]
+        sums = (_Sums(base, word, set()), _Sums(expanded, word, used))
         words = characters = 0
         for batch in _batches(texts()):
             words += sum(len(text.split()) for text in batch)
             characters += sum(map(len, batch))
-            for tally in tallies:
-                tally.add(batch)
-        for total, tally in zip(totals, tallies, strict=True):
-            total.tokens += tally.tokens
-            total.persian_words += tally.persian_words
-            total.whole_words += tally.whole_words
-        reports.append(_file_report(name, words, characters, tallies))
-        words_total, characters_total = words_total + words, characters_total + characters
-    new = {number: surface for number, surface in expanded.token_bytes.items() if number >= base.size}
-    text_of = {number: surface.decode("utf-8", "replace") for number, surface in new.items()}
+            for one in sums:
+                one.add(batch)
+        for total, one in zip(totals, sums, strict=True):
+            total.add_sums(one)
+        reports.append(_file_report(name, words, characters, sums))
+    new_pieces = {
+        token_id: piece.decode("utf-8", "replace")
+        for token_id, piece in sorted(expanded.token_bytes.items())
+        if token_id >= base.size
+    }
+    all_words, all_characters = sum(r.words for r in reports), sum(r.characters for r in reports)
     return Report(
         files=tuple(reports),
-        total=_file_report("all", words_total, characters_total, totals),
+        total=_file_report("all", all_words, all_characters, totals),
         added=expanded.size - base.size,
-        unreachable=tuple(t for n, t in sorted(text_of.items()) if expanded.ids_of(t) != [n]),
-        unused=tuple(text for number, text in sorted(text_of.items()) if number not in used),
+        unreachable=tuple(text for i, text in new_pieces.items() if expanded.ids_of(text) != [i]),
+        unused=tuple(text for i, text in new_pieces.items() if i not in used),
     )
 
 
-def _check_same_base(base: Base, expanded: Base) -> None:
+def _check_same_base(base: BaseTokenizer, expanded: BaseTokenizer) -> None:
     same = base.family == expanded.family and base.size <= expanded.size
     ours = expanded.token_bytes if same else {}
-    if not same or any(ours.get(number) != surface for number, surface in base.token_bytes.items()):
+    if not same or any(ours.get(i) != piece for i, piece in base.token_bytes.items()):
         raise VocabError("the expanded tokenizer was not made from this base; give the base it was built on")
 
 
-def _file_report(name: str, words: int, characters: int, tallies: Sequence[_Tally]) -> FileReport:
-    base, expanded = (tally.measure(words, characters) for tally in tallies)
+def _file_report(name: str, words: int, characters: int, sums: Sequence[_Sums]) -> FileReport:
+    base, expanded = (one.measure(words, characters) for one in sums)
     return FileReport(name, words, characters, base, expanded)
 
 
@@ -151,20 +169,22 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def fertility_svg(report: Report) -> str:
-    """Tokens a word before and after, file by file, as one SVG without any script or outside reference."""
-    rows = [*report.files, report.total]
-    most = max([row.base.tokens_per_word for row in rows] + [1.0])
+    """Tokens per word before and after, file by file, as one SVG without any script or outside reference."""
+    entries = [*report.files, report.total]
+    most = max([entry.base.tokens_per_word for entry in entries] + [1.0])
     height, label, width = 44, 220, 420
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" '
-        f'viewBox="0 0 {label + width + 70} {height * len(rows) + 30}" '
+        f'viewBox="0 0 {label + width + 70} {height * len(entries) + 30}" '
         'font-family="sans-serif" font-size="13" role="img">',
-        "<title>Tokens a word: base (grey) and expanded (blue)</title>",
+        "<title>Tokens per word: base (grey) and expanded (blue)</title>",
     ]
-    for i, row in enumerate(rows):
+    for i, entry in enumerate(entries):
         top = 24 + i * height
-        parts.append(f'<text x="{label - 8}" y="{top + 20}" text-anchor="end">{html.escape(row.name)}</text>')
-        for offset, colour, measure in ((0, "#9aa0a6", row.base), (16, "#2563eb", row.expanded)):
+        parts.append(
+            f'<text x="{label - 8}" y="{top + 20}" text-anchor="end">{html.escape(entry.name)}</text>'
+        )
+        for offset, colour, measure in ((0, "#9aa0a6", entry.base), (16, "#2563eb", entry.expanded)):
             value, y = measure.tokens_per_word, top + offset
             length = width * value / most
             parts.append(

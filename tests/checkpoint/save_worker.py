@@ -17,9 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from checkpoint_helpers import make_store, write_contents
-
 from persianmind.checkpoint import retention, store
+from tests.checkpoint.helpers import make_store, write_contents
 
 
 class SocketGroup:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from cluster_helpers import (
+from tests.cluster.helpers import (
     FAST,
     LONGER,
     LONGER_STEPS,

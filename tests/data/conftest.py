@@ -3,7 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from data_helpers import make_bpe, make_metaspace
+
+from tests.data.helpers import make_bpe, make_metaspace
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from ledgers import sample, write
 
 from persianmind.common.errors import EnergyError
 from persianmind.energy.co2.intensity import country_average, read_curve, resolve_intensity
 from persianmind.energy.co2.published import PUBLISHED, co2_g
-from persianmind.energy.ledger import read_ledger, summarise
+from persianmind.energy.ledger import read_ledger
+from persianmind.energy.summary import summarise
 from persianmind.recipe import Energy
+from persianmind.run.folder import RunFolder
+from tests.energy.ledgers import sample, write
 
 
 def curve(path: Path, hours: range = range(24), value: str = "{hour}") -> Path:
@@ -57,7 +59,7 @@ def test_a_curve_weighs_each_hour_by_its_use(tmp_path: Path) -> None:
         sample("1", "a", "pretrain", (2, 2), {"gpu0": 7.2e6}, time="2026-03-01T05:10:00+03:30"),  # 01:40 UTC
     ]
     write(tmp_path, "a", lines)
-    summary = summarise(read_ledger(tmp_path), options, folder=tmp_path)
+    summary = summarise(read_ledger(RunFolder(tmp_path)), options, folder=tmp_path)
     assert summary["co2_g"] == pytest.approx(1 * 102 + 2 * 101)
     assert summary["intensity_g_per_kwh"] == pytest.approx((102 + 202) / 3)
     assert summary["intensity"]["by_hour"] is True

@@ -3,15 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ledgers import line, sample, write
 
+from persianmind.common.checksum import dump_checked_line
 from persianmind.energy.co2.published import co2_g
-from persianmind.energy.ledger import read_ledger, summarise
-from persianmind.energy.waste import lost_shares
+from persianmind.energy.ledger import read_ledger
+from persianmind.energy.summary import summarise
+from persianmind.energy.waste import lost_ratios
 from persianmind.recipe import Energy
+from persianmind.run.folder import RunFolder
+from persianmind.run.records import Phase
+from tests.energy.ledgers import MORNING, sample, start, stop, write
 
 KWH = 3_600_000.0
-START = "2026-03-01T06:00:00+00:00"
 LATER = "2026-03-01T08:00:00+00:00"
 PAPER = Energy(pue=1.4, intensity_g_per_kwh=494)
 
@@ -19,14 +22,14 @@ PAPER = Energy(pue=1.4, intensity_g_per_kwh=494)
 def paper_run(run: Path) -> Path:
     """The paper's run as a ledger: 4 GPUs at 350 W for 240 hours, so 960 GPU-hours."""
     joules = {f"gpu{i}": 350.0 * 3600 for i in range(4)}
-    lines = [line("start", "a", "tehran", START)]
+    lines = [start("a", "tehran")]
     lines += [sample("a", "tehran", "pretrain", (h + 1, h + 1), joules, seconds=3600) for h in range(240)]
-    write(run, "tehran", [*lines, line("stop", "a", "tehran", START, reason="stopped")])
+    write(run, "tehran", [*lines, stop("a", "tehran")])
     return run
 
 
 def test_the_papers_figure_comes_out_of_the_same_code_path(tmp_path: Path) -> None:
-    summary = summarise(read_ledger(paper_run(tmp_path)), PAPER)
+    summary = summarise(read_ledger(RunFolder(paper_run(tmp_path))), PAPER)
     assert summary["kwh"] == pytest.approx(336.0)
     assert summary["co2_g"] == pytest.approx(232_380, rel=1e-4)  # the model card's figure
     assert summary["measured_ratio"] == 1.0
@@ -35,7 +38,7 @@ def test_the_papers_figure_comes_out_of_the_same_code_path(tmp_path: Path) -> No
 
 
 def test_codecarbons_value_of_today_would_give_a_third_more(tmp_path: Path) -> None:
-    summary = summarise(read_ledger(paper_run(tmp_path)), Energy(pue=1.4, country_iso="IRN"))
+    summary = summarise(read_ledger(RunFolder(paper_run(tmp_path))), Energy(pue=1.4, country_iso="IRN"))
     assert "codecarbon" in summary["intensity"]["source"] and summary["intensity"]["year"] == 2023
     assert summary["co2_g"] == pytest.approx(co2_g(336, 1.4, 655.125))
     assert summary["co2_g"] / 232_380 == pytest.approx(655.125 / 494, rel=1e-3)
@@ -45,7 +48,7 @@ def test_every_sum_is_the_same_energy(tmp_path: Path) -> None:
     write(tmp_path, "a", [sample("1", "a", "prepare", (0, 0), {"cpu": 50.0}, kind="estimated"),
                           sample("1", "a", "pretrain", (1, 9), {"gpu0": 400.0, "cpu": 60.0})])  # fmt: skip
     write(tmp_path, "b", [sample("2", "b", "pretrain", (1, 9), {"gpu0": 300.0})])
-    summary = summarise(read_ledger(tmp_path), PAPER)
+    summary = summarise(read_ledger(RunFolder(tmp_path)), PAPER)
     assert summary["kwh"] == pytest.approx(810 / KWH)
     assert sum(summary["by_stage"].values()) == pytest.approx(summary["kwh"])
     assert sum(summary["by_node"].values()) == pytest.approx(summary["kwh"])
@@ -55,49 +58,49 @@ def test_every_sum_is_the_same_energy(tmp_path: Path) -> None:
     assert summary["by_component"]["cpu"]["measured_kwh"] == pytest.approx(60 / KWH)
 
 
-def crashed(run: Path, *, resumed_step: int | None, trained_again: bool = True) -> Path:
+def crashed(run: Path, *, resumed_step: int | None, trained_again: bool = True, later: str = LATER) -> Path:
     """Steps 1 to 10 at 100 J each in two lines, then a second attempt."""
-    second = [line("start", "2", "a", LATER, resumed_step=resumed_step)]
+    second = [start("2", "a", later, resumed_step=resumed_step)]
     if trained_again:
-        second.append(sample("2", "a", "pretrain", (7, 10), {"cpu": 400.0}, time=LATER))
+        second.append(sample("2", "a", "pretrain", (7, 10), {"cpu": 400.0}, time=later))
     first = [
         sample("1", "a", "prepare", (0, 0), {"cpu": 77.0}),
         sample("1", "a", "pretrain", (1, 5), {"cpu": 500.0}),
         sample("1", "a", "pretrain", (6, 10), {"cpu": 500.0}),
     ]
-    write(run, "a", [line("start", "1", "a", START), *first, *second])
+    write(run, "a", [start("1", "a"), *first, *second])
     return run
 
 
 def test_steps_done_again_are_wasted_in_proportion(tmp_path: Path) -> None:
     """Resumed after step 6: of the line over steps 6 to 10, four fifths were thrown away."""
-    summary = summarise(read_ledger(crashed(tmp_path, resumed_step=6)), PAPER)
+    summary = summarise(read_ledger(RunFolder(crashed(tmp_path, resumed_step=6))), PAPER)
     assert summary["wasted_kwh"] * KWH == pytest.approx(400)
     assert summary["attempts"] == 2
 
 
 def test_an_attempt_that_died_before_training_wastes_by_what_it_resumed(tmp_path: Path) -> None:
-    ledger = read_ledger(crashed(tmp_path, resumed_step=8, trained_again=False))
+    ledger = read_ledger(RunFolder(crashed(tmp_path, resumed_step=8, trained_again=False)))
     assert summarise(ledger, PAPER)["wasted_kwh"] * KWH == pytest.approx(200)
 
 
 def test_nothing_is_wasted_without_a_second_attempt_or_a_resume_point(tmp_path: Path) -> None:
-    ledger = read_ledger(crashed(tmp_path, resumed_step=None, trained_again=False))
-    assert lost_shares(ledger.attempts) == {}
+    ledger = read_ledger(RunFolder(crashed(tmp_path, resumed_step=None, trained_again=False)))
+    assert lost_ratios(ledger.attempts) == {}
     ledger.attempts.pop()
-    assert lost_shares(ledger.attempts) == {}
+    assert lost_ratios(ledger.attempts) == {}
 
 
 def test_work_lost_on_one_node_is_known_from_the_resume_of_another(tmp_path: Path) -> None:
     """An elastic run: node b was lost at step 10 and never came back, node a went on from step 6."""
     crashed(tmp_path, resumed_step=6)
     write(tmp_path, "b", [sample("3", "b", "pretrain", (6, 10), {"cpu": 500.0})])
-    assert summarise(read_ledger(tmp_path), PAPER)["wasted_kwh"] * KWH == pytest.approx(800)
+    assert summarise(read_ledger(RunFolder(tmp_path)), PAPER)["wasted_kwh"] * KWH == pytest.approx(800)
 
 
 def test_an_evaluation_done_again_is_wasted_and_one_kept_is_not(tmp_path: Path) -> None:
     write(tmp_path, "a", [
-        sample("1", "a", "base-evaluation", (0, 0), {"cpu": 30.0}),
+        sample("1", "a", "evaluate:base", (0, 0), {"cpu": 30.0}),
         sample("1", "a", "pretrain", (1, 10), {"cpu": 100.0}),
         sample("1", "a", "evaluate:pretrain", (10, 10), {"cpu": 40.0}),
         sample("1", "a", "prepare:data", (0, 0), {"cpu": 9.0}),
@@ -107,7 +110,7 @@ def test_an_evaluation_done_again_is_wasted_and_one_kept_is_not(tmp_path: Path) 
         sample("2", "a", "evaluate:pretrain", (10, 10), {"cpu": 41.0}, time=LATER),
         sample("2", "a", "instruct", (11, 20), {"cpu": 100.0}, time=LATER),
     ])  # fmt: skip
-    assert summarise(read_ledger(tmp_path), PAPER)["wasted_kwh"] * KWH == pytest.approx(40)
+    assert summarise(read_ledger(RunFolder(tmp_path)), PAPER)["wasted_kwh"] * KWH == pytest.approx(40)
 
 
 def test_steps_may_count_from_one_in_every_stage(tmp_path: Path) -> None:
@@ -116,23 +119,22 @@ def test_steps_may_count_from_one_in_every_stage(tmp_path: Path) -> None:
         sample("1", "a", "instruct", (1, 4), {"cpu": 40.0}),
         sample("2", "a", "instruct", (3, 10), {"cpu": 80.0}, time=LATER),
     ])  # fmt: skip
-    assert summarise(read_ledger(tmp_path), PAPER)["wasted_kwh"] * KWH == pytest.approx(20)
+    assert summarise(read_ledger(RunFolder(tmp_path)), PAPER)["wasted_kwh"] * KWH == pytest.approx(20)
 
 
 def test_a_wall_clock_set_back_changes_no_joule_and_is_noted(tmp_path: Path) -> None:
     crashed(tmp_path, resumed_step=6)
-    straight = summarise(read_ledger(tmp_path), PAPER)
+    straight = summarise(read_ledger(RunFolder(tmp_path)), PAPER)
     back = tmp_path / "back"
-    path = write(back, "a", [])
-    path.write_text((tmp_path / "energy" / "a.jsonl").read_text().replace(LATER, "2026-02-27T00:00:00+00:00"))
-    summary = summarise(read_ledger(back), PAPER)
+    crashed(back, resumed_step=6, later="2026-02-27T00:00:00+00:00")
+    summary = summarise(read_ledger(RunFolder(back)), PAPER)
     assert any("clock was set back" in note for note in summary["notes"])
     for key in ("kwh", "wasted_kwh", "co2_g", "by_stage"):
         assert summary[key] == straight[key]
 
 
 def test_an_unknown_country_leaves_co2_open_and_says_what_to_do(tmp_path: Path) -> None:
-    summary = summarise(read_ledger(paper_run(tmp_path)), Energy(country_iso="QQQ"))
+    summary = summarise(read_ledger(RunFolder(paper_run(tmp_path))), Energy(country_iso="QQQ"))
     assert summary["kwh"] == pytest.approx(336) and summary["co2_g"] is None
     assert summary["intensity_g_per_kwh"] is None
     assert any("QQQ" in text and "intensity_g_per_kwh" in text for text in summary["problems"])
@@ -142,19 +144,52 @@ def test_an_unknown_country_leaves_co2_open_and_says_what_to_do(tmp_path: Path) 
 def test_a_line_cut_short_loses_only_itself(tmp_path: Path) -> None:
     path = write(tmp_path, "a", [sample("1", "a", "pretrain", (1, 1), {"cpu": 100.0})] * 2)
     path.write_text(path.read_text()[:-30])
-    ledger = read_ledger(tmp_path)
+    ledger = read_ledger(RunFolder(tmp_path))
     assert summarise(ledger, PAPER)["kwh"] == pytest.approx(100 / KWH)
     assert ledger.problems == ["a: 1 damaged line(s), cut short by a kill, were left out"]
 
 
+def test_a_changed_digit_and_an_unknown_kind_are_counted_and_left_out(tmp_path: Path) -> None:
+    good = sample("1", "a", "pretrain", (1, 1), {"cpu": 100.0})
+    path = write(tmp_path, "a", [good] * 3)
+    first, second, third = path.read_text().splitlines()
+    content = good.model_dump(mode="json")
+    strange = [{**content, "kind": "guess"}, {**content, "phase": "sleep"}, {**content, "time": "2026-03-01"}]
+    others = [dump_checked_line(item) for item in strange]
+    path.write_text("\n".join([first, second.replace("100.0", "900.0"), third, *others]) + "\n")
+    ledger = read_ledger(RunFolder(tmp_path))
+    assert summarise(ledger, PAPER)["kwh"] == pytest.approx(200 / KWH)
+    assert ledger.problems == [
+        "a: 1 damaged line(s), cut short by a kill, were left out",
+        "a: 3 line(s) of an unknown kind were left out",
+    ]
+
+
+@pytest.mark.parametrize("name", ["report", "export", "prepare", "evaluate"])
+def test_a_stage_may_be_called_like_anything(tmp_path: Path, name: str) -> None:
+    """What trains is told by the phase alone: such a stage's steps are lost and found like any other's."""
+    steps = [((1, 10), "1", MORNING), ((7, 16), "2", LATER)]
+    lines = [sample(a, "a", name, s, {"cpu": 100.0}, time=t, phase=Phase.TRAIN) for s, a, t in steps]
+    write(tmp_path, "a", [*lines, sample("2", "a", "export", (16, 16), {"cpu": 5.0}, time=LATER)])
+    ledger = read_ledger(RunFolder(tmp_path))
+    first = ledger.attempts[0].first_training()
+    assert first is not None and first.stage == name
+    summary = summarise(ledger, PAPER)
+    assert summary["wasted_kwh"] * KWH == pytest.approx(40)
+    trained = name if name == "report" else f"train:{name}"
+    assert {key: kwh * KWH for key, kwh in summary["by_stage"].items()} == pytest.approx(
+        {trained: 200.0, "export": 5.0}
+    )
+
+
 def test_a_killed_meter_is_named_with_what_can_be_missing(tmp_path: Path) -> None:
     crashed(tmp_path, resumed_step=6)
-    problems = summarise(read_ledger(tmp_path), PAPER)["problems"]
+    problems = summarise(read_ledger(RunFolder(tmp_path)), PAPER)["problems"]
     assert any("was killed" in text for text in problems)
 
 
 def test_an_empty_run_is_an_account_that_says_so(tmp_path: Path) -> None:
-    summary = summarise(read_ledger(tmp_path), PAPER)
+    summary = summarise(read_ledger(RunFolder(tmp_path)), PAPER)
     assert summary["kwh"] == 0 and summary["measured_ratio"] is None
     assert "no energy was recorded" in summary["problems"][0]
 
@@ -162,7 +197,7 @@ def test_an_empty_run_is_an_account_that_says_so(tmp_path: Path) -> None:
 def test_money_tokens_characters_and_hardware(tmp_path: Path) -> None:
     options = PAPER.model_copy(update={"price_per_kwh": 0.1, "embodied_g_per_hour": 20.0})
     summary = summarise(
-        read_ledger(paper_run(tmp_path)), options, tokens=2_000_000_000, characters=8_000_000_000
+        read_ledger(RunFolder(paper_run(tmp_path))), options, tokens=2_000_000_000, characters=8_000_000_000
     )
     assert summary["cost"] == {"amount": pytest.approx(336 * 1.4 * 0.1), "currency": "USD"}
     assert summary["per_million_tokens"]["co2_g"] == pytest.approx(232_380 / 2000, rel=1e-4)

@@ -1,99 +1,112 @@
-"""The real meter process under a fake NVML library: four GPUs, crashes, dead meters, two ranks."""
+"""The real meter process under a fake NVML library: what it counts, and that it disturbs nothing."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
-from ledgers import fake_nvml_environment, read_lines
 
-from persianmind.energy.ledger import read_ledger, summarise
-from persianmind.energy.meter.client import EnergyMeter
-from persianmind.energy.meter import client as module
+from persianmind.energy.ledger import read_ledger
 from persianmind.recipe import Energy
-
-WATTS = [300.0, 310.0, 320.0, 330.0]
-OPTIONS = Energy(interval_s=0.5)
-READY_S = 25.0
-
-
-@pytest.fixture
-def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Four fake GPUs; returns the control file."""
-    control = tmp_path / "control.json"
-    for name, value in fake_nvml_environment(control, WATTS).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    yield control
+from persianmind.run.folder import RunFolder
+from persianmind.run.records import Phase
+from tests.energy.conftest import WATTS
+from tests.energy.ledgers import fake_nvml_environment, read_lines
+from tests.energy.meters import gpu_joules, ready_meter, start_meter, summary_of, wait_for
 
 
-def wait_for(condition: Callable[[], object], what: str, limit_s: float = READY_S) -> None:
-    deadline_s = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"no {what} within {limit_s} s"
-        time.sleep(0.05)
+@dataclass
+class Counted:
+    """A run that was counted from its start to its end. at_least_s, at_most_s: how long it took."""
+
+    run: Path
+    joules: float
+    at_least_s: float
+    at_most_s: float
 
 
-def gpu_joules(run: Path) -> dict[str, float]:
-    components = summarise(read_ledger(run), OPTIONS)["by_component"]
-    return {n: row["kwh"] * 3.6e6 for n, row in components.items() if n.startswith("gpu")}
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counted]:
+    """One run on four fake GPUs; tests only read it."""
+    run = tmp_path_factory.mktemp("counted")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in fake_nvml_environment(run / "control.json", WATTS).items():
+            patch.setenv(name, value)
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        begun_s = time.monotonic()
+        meter = start_meter(run)
+        started_s = time.monotonic()
+        meter.mark(Phase.PREPARE, 0, "data")
+        wait_for(meter.joules, "reading")
+        meter.mark(Phase.TRAIN, 1, "export")  # a stage may be called so
+        before = meter.joules()
+        wait_for(lambda: meter.joules() > before + sum(WATTS), "further second")
+        meter.mark(Phase.TRAIN, 2, "export")
+        asked_s = time.monotonic()
+        meter.stop()
+        yield Counted(run, meter.joules(), asked_s - started_s, time.monotonic() - begun_s)
 
 
-def alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-
-
-def test_four_gpus_agree_with_an_integration_outside(tmp_path: Path, gpus: Path) -> None:
-    begun_s = time.monotonic()
-    meter = EnergyMeter(tmp_path, node="box", options=OPTIONS).start()
-    wait_for(lambda: meter.joules() > 0, "reading")
-    meter.mark("pretrain", 1)
-    time.sleep(1.2)
-    meter.mark("pretrain", 2)
-    seconds = time.monotonic() - begun_s
-    meter.stop()
-    joules = gpu_joules(tmp_path)
+def test_four_gpus_agree_with_an_integration_outside(counted: Counted) -> None:
+    joules = gpu_joules(counted.run)
     for number, watts in enumerate(WATTS):
-        assert joules[f"gpu{number}"] == pytest.approx(watts * seconds, rel=0.05)
-    summary = summarise(read_ledger(tmp_path), OPTIONS)
-    assert meter.joules() == pytest.approx(summary["kwh"] * 3.6e6, rel=1e-3)
+        at_least, at_most = 0.95 * watts * counted.at_least_s, 1.05 * watts * counted.at_most_s
+        assert at_least <= joules[f"gpu{number}"] <= at_most
+    assert counted.joules == pytest.approx(summary_of(counted.run)["kwh"] * 3.6e6, rel=1e-3)
+
+
+def test_sources_and_stages_are_named(counted: Counted) -> None:
+    summary = summary_of(counted.run)
     assert "NVML energy counter (NVIDIA GeForce RTX 3090)" in summary["by_component"]["gpu3"]["sources"]
-    assert 0.1 < summary["measured_ratio"] < 1.0
-    assert set(summary["by_stage"]) == {"prepare", "pretrain"}
-    assert not [p for p in tmp_path.rglob("*") if p.suffix == ".csv"], "codecarbon wrote a file of its own"
+    assert 0.0 < summary["measured_ratio"] < 1.0  # the start-up, CPU and memory are estimated
+    assert set(summary["by_stage"]) <= {"prepare", "prepare:data", "train:export"}
+    assert {"prepare:data", "train:export"} <= set(summary["by_stage"])
+    assert summary["problems"] == []
+    first = read_ledger(RunFolder(counted.run)).attempts[0].first_training()
+    assert first is not None and (first.stage, first.step_from) == ("export", 1)
+
+
+def test_codecarbon_writes_no_file_of_its_own(counted: Counted) -> None:
+    names = {path.name for path in counted.run.rglob("*") if path.is_file()}
+    assert names == {"box.jsonl", ".box.lock", "control.json"}
 
 
 def test_only_the_gpus_of_the_run_are_counted(
     tmp_path: Path, gpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
-    with EnergyMeter(tmp_path, node="box", options=OPTIONS) as meter:
-        wait_for(lambda: meter.joules() > 0, "reading")
+    ready_meter(tmp_path).stop()
     assert set(gpu_joules(tmp_path)) == {"gpu0", "gpu2"}
 
 
-def test_a_lost_gpu_leaves_the_others_counted_and_old_cards_are_averaged(tmp_path: Path, gpus: Path) -> None:
+def test_a_lost_gpu_leaves_the_others_counted_and_old_gpus_are_averaged(
+    tmp_path: Path, gpus: Path, logged: pytest.LogCaptureFixture
+) -> None:
     fake_nvml_environment(gpus, WATTS, no_counter=True, failing=[])
-    said: list[str] = []
-    with EnergyMeter(tmp_path, node="box", options=OPTIONS, show=said.append) as meter:
-        wait_for(lambda: meter.joules() > 0, "reading")
-        fake_nvml_environment(gpus, WATTS, no_counter=True, failing=[1])
-        wait_for(lambda: (meter.joules(), said)[1], "message")
-        before = gpu_joules(tmp_path)
-        time.sleep(1.2)
+    meter = ready_meter(tmp_path)
+    fake_nvml_environment(gpus, WATTS, no_counter=True, failing=[1])
+
+    def grown(since: dict[str, float]) -> bool:
+        meter.joules()  # takes its messages as well
+        return gpu_joules(tmp_path).get("gpu0", 0.0) > since.get("gpu0", 0.0) + 0.5 * WATTS[0]
+
+    wait_for(lambda: (meter.joules(), logged.messages)[1], "message")
+    first = gpu_joules(tmp_path)
+    wait_for(lambda: grown(first), "further line")  # whatever was read of gpu1 is written by then
+    second = gpu_joules(tmp_path)
+    wait_for(lambda: grown(second), "further line")
+    meter.stop()
     after = gpu_joules(tmp_path)
-    assert after["gpu1"] == pytest.approx(before.get("gpu1", 0.0), abs=WATTS[1] * 0.6)
-    assert after["gpu0"] > before.get("gpu0", 0.0) + WATTS[0]
-    assert len(said) == 1 and "gpu1 cannot be read" in said[0]
-    sources = summarise(read_ledger(tmp_path), OPTIONS)["by_component"]["gpu0"]["sources"]
+    assert after.get("gpu1") == second.get("gpu1") and after["gpu0"] > second["gpu0"]
+    assert len(logged.messages) == 1 and "gpu1 cannot be read" in logged.messages[0]
+    sources = summary_of(tmp_path)["by_component"]["gpu0"]["sources"]
     assert any("power readings" in source for source in sources)
 
 
@@ -117,150 +130,11 @@ def test_codecarbons_own_loop_would_lose_the_gpus_beside_a_lost_one(tmp_path: Pa
     assert done.stdout.split() == ["0.0", "gpu1", "gpu2", "gpu3"]
 
 
-def test_two_ranks_on_one_node_count_once_and_the_lock_is_why(tmp_path: Path, gpus: Path) -> None:
-    said: list[str] = []
-
-    def both(run: Path, second: str, first_stops_first: bool) -> float:
-        first = EnergyMeter(run, node="box", options=OPTIONS, show=said.append).start()
-        other = EnergyMeter(run, node=second, options=OPTIONS, show=said.append).start()
-        begun_s = time.monotonic()
-        wait_for(lambda: first.joules() > 0 or other.joules() > 0, "reading")
-        if second != "box":
-            wait_for(lambda: first.joules() > 0 and other.joules() > 0, "second reading")
-        time.sleep(0.5)
-        for meter in (first, other) if first_stops_first else (other, first):
-            meter.stop()
-        return sum(gpu_joules(run).values()) / (sum(WATTS) * (time.monotonic() - begun_s))
-
-    # The one that waited may take over when the other leaves; what it finds then is not counted again.
-    assert both(tmp_path / "overtaken", "box", True) <= 1.05
-    assert both(tmp_path / "guarded", "box", False) <= 1.05
-    # Two names are two locks: without the guard the same joules count twice.
-    assert both(tmp_path / "unguarded", "box-again", False) > 1.6
-
-
-TRAINING = textwrap.dedent("""
-    import os, sys, time
-    from pathlib import Path
-    from persianmind.energy.meter.client import EnergyMeter
-    from persianmind.recipe import Energy
-    print(time.monotonic(), flush=True)
-    run, first, fork = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "fork"
-    meter = EnergyMeter(run, node="box", options=Energy(interval_s=0.5)).start(resumed_step=first - 1)
-    if fork and os.fork() == 0:
-        time.sleep(60)
-    while meter.joules() == 0:
-        time.sleep(0.05)
-    for step in range(first, 10_000):
-        meter.mark("pretrain", step)
-        print(step, flush=True)
-        time.sleep(0.1)
-""")
-
-
-def start_training(run: Path, first: int, fork: bool = False) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", TRAINING, str(run), str(first), "fork" if fork else "plain"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def read_until(training: subprocess.Popen[str], step: int) -> None:
-    assert training.stdout is not None
-    for text in training.stdout:
-        if int(text) >= step:
-            return
-    raise AssertionError("the training process ended early")
-
-
-def test_kill_9_then_resume_sums_to_an_outside_meter_within_an_interval(tmp_path: Path, gpus: Path) -> None:
-    outside_s = 0.0
-    for first, fork in ((1, True), (11, False)):
-        training = start_training(tmp_path, first, fork)
-        assert training.stdout is not None
-        begun_s = float(training.stdout.readline())  # one monotonic clock for all processes of a machine
-        read_until(training, 21)
-        children = psutil.Process(training.pid).children()
-        sampler = next(child for child in children if "persianmind.energy.meter.process" in child.cmdline())
-        training.kill()
-        killed_s = time.monotonic()
-        training.wait()
-        training.stdout.close()
-        outside_s += killed_s - begun_s
-        wait_for(lambda s=sampler: not alive(s), "end of the meter after its parent's death", 5)
-        for child in children:
-            if alive(child):
-                child.kill()
-    total = sum(gpu_joules(tmp_path).values())
-    assert total == pytest.approx(sum(WATTS) * outside_s, abs=sum(WATTS) * 2 * OPTIONS.interval_s)
-    stops = [line["reason"] for line in read_lines(tmp_path, "box") if line["kind"] == "stop"]
-    assert stops == ["the training process is gone"] * 2
-    summary = summarise(read_ledger(tmp_path), OPTIONS)
-    trained = summary["by_stage"]["pretrain"]
-    assert 0.25 < summary["wasted_kwh"] / trained < 0.45, "steps 11 to 21 of 21 + 11 were done again"
-    assert summary["attempts"] == 2
-
-
-def test_a_meter_that_dies_is_said_once_and_training_goes_on(tmp_path: Path, gpus: Path) -> None:
-    said: list[str] = []
-    meter = EnergyMeter(tmp_path, node="box", options=OPTIONS, show=said.append).start()
-    wait_for(lambda: meter.joules() > 0, "reading")
-    process = meter._process
-    assert process is not None
-    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the training: the meter stays
-        process.send_signal(number)
-    time.sleep(0.3)
-    assert process.poll() is None
-    counted = meter.joules()
-    process.kill()
-    process.wait()
-    for step in range(5):
-        meter.mark("pretrain", step)
-    assert meter.joules() >= counted > 0
-    meter.stop()
-    assert len(said) == 1 and "signal 9" in said[0] and "training goes on" in said[0]
-    assert any("signal 9" in problem for problem in read_ledger(tmp_path).problems)
-
-
-def test_a_meter_that_hangs_blocks_neither_marks_nor_the_end(
-    tmp_path: Path, gpus: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "STOP_WAIT_S", 0.3)
-    said: list[str] = []
-    meter = EnergyMeter(tmp_path, node="box", options=OPTIONS, show=said.append).start()
-    assert meter._process is not None
-    meter._process.send_signal(signal.SIGSTOP)
-    begun_s = time.monotonic()
-    for step in range(20_000):  # far more than the pipe holds
-        meter.mark("pretrain", step)
-    assert time.monotonic() - begun_s < 5
-    meter.stop()
-    assert len(said) == 1 and "ended early" in said[0]
-
-
-def test_a_meter_that_cannot_start_or_count_stops_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(module.sys, "executable", "/nonexistent/python")
-    with EnergyMeter(tmp_path, node="box", options=OPTIONS, show=said.append) as meter:
-        meter.mark("pretrain", 1)
-        assert meter.joules() == 0.0
-    assert len(said) == 1 and "could not start" in said[0]
-    monkeypatch.undo()
-    (tmp_path / "broken" / "codecarbon").mkdir(parents=True)
-    (tmp_path / "broken" / "codecarbon" / "__init__.py").write_text("raise ImportError('no codecarbon here')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
-    meter = EnergyMeter(tmp_path, node="box", options=OPTIONS, show=said.append).start()
-    wait_for(lambda: (meter.joules(), len(said) > 1)[1], "message")
-    meter.mark("pretrain", 1)
-    meter.stop()
-    assert "no codecarbon here" in said[1]
-    assert any("no codecarbon here" in problem for problem in read_ledger(tmp_path).problems)
-
-
 def test_a_meter_switched_off_does_nothing(tmp_path: Path) -> None:
-    with EnergyMeter(tmp_path, node="box", options=Energy(enabled=False)) as meter:
-        meter.mark("pretrain", 1)
-        assert meter.joules() == 0.0
+    meter = start_meter(tmp_path, options=Energy(enabled=False))
+    meter.mark(Phase.TRAIN, 1, "pretrain")
+    assert meter.joules() == 0.0
+    meter.stop()
     assert not (tmp_path / "energy").exists()
 
 
@@ -271,17 +145,19 @@ def test_it_lives_beside_torch_and_gloo(tmp_path: Path, gpus: Path) -> None:
         from pathlib import Path
         from persianmind.energy.meter.client import EnergyMeter
         from persianmind.recipe import Energy
+        from persianmind.run.folder import RunFolder
+        from persianmind.run.records import Phase
         run = Path(sys.argv[1])
-        meter = EnergyMeter(run, node="box", options=Energy(interval_s=0.5)).start()
+        meter = EnergyMeter(RunFolder(run), node="box", options=Energy(interval_s=0.5)).start()
         import torch, torch.distributed as dist
         dist.init_process_group("gloo", init_method=f"file://{run}/rendezvous", rank=0, world_size=1)
         value = torch.ones(4)
-        meter.mark("pretrain", 1)
+        meter.mark(Phase.TRAIN, 1, "pretrain")
         steps = 0
         while meter.joules() == 0 or steps < 100:
             steps += 1
             dist.all_reduce(value)
-            meter.mark("pretrain", steps)
+            meter.mark(Phase.TRAIN, steps, "pretrain")
         assert value.tolist() == [1.0] * 4
         dist.destroy_process_group()
         meter.stop()
@@ -292,13 +168,18 @@ def test_it_lives_beside_torch_and_gloo(tmp_path: Path, gpus: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["False"]
-    assert summarise(read_ledger(tmp_path), OPTIONS)["by_stage"]["pretrain"] > 0
+    assert summary_of(tmp_path)["by_stage"]["pretrain"] > 0
+
+
+def test_the_meter_process_imports_neither_torch_nor_the_recipe() -> None:
+    code = "import sys, persianmind.energy.meter.process; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "codecarbon", "persianmind.recipe", "persianmind.train"} & set(done.stdout.split())
 
 
 def test_the_real_hardware_of_this_machine_is_counted(tmp_path: Path) -> None:
     """No fake at all: codecarbon as installed must give CPU and memory, whatever this machine is."""
-    with EnergyMeter(tmp_path, node="box", options=OPTIONS) as meter:
-        wait_for(lambda: meter.joules() > 0, "reading")
-    components = summarise(read_ledger(tmp_path), OPTIONS)["by_component"]
+    ready_meter(tmp_path).stop()
+    components = summary_of(tmp_path)["by_component"]
     assert components["cpu"]["kwh"] > 0 and components["ram"]["kwh"] > 0
     assert os.getpid() == read_lines(tmp_path, "box")[0]["pid"]

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ledgers import read_lines
 
-from persianmind.energy.ledger import read_ledger, summarise
+from persianmind.common.lock import LockHeldError, OwnedLock
+from persianmind.energy.ledger import Ledger, read_ledger
 from persianmind.energy.meter import lines
 from persianmind.energy.meter import sampler as module
-from persianmind.energy.meter.hardware import ESTIMATED, MEASURED, Reading
-from persianmind.energy.meter.lines import append_record
-from persianmind.energy.meter.pipes import Marks, lock_node
-from persianmind.energy.meter.sampler import Sampler, Setting
+from persianmind.energy.meter.hardware import ESTIMATED, MEASURED
+from persianmind.energy.meter.lines import append_line
+from persianmind.energy.meter.pipes import MAX_MESSAGE_CHARACTERS, Mark, Marks, dump_stop, sender
+from persianmind.energy.meter.sampler import MeterSetting, Sampler
+from persianmind.energy.summary import summarise
 from persianmind.recipe import Energy
+from persianmind.run.folder import RunFolder
+from persianmind.run.records import EnergyReading, Phase
+from tests.energy.ledgers import read_lines, stop
 
 
 class Clock:
@@ -39,16 +41,16 @@ class Hundred:
     version = "test"
 
     def __init__(self) -> None:
-        self.facts: dict[str, Any] = {"cpu_model": "test"}
+        self.host: dict[str, Any] = {"cpu_model": "test"}
         self.failures: dict[str, str] = {}
 
     def start(self) -> None:
         pass
 
-    def read(self, seconds: float) -> tuple[list[Reading], dict[str, str]]:
-        readings = [Reading("cpu", 10 * seconds, ESTIMATED, "model")]
-        if "gpu0" not in self.failures:
-            readings.append(Reading("gpu0", 100 * seconds, MEASURED, "counter"))
+    def read(self, seconds: float) -> tuple[list[EnergyReading], dict[str, str]]:
+        cpu = EnergyReading(component="cpu", joules=10 * seconds, kind=ESTIMATED, source="model")
+        gpu = EnergyReading(component="gpu0", joules=100 * seconds, kind=MEASURED, source="counter")
+        readings = [cpu] if "gpu0" in self.failures else [cpu, gpu]
         return readings, self.failures
 
 
@@ -59,39 +61,44 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def make(run: Path, clock: Clock, **changes: Any) -> tuple[Sampler, Hundred, list[dict[str, Any]]]:
-    setting = Setting(
-        run=run, node="a", attempt="1", interval_s=5.0, country_iso="IRN", cpu_tdp_w=None,
-        parent=os.getppid(), started_s=clock.now_s, stage="prepare", step=0, resumed_step=None,
+def make(run: Path, clock: Clock) -> tuple[Sampler, Hundred, list[dict[str, Any]]]:
+    folder = RunFolder(run)
+    setting = MeterSetting(
+        ledger=folder.ledger("a"), lock=folder.meter_lock("a"), node="a", attempt="1", interval_s=5.0,
+        country_iso="IRN", cpu_tdp_w=None, parent=os.getppid(), started_s=clock.now_s, phase=Phase.PREPARE,
+        stage="", step=0, resumed_step=None,
     )  # fmt: skip
-    setting = replace(setting, **changes)
-    said: list[dict[str, Any]] = []
-    (run / "energy").mkdir(parents=True)
+    sent: list[dict[str, Any]] = []
+    folder.energy.mkdir(parents=True)
     hardware = Hundred()
-    return Sampler(setting, hardware, said.append), hardware, said
+    return Sampler(setting, hardware, sent.append), hardware, sent
 
 
-def mark(clock: Clock, stage: str, step: int, **more: Any) -> dict[str, Any]:
-    return {"stage": stage, "step": step, "s": clock.now_s, **more}
+def train(clock: Clock, step: int, *, resumed_step: int | None = None) -> Mark:
+    return Mark(Phase.TRAIN, "pretrain", step, clock.now_s, resumed_step)
+
+
+def ledger_of(run: Path) -> Ledger:
+    return read_ledger(RunFolder(run))
 
 
 def test_joules_go_to_the_stage_and_step_they_were_spent_in(tmp_path: Path, clock: Clock) -> None:
-    sampler, _, said = make(tmp_path, clock)
+    sampler, _, sent = make(tmp_path, clock)
     sampler.begin([])
     clock.now_s += 2
-    sampler.mark(mark(clock, "pretrain", 1))
+    sampler.mark(train(clock, 1))
     clock.now_s += 1
     sampler.tick()
-    sampler.mark(mark(clock, "pretrain", 2))
+    sampler.mark(train(clock, 2))
     clock.now_s += 3
-    sampler.mark(mark(clock, "evaluate:pretrain", 2))
+    sampler.mark(Mark(Phase.EVALUATE, "pretrain", 2, clock.now_s))
     clock.now_s += 4
     sampler.end("stopped")
-    summary = summarise(read_ledger(tmp_path), Energy())
+    summary = summarise(ledger_of(tmp_path), Energy())
     watt_hours = {stage: kwh * 1000 for stage, kwh in summary["by_stage"].items()}
     expected = {"prepare": 2, "pretrain": 4, "evaluate:pretrain": 4}
     assert watt_hours == pytest.approx({stage: 110 * s / 3600 for stage, s in expected.items()})
-    assert said[-1] == {"joules": pytest.approx(1100)}
+    assert sent[-1] == {"joules": pytest.approx(1100)}
     samples = [line for line in read_lines(tmp_path, "a") if line["kind"] == "sample"]
     assert [(line["step_from"], line["step"]) for line in samples] == [(0, 0), (1, 2), (2, 2)]
 
@@ -101,14 +108,14 @@ def test_the_seconds_before_the_first_reading_are_extrapolated_by_stage_and_say_
 ) -> None:
     sampler, _, _ = make(tmp_path, clock)
     clock.now_s += 1.0
-    early = [mark(clock, "pretrain", 1)]
+    early = [train(clock, 1)]
     clock.now_s += 0.5
-    early.append(mark(clock, "pretrain", 2))
+    early.append(train(clock, 2))
     clock.now_s += 1.5  # the hardware is found 3 s after the start
     sampler.begin(early)
     clock.now_s += 1.0
     sampler.end("stopped")
-    summary = summarise(read_ledger(tmp_path), Energy())
+    summary = summarise(ledger_of(tmp_path), Energy())
     joules = {stage: kwh * 3.6e6 for stage, kwh in summary["by_stage"].items()}
     assert joules == pytest.approx({"prepare": 110, "pretrain": 330})
     assert summary["measured_ratio"] == pytest.approx(100 / 440)  # only what was read counts as measured
@@ -122,14 +129,14 @@ def test_a_run_that_ends_before_the_meter_is_ready_is_counted_to_its_end_and_no_
         clock.now_s += seconds
 
     monkeypatch.setattr(module.time, "sleep", sleep)
-    sampler, _, said = make(tmp_path, clock)
+    sampler, _, sent = make(tmp_path, clock)
     ended_s = clock.now_s + 1.5
     clock.now_s += 4.0  # the hardware is found long after
     sampler.begin([], until_s=ended_s)
     sampler.end_before_ready()
-    summary = summarise(read_ledger(tmp_path), Energy())
+    summary = summarise(ledger_of(tmp_path), Energy())
     assert summary["kwh"] * 3.6e6 == pytest.approx(1.5 * 110)
-    assert said[-1] == {"joules": pytest.approx(165)}
+    assert sent[-1] == {"joules": pytest.approx(165)}
 
 
 def test_the_wall_clock_may_jump_back(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,13 +149,13 @@ def test_the_wall_clock_may_jump_back(tmp_path: Path, clock: Clock, monkeypatch:
         sampler.tick()
         sampler.flush()
     sampler.end("stopped")
-    ledger = read_ledger(tmp_path)
+    ledger = ledger_of(tmp_path)
     assert summarise(ledger, Energy())["kwh"] == pytest.approx(15 * 110 / 3.6e6)
     assert len(ledger.notes) == 4
 
 
 def test_a_part_that_fails_is_said_once_and_the_rest_goes_on(tmp_path: Path, clock: Clock) -> None:
-    sampler, hardware, said = make(tmp_path, clock)
+    sampler, hardware, sent = make(tmp_path, clock)
     sampler.begin([])
     hardware.failures = {"gpu0": "NVMLError: GPU is lost"}
     for _ in range(3):
@@ -157,8 +164,8 @@ def test_a_part_that_fails_is_said_once_and_the_rest_goes_on(tmp_path: Path, clo
     hardware.failures = {}
     clock.now_s += 1
     sampler.end("stopped")
-    ledger = read_ledger(tmp_path)
-    assert len([message for message in said if "cannot be read" in message.get("message", "")]) == 1
+    ledger = ledger_of(tmp_path)
+    assert len([message for message in sent if "cannot be read" in message.get("message", "")]) == 1
     assert len(ledger.problems) == 1 and "gpu0" in ledger.problems[0]
     assert any("can be read again" in note for note in ledger.notes)
     components = summarise(ledger, Energy())["by_component"]
@@ -170,70 +177,100 @@ def test_a_resume_point_that_comes_late_is_kept(tmp_path: Path, clock: Clock) ->
     sampler, _, _ = make(tmp_path, clock)
     sampler.begin([])
     clock.now_s += 1
-    sampler.mark(mark(clock, "pretrain", 81, resumed_step=80))
+    sampler.mark(train(clock, 81, resumed_step=80))
     sampler.end("stopped")
-    assert read_ledger(tmp_path).attempts[0].resumed_step == 80
+    assert ledger_of(tmp_path).attempts[0].resumed_step == 80
 
 
 def test_a_torn_line_is_closed_before_the_next(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(b'{"kind": "sam')
-    append_record(path, {"kind": "stop"})
-    append_record(path, {"kind": "stop"})
-    assert path.read_text() == '{"kind": "sam\n{"kind": "stop"}\n{"kind": "stop"}\n'
-
-
-def test_without_closing_the_torn_line_the_next_would_be_lost(tmp_path: Path) -> None:
-    whole = json.dumps({"kind": "stop", "time": "2026-03-01T06:00:00+00:00", "attempt": "1", "reason": "x"})
+    """The control beside it: without that the next line would be lost with it."""
     for name, closed in (("guarded", True), ("unguarded", False)):
-        path = tmp_path / name / "energy" / "a.jsonl"
+        path = RunFolder(tmp_path / name).ledger("a")
         path.parent.mkdir(parents=True)
+        append_line(path, stop("1", "a"))
+        whole = path.read_bytes()
         path.write_bytes(b'{"kind": "sam')
-        if closed:
-            append_record(path, json.loads(whole))
-        else:
-            path.write_text(path.read_text() + whole + "\n")
-        assert len(read_ledger(tmp_path / name).attempts) == (1 if closed else 0)
+        for _ in range(2):
+            if closed:
+                append_line(path, stop("1", "a"))
+            else:
+                path.write_bytes(path.read_bytes() + whole)
+        assert path.read_bytes().count(b"\n") == (3 if closed else 2)
+        ledger = ledger_of(tmp_path / name)
+        assert len(ledger.attempts) == 1 and ledger.problems[0].startswith("a: 1 damaged")
+    path.write_bytes(b'{"kind": "sam' + whole)
+    assert ledger_of(tmp_path / "unguarded").attempts == []
 
 
 def test_it_ends_with_its_parent_and_not_before(tmp_path: Path) -> None:
     """The pipe stays open here, as it does when a data worker was forked and holds a copy of it."""
-    for name, parent, expected in (("gone", -1, "the training process is gone"), ("there", None, "stopped")):
-        sampler, _, _ = make(tmp_path / name, Clock(), **({} if parent is None else {"parent": parent}))
-        read_end, write_end = os.pipe()
-        thread = threading.Thread(target=lambda s=sampler, r=read_end: (s.begin([]), s.run(Marks(r))))
-        thread.start()
-        thread.join(0.7)
-        assert thread.is_alive() == (parent is None)
-        os.write(write_end, b'{"stop": 1.0}\n')
-        thread.join(5)
-        assert read_lines(tmp_path / name, "a")[-1]["reason"] == expected
-        os.close(write_end)
-        os.close(read_end)
+    sampler, _, _ = make(tmp_path, Clock())
+    read_end, write_end = os.pipe()
+    asked, gone = threading.Event(), threading.Event()
+
+    def parent_gone() -> bool:
+        asked.set()
+        return gone.is_set()
+
+    def work() -> None:
+        sampler.begin([])
+        sampler.run(Marks(read_end), parent_gone)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert asked.wait(10) and thread.is_alive()
+    gone.set()
+    os.write(write_end, train(Clock(), 1).dump())  # wakes it at once
+    thread.join(10)
+    assert not thread.is_alive()
+    assert read_lines(tmp_path, "a")[-1]["reason"] == "the training process is gone"
+    os.close(write_end)
+    os.close(read_end)
+
+
+def test_it_ends_when_it_is_told(tmp_path: Path) -> None:
+    sampler, _, _ = make(tmp_path, Clock())
+    read_end, write_end = os.pipe()
+    os.write(write_end, dump_stop(1.0))
+    sampler.begin([])
+    sampler.run(Marks(read_end), lambda: False)
+    assert read_lines(tmp_path, "a")[-1]["reason"] == "stopped"
+    os.close(write_end)
+    os.close(read_end)
 
 
 def test_only_one_meter_gets_the_lock_of_a_node(tmp_path: Path) -> None:
-    first = lock_node(tmp_path, "a")
-    assert first is not None
-    assert lock_node(tmp_path, "a") is None
-    other = lock_node(tmp_path, "b")
-    assert other is not None
-    other.close()
-    first.close()
-    again = lock_node(tmp_path, "a")
-    assert again is not None
-    again.close()
+    folder = RunFolder(tmp_path)
+    with OwnedLock(folder.meter_lock("a")):
+        with pytest.raises(LockHeldError), OwnedLock(folder.meter_lock("a")):
+            pass
+        with OwnedLock(folder.meter_lock("b")):
+            pass
+    with OwnedLock(folder.meter_lock("a")):
+        pass
 
 
 def test_marks_come_whole_whatever_the_pipe_cuts() -> None:
     read_end, write_end = os.pipe()
     marks = Marks(read_end)
     assert marks.wait(0) == []
-    text = json.dumps({"stage": "pretrain", "step": 1}).encode() + b"\n"
-    os.write(write_end, text + text[:7])
-    assert marks.wait(1) == [{"stage": "pretrain", "step": 1}]
-    os.write(write_end, text[7:])
-    assert marks.wait(1) == [{"stage": "pretrain", "step": 1}]
+    mark = Mark(Phase.EVALUATE, "آموزش", 1, 2.5, 7)
+    os.write(write_end, mark.dump() + mark.dump()[:7])
+    assert marks.wait(1) == [mark]
+    os.write(write_end, mark.dump()[7:])
+    assert marks.wait(1) == [mark]
     os.close(write_end)
     assert marks.wait(1) == [] and not marks.open and marks.stopped_s is None
     os.close(read_end)
+
+
+def test_a_parent_that_does_not_read_blocks_nothing() -> None:
+    read_end, write_end = os.pipe()
+    send = sender(write_end)
+    for _ in range(1000):  # far more than a pipe holds
+        send({"message": "x" * 2 * MAX_MESSAGE_CHARACTERS})
+    first = os.read(read_end, 1 << 16).split(b"\n")[0]
+    assert first == b'{"message": "' + b"x" * MAX_MESSAGE_CHARACTERS + b'"}'
+    os.close(read_end)
+    send({"joules": 1.0})  # and one that is gone raises nothing
+    os.close(write_end)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.fault_helpers import COUNTS, prepared_copy
 from tests.faults.fleet import Fleet
-from tests.launching import Launched
+from tests.faults.helpers import COUNTS, prepared_copy
+from tests.support.launch import Launched
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ import time
 from typing import Any
 
 import launcher.train as entry
-from persianmind.common.console import print_line
+from persianmind.common.log import print_line
 from persianmind.engine.deepspeed.engine import Engine
 from persianmind.model.adapted import AdaptedModel
 from persianmind.train.loop import Trainer

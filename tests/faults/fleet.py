@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.launching import ROOT, ZERO2, Launched, free_port
+from tests.support.launch import ROOT, ZERO2, Launched, free_port
 
 # What a rank gets to end by itself after another one failed, or was killed: the launcher gives a second to
 # half a minute, in which a rank can only wait for the dead one.

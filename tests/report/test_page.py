@@ -1,258 +1,202 @@
+"""The page of built runs: states that the tiny run cannot be in, and what holds for every page."""
+
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import time
-from html.parser import HTMLParser
+import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fixture_run import make_run, write_results
+import typer
 from typer.testing import CliRunner
 
+from persianmind.common.checksum import dump_checked_line
 from persianmind.common.errors import RunFolderError
 from persianmind.report.commands import report
 from persianmind.report.page import write_report
+from persianmind.run.folder import RunFolder
+from persianmind.run.log import update_results
+from persianmind.run.records import SampleText
+from tests.report.built_run import BITS, build_run, step_record, write_lines
+from tests.report.parsed import gaps, parse, sections
 
-VOID = {"meta", "br", "link", "img", "hr", "input"}
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return make_run(tmp_path / "hafez")
+def run(tmp_path: Path) -> RunFolder:
+    return build_run(tmp_path / "run")
 
 
-class Reader(HTMLParser):
-    """Checks that every tag is closed in order, and keeps attributes, headings and text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.attributes: list[tuple[str, str, str | None]] = []
-        self.words: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value) for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value) for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
+def test_the_page_answers_the_three_questions_first(run: RunFolder) -> None:
+    page = parse(write_report(run.path))
+    main = page.all("main")[0]
+    order = [node.attributes.get("class") or node.tag for node in main.children if not isinstance(node, str)]
+    assert order[:2] == ["header", "hero"]
+    persian, english, spent = (card.text for card in page.all("div", "card"))
+    assert persian == ("Persian, held-out text −44.0% better than the base model 1.912 → 1.071 bits per byte")
+    assert english == (
+        "English, held-out text +1.6% worse than the base model: some was forgotten "
+        "0.987 → 1.003 bits per byte"
+    )
+    # 19 intervals of 60 s in training (two GPUs at 285 W, the processor at 65 W), 2 others (GPUs at 20 W).
+    joules, measured = 60 * (19 * 635 + 2 * 105), 60 * (19 * 570 + 2 * 40)
+    kwh = joules / 3.6e6
+    assert spent == (
+        f"Spent {1000 * kwh:.3g} Wh {kwh * 1.4 * 494:.3g} g CO₂eq, {kwh * 1.4 * 0.08:,.2f} USD "
+        f"{measured / joules:.0%} of it measured, the rest estimated"
+    )
+    assert page.all("span", "state")[0].text == "finished"
 
 
-def read(page: Path) -> Reader:
-    reader = Reader()
-    reader.feed(page.read_text(encoding="utf-8"))
-    assert reader.open == []
-    return reader
+def test_a_change_within_noise_is_called_unchanged_and_coloured_flat(tmp_path: Path) -> None:
+    page = parse(write_report(build_run(tmp_path / "run", stages=2).path))
+    english = page.all("div", "card")[1].text
+    assert "+0.2% unchanged against the base model" in english
+    row = sections(page)["evaluation"].all("tr")[2]
+    assert [(span.text, span.attributes["class"]) for span in row.all("span", "delta")] == [
+        ("−41.4%", "delta down"), ("+0.2%", "delta flat"),
+    ]  # fmt: skip
 
 
-def words(page: Path) -> str:
-    return " ".join(" ".join(read(page).words).split())
-
-
-def test_the_page_answers_the_three_questions_first(run: Path) -> None:
-    shown = words(write_report(run))
-    first = shown[: shown.index("Did the languages get better?")]
-    assert "−44.0% better than the base model 1.912 → 1.071 bits per byte" in first
-    assert "+1.6% worse than the base model: some was forgotten" in first
-    assert "CO₂eq" in first and "measured, the rest estimated" in first
-    assert "Not in this report" not in shown
-
-
-SECTIONS = {
-    "evaluation", "samples", "energy", "training", "vocabulary", "data", "checkpoints", "recipe",
-    "environment", "commands",
-}  # fmt: skip
-FACTS = (
-    "61.00", "10 steps were done again", "232 kg", "arXiv 2307.09288", "49,152", "99.62", "exact duplicate",
-    "MIT", "step-220", "136,243,008", "2.13.0", "494.0 g/kWh", "started again", "not counted",
-    "persianmind checkpoint verify",
-)  # fmt: skip
-
-
-def test_every_section_is_there(run: Path) -> None:
-    page = write_report(run)
-    assert {value for _, name, value in read(page).attributes if name == "id"} == SECTIONS
-    links = {value for tag, name, value in read(page).attributes if (tag, name) == ("a", "href")}
-    assert links and links <= {f"#{identity}" for identity in SECTIONS}
-    shown = words(page).lower()
-    assert [fact for fact in FACTS if fact.lower() not in shown] == []
-
-
-def test_one_file_that_asks_for_nothing(run: Path) -> None:
-    page = write_report(run)
-    html = page.read_text(encoding="utf-8")
-    reader = read(page)
-    assert not re.search(r"<(script|link|img|iframe|object|embed|form|base)\b", html)
-    assert not re.search(r"url\(|@import|@font-face|https?:", html)
-    assert {
-        name for _, name, _ in reader.attributes if name.startswith("on") or name in ("src", "srcset")
-    } == set()
-    policies = [value for tag, _, value in reader.attributes if tag == "meta" and "-src" in str(value)]
-    assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
-    assert page.parent == run and len(html) < 150_000
-
-
-def test_persian_reads_right_to_left_and_cannot_turn_its_neighbours(run: Path) -> None:
-    results = json.loads((run / "results.json").read_text())
-    results["samples"] = [{"prompt": "سلام", "text": "می‌روم \u202eevil\u0000\u0007", "stage": "pretrain"}]
-    (run / "results.json").write_text(json.dumps(results))
-    html = write_report(run).read_text(encoding="utf-8")
-    assert re.search(r'<bdi lang="fa" dir="rtl" class="fa sample">می‌روم evil</bdi>', html)
-    assert "\u200c" in html and "\u202e" not in html and "\u0000" not in html
-
-
-FILES = ("recipe.yaml", "metrics.jsonl", "results.json", "vocab/expansion.json", "data/poems/manifest.json",
-         "checkpoints/step-180/manifest.json", "energy/box1.jsonl")  # fmt: skip
-NAMED = {
-    "data/poems/manifest.json": "",
-    "checkpoints/step-180/manifest.json": "",
-}  # others of the kind remain
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_a_stated_gap(run: Path, name: str) -> None:
-    (run / name).unlink()
-    shown = words(write_report(run))
-    expected = NAMED.get(name, name.split("/")[0])
-    assert ("Not in this report" in shown) == bool(expected)
-    assert expected in shown
-
-
-JUNK = {
-    "binary": b"\xff\xfe\x00\x01" * 40,
-    "torn": b'{"perplexity": [{"stage": "ba',
-    "list": b"[1, 2, 3]\n",
-    "text": b'"only text"\n',
-    "deep": b"[" * 5_000,
-    "wrong types": json.dumps(
-        {
-            "perplexity": {"a": 1},
-            "samples": 7,
-            "pieces": "x",
-            "fertility": [1],
-            "files": 3,
-            "rejected": [],
-            "stages": 4,
-            "train": 1,
-            "model": [],
-            "versions": "v",
-            "rows": "many",
-            "fill": float("nan"),
-            "step": "x",
-            "facts": 1,
-            "energy": 5,
-            "kind": "sample",
-            "attempt": "1",
-            "joules": 3,
-            "time": "2026-03-01T06:00:00+00:00",
-            "seconds": "s",
-        }
-    ).encode(),
-    "wrong items": json.dumps(
-        {
-            "perplexity": [{"stage": 3, "fa": 4, "en": {"bits_per_byte": "x"}}, 5],
-            "samples": [{}, 1],
-            "pieces": [{}, {"text": None, "base_ids": 3}],
-            "files": {"a": 1},
-            "step": 1,
-            "stage": None,
-            "fertility": {"fa": 1, "en": {"before": 0, "after": None}},
-            "loss": float("inf"),
-            "grad_norm": True,
-        }
-    ).encode(),
-}
-
-
-@pytest.mark.parametrize("kind", JUNK)
-@pytest.mark.parametrize("name", FILES)
-def test_no_damage_stops_the_page(run: Path, name: str, kind: str) -> None:
-    (run / name).write_bytes(JUNK[kind])
-    shown = words(write_report(run))
-    assert "hafez" in shown
-
-
-def poison(value: Any) -> Any:
-    """The same tree with an attack in every text."""
-    if isinstance(value, dict):
-        return {key: poison(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [poison(item) for item in value]
-    return f"{value}\"'><script>alert(1)</script>&" if isinstance(value, str) else value
-
-
-def test_every_text_of_every_file_is_escaped(run: Path) -> None:
-    for path in (*run.rglob("*.json"), *run.rglob("*.jsonl")):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        trees = [poison(json.loads(line)) for line in lines]
-        for tree in trees:
-            tree.update({key: json.loads(lines[0])[key] for key in ("kind", "time") & tree.keys()})
-        path.write_text("\n".join(json.dumps(tree) for tree in trees), encoding="utf-8")
-    (run / "recipe.yaml").write_text(json.dumps({"name": "<script>alert(1)</script>", "base": '"><script>'}))
-    page = write_report(run)
-    html = page.read_text(encoding="utf-8")
-    assert "<script" not in html and html.count("&lt;script&gt;") > 20
-    read(page)
+def test_the_base_alone_is_shown_without_a_change(tmp_path: Path) -> None:
+    page = parse(write_report(build_run(tmp_path / "run", stages=1).path))
+    persian, english, _ = (card.text for card in page.all("div", "card"))
+    assert persian == "Persian, held-out text 1.912 the base model, before training 1.912 bits per byte"
+    assert english == "English, held-out text 0.987 the base model, before training 0.987 bits per byte"
+    assert not sections(page)["evaluation"].all("svg")
+    assert page.all("span", "state")[0].text == "not finished"
 
 
 def test_a_run_that_crashed_early_still_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "energy").mkdir()
-    shown = words(write_report(tmp_path))
-    assert "not finished" in shown and "not measured yet" in shown and "no energy was recorded" in shown
-    assert shown.count("not there, so") >= 5
+    page = parse(write_report(tmp_path))
+    assert set(sections(page)) == {"checkpoints", "commands"}
+    assert [card.all("p", "verdict")[0].text for card in page.all("div", "card")] == [
+        "not measured yet", "not measured yet", "no energy was recorded",
+    ]  # fmt: skip
+    assert [gap.partition(":")[0] for gap in gaps(page)] == [
+        "recipe.yaml", "results.json", "metrics.jsonl", "vocab/expansion.json", "data/*/manifest.json",
+        "energy/*.jsonl",
+    ]  # fmt: skip
+    assert "None is stored in this run folder." in sections(page)["checkpoints"].text
 
 
-def test_the_base_alone_is_shown_without_a_change(run: Path) -> None:
-    write_results(run, finished=False)
-    results = json.loads((run / "results.json").read_text())
-    results["perplexity"] = results["perplexity"][:1]
-    (run / "results.json").write_text(json.dumps(results))
-    shown = words(write_report(run))
-    assert "the base model, before training" in shown and "not finished" in shown
+def test_steps_and_energy_of_a_crash_are_counted_and_said(run: RunFolder) -> None:
+    shown = sections(parse(write_report(run.path)))
+    training, energy = shown["training"], shown["energy"]
+    assert "10 steps were done again after a crash" in training.panel("Loss").text
+    numbers = training.panel("In numbers").facts()
+    assert numbers["optimizer steps"] == "180" and numbers["tokens"] == "1,474,560"
+    assert numbers["training time"] == "1 h 3 min" and numbers["of them useful"] == "99.5 %"
+    assert numbers["joules per thousand tokens"] == f"{19 * 60 * 635 / 1474.56:.1f}"
+    account = energy.panel("The account").facts()
+    assert account["done again after a crash"] == f"{635 * 60 / 3600:.3g} Wh"
+    assert account["starts of the run"] == "2" and account["money"].endswith(" USD")
+    assert energy.panel("Power over time, watts").text.count("started again") == 2  # wide and on phones
+
+
+def test_measured_and_estimated_parts_are_drawn_apart(run: RunFolder) -> None:
+    bars = sections(parse(write_report(run.path)))["energy"].panel("By part").all("div", "bar")
+    solid = {
+        bar.all("span", "bar-name")[0].text: bar.all("span", "solid")[0].attributes["style"] for bar in bars
+    }
+    assert solid == {"gpu0": "width:100.00%", "gpu1": "width:100.00%", "cpu": "width:0.00%"}
 
 
 def test_several_nodes_are_told_apart(tmp_path: Path) -> None:
-    shown = words(write_report(make_run(tmp_path / "two", nodes=("box1", "box2"))))
-    assert "By node" in shown and shown.count("box2") >= 2
+    energy = sections(parse(write_report(build_run(tmp_path / "run", nodes=("box1", "box2")).path)))["energy"]
+    bars = energy.panel("By node").all("span", "bar-name")
+    assert [bar.text for bar in bars] == ["box1", "box2"]
+    chart = energy.panel("Power over time, watts")
+    assert len(chart.all("svg")[0].all("path", "line")) == 2 and "box2" in chart.all("div", "legend")[0].text
 
 
-def test_a_long_run_stays_a_small_page_and_is_quick(run: Path) -> None:
-    line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
-    with (run / "metrics.jsonl").open("w") as handle:
-        for step in range(20_000):
-            handle.write(json.dumps({**line, "step": step}) + "\n")
-    begun_s = time.process_time()  # the machine may be busy with other things
-    assert write_report(run).stat().st_size < 150_000
-    assert time.process_time() - begun_s < 5
+def test_one_file_that_asks_for_nothing(run: RunFolder) -> None:
+    path = write_report(run.path)
+    page, html = parse(path), path.read_text(encoding="utf-8")
+    assert not {node.tag for node in page.walk()} & {
+        "script", "link", "img", "iframe", "object", "embed", "form", "base",
+    }  # fmt: skip
+    assert not re.search(r"url\(|@import|@font-face|https?:", html)
+    names = {name for node in page.walk() for name in node.attributes}
+    assert not {name for name in names if name.startswith("on")} | names & {"src", "srcset"}
+    policies = [
+        m.attributes["content"] for m in page.all("meta") if "-src" in m.attributes.get("content", "")
+    ]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
 
 
-def test_a_folder_that_is_no_run_is_refused_and_a_failed_write_leaves_the_old_page(run: Path) -> None:
-    with pytest.raises(RunFolderError):
-        write_report(run.parent)
-    page = write_report(run)
-    before = page.read_bytes()
-    shutil.rmtree(run / "data")
-    write_report(run)
-    assert page.read_bytes() != before
-    assert not list(run.glob(".report*"))
+def test_the_style_sheet_arrives_as_it_is(run: RunFolder) -> None:
+    style = parse(write_report(run.path)).all("style")[0].raw
+    assert style.strip() == (ROOT / "persianmind/report/style.css").read_text(encoding="utf-8").strip()
 
 
-def test_the_verb_writes_the_page_and_says_where(run: Path) -> None:
-    import typer
+def test_every_file_of_the_page_is_in_the_wheel() -> None:
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folder = ROOT / "persianmind/report"
+    shipped = {
+        path for pattern in options["package-data"]["persianmind.report"] for path in folder.glob(pattern)
+    }
+    others = {p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    assert others and shipped == others
 
+
+def test_persian_reads_right_to_left_and_cannot_turn_its_neighbours(run: RunFolder) -> None:
+    sample = SampleText(prompt="سلام", text="می‌روم \u202eevil\u0000\u0007 \u2066", stage="pretrain")
+    update_results(run, samples=[sample])
+    path = write_report(run.path)
+    answer = sections(parse(path))["samples"].all("bdi")[1]
+    assert answer.attributes == {"lang": "fa", "dir": "rtl", "class": "fa sample"}
+    assert answer.raw == "می‌روم evil "  # the ZWNJ stays
+    assert not re.search("[\u0000-\u0008\u202a-\u202e\u2066-\u2069]", path.read_text(encoding="utf-8"))
+
+
+def test_a_long_run_stays_a_small_page(run: RunFolder) -> None:
+    write_lines(run.metrics, [step_record("pretrain", step) for step in range(1, 15_001)])
+    path = write_report(run.path)
+    page = sections(parse(path))["training"]
+    assert page.panel("In numbers").facts()["optimizer steps"] == "15,000"
+    assert max(p.attributes["d"].count("L") for p in page.all("path")) == 299
+    assert path.stat().st_size < 150_000
+
+
+def test_a_step_that_stands_twice_counts_once_at_its_last_place(run: RunFolder) -> None:
+    again = step_record("pretrain", 3).model_copy(update={"useful_tokens": 150})
+    with run.metrics.open("a", encoding="utf-8") as handle:
+        handle.write(dump_checked_line(again.model_dump(mode="json")) + "\n")
+    training = sections(parse(write_report(run.path)))["training"]
+    assert training.panel("In numbers").facts()["optimizer steps"] == "180"
+    assert "11 steps were done again" in training.text
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="no run folder"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_old_page(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = write_report(run.path).read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("pathlib.Path.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_report(run.path)
+    assert run.report.read_bytes() == before and not list(run.path.glob(".report*"))
+
+
+def test_the_command_writes_the_page_and_says_where(run: RunFolder) -> None:
     app = typer.Typer()
     app.command()(report)
     result = CliRunner().invoke(app, [str(run), "--json"], catch_exceptions=False)
-    found = json.loads(result.output)
-    assert Path(found["report"]) == run / "report.html"
-    assert found["size_bytes"] == (run / "report.html").stat().st_size
+    assert json.loads(result.output) == {
+        "report": str(run.report), "size_bytes": run.report.stat().st_size,
+    }  # fmt: skip
+
+
+def test_scores_come_in_the_order_they_were_measured(run: RunFolder) -> None:
+    assert list(sections(parse(write_report(run.path)))["evaluation"].table()) == list(BITS)

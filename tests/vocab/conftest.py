@@ -1,4 +1,4 @@
-"""Each base is expanded once a session; tests that change a folder copy it first."""
+"""Each base is expanded once per session; tests that change a folder copy it first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from vocab_helpers import (
+
+from persianmind.vocab.build import build_vocab
+from tests.vocab.helpers import (
     NEW_TOKENS,
     like_llama_3,
     like_qwen,
@@ -15,8 +17,6 @@ from vocab_helpers import (
     texts,
     variant,
 )
-
-from persianmind.vocab.build import build_vocab
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

@@ -1,4 +1,4 @@
-"""Instruction rows to tokens and loss targets: only answers, and the end-of-text after each, are learnt.
+"""Instruction records to tokens and loss targets: only answers, and the end-of-text after each, are learnt.
 
 Two prompt forms: PersianMind's own (text/dialogue.py) and the chat template of the base model's tokenizer.
 Segments are tokenised one by one and joined, so that what stands before an answer is tokenised exactly as it
@@ -14,9 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from persianmind.tokenizer import FolderTokenizer, Tokens
 from persianmind.common.errors import DataError
 from persianmind.text.dialogue import Message, persianmind_segments
+from persianmind.tokenizer import FolderTokenizer, Tokens
 
 PromptForm = Literal["persianmind", "chat_template"]
 _SEPARATOR = "\n"

@@ -1,4 +1,6 @@
-"""Online best-fit packing with a bounded number of open sequences. Pure: knows lengths, not tokens.
+"""Packing: online best-fit with a bounded number of open sequences, and next-fit where order matters.
+
+Pure: knows lengths, not tokens.
 
 Figures of this against next-fit and concatenate-and-cut are in docs/data.md.
 """
@@ -15,12 +17,12 @@ P = TypeVar("P", bound=Sized)
 class BestFitPacker(Generic[P]):
     """Puts pieces into sequences of `seq_len`; a piece is never cut here and never longer than a sequence.
 
-    A new piece goes into the open sequence that it leaves the least room in. A sequence leaves when it is full, or when
-    one more open sequence than `open_sequences` would be needed: then the fullest leaves.
+    A new piece goes into the open sequence that it leaves the least space in. A sequence leaves when it is
+    full, or when one more open sequence than `open_sequences` would be needed: then the fullest leaves.
     """
 
     def __init__(self, seq_len: int, open_sequences: int, sequences: Sequence[Sequence[P]] = ()) -> None:
-        """sequences: the open sequences of an earlier packer (its `open_in_order`), to go on as it would have."""
+        """sequences: the open sequences of an earlier packer (its `open_in_order`), to go on from."""
         self.seq_len = seq_len
         self.open_sequences = open_sequences
         self._sequences: dict[int, list[P]] = {}
@@ -54,7 +56,7 @@ class BestFitPacker(Generic[P]):
             self._open([piece])
 
     def finish(self) -> list[list[P]]:
-        """Closes all sequences; their pieces are packed once more, longest first, to fill the last sequences."""
+        """Closes all sequences; their pieces are packed once more, longest first, to fill the last ones."""
         pieces = [piece for serial in sorted(self._sequences) for piece in self._sequences[serial]]
         pieces.sort(key=len, reverse=True)  # stable: equal lengths stay in reading order
         last: BestFitPacker[P] = BestFitPacker(self.seq_len, len(pieces) + 1)
@@ -70,3 +72,16 @@ class BestFitPacker(Generic[P]):
         self._sequences[self._serial] = sequence
         insort(self._rooms, (self.seq_len - sum(map(len, sequence)), self._serial))
         self._serial += 1
+
+
+def pack_in_order(pieces: Sequence[P], seq_len: int) -> list[list[P]]:
+    """Next-fit: consecutive pieces share a sequence while they fit. Less full, but in reading order."""
+    sequences: list[list[P]] = []
+    filled = seq_len
+    for piece in pieces:
+        if filled + len(piece) > seq_len:
+            sequences.append([])
+            filled = 0
+        sequences[-1].append(piece)
+        filled += len(piece)
+    return sequences

@@ -1,6 +1,6 @@
 """Raw records to tokenised documents, batch by batch: the part of a build that worker processes share.
 
-A batch is a pure function of its records and the recipe; batches come back in reading order. Their borders
+A batch is a pure function of its records and the job; batches come back in reading order. Their borders
 depend on the records alone, so neither the number of workers nor a restart changes a byte of the result.
 """
 
@@ -12,106 +12,103 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from persianmind.data.build.dialogues import InstructionEncoder
+from persianmind.data.build.source import SourceJob
+from persianmind.text.clean import SAMPLE_CHARACTERS, Dialogue, Document, clean_record, drop
+from persianmind.text.decode import decode_record
+from persianmind.text.dedup import text_fingerprint, wanted_signature
+from persianmind.text.near import NearSignature
+from persianmind.text.record import Dropped, Position, RawRecord, Rejected
+from persianmind.text.stream import read_records
 from persianmind.tokenizer import FolderTokenizer, Tokens
-from persianmind.recipe import Recipe
-from persianmind.text.decode import Rejected, decode_record
-from persianmind.text.documents import Cleaner, Dialogue, Document, Taken
-from persianmind.text.dedup import NearSignature, near_signature, text_fingerprint
-from persianmind.text.records import Position, RawRecord, read_records
-from persianmind.text.record import Record
 
 BATCH_RECORDS = 512
 BATCH_BYTES = 4 << 20
 
+Targets = npt.NDArray[np.bool_]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tokenised:
-    """One document ready to be packed. near: its MinHash signature, where the recipe asks for one."""
+class TokenisedDocument:
+    """One document ready to be packed. signature: for near duplicates, where they are looked for."""
 
     place: str
     sample: str
     characters: int
     fingerprint: int
     tokens: Tokens
-    targets: npt.NDArray[np.bool_] | None
-    near: NearSignature | None
+    targets: Targets | None
+    signature: NearSignature | None
 
 
 @dataclass(slots=True)
-class Prepared:
+class TokenisedBatch:
     """What became of one batch of records. `after`: the position once it is consumed."""
 
     after: Position
     records: int = 0
     held_out: int = 0
     rejected: list[Rejected] = field(default_factory=list)
-    taken: list[Taken] = field(default_factory=list)
-    documents: list[Tokenised] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+    documents: list[TokenisedDocument] = field(default_factory=list)
 
 
-class Preparer:
-    """Decodes, cleans and tokenises the records of one source."""
+class Pipeline:
+    """The records of one source, decoded, split, cleaned and tokenised in turn."""
 
-    def __init__(self, recipe: Recipe, source_name: str, tokenizer_dir: Path) -> None:
-        self._name = source_name
-        self._recipe = recipe
-        self._cleaner = Cleaner(recipe, source_name)
-        self._tokenizer = FolderTokenizer(tokenizer_dir, fast=recipe.data.fast_tokenizer)
-        self._instructions = InstructionEncoder(self._tokenizer, recipe.data.prompt)
+    def __init__(self, job: SourceJob) -> None:
+        self._spec = job.spec
+        self._seq_len = job.data.seq_len
+        self._tokenizer = FolderTokenizer(job.tokenizer, fast=job.data.fast_tokenizer)
+        self._instructions = InstructionEncoder(self._tokenizer, job.data.prompt)
 
-    def prepare(self, records: list[RawRecord]) -> Prepared:
-        """One batch; `records` is not empty."""
-        batch = Prepared(after=records[-1].after, records=len(records))
-        clean: list[Document | Dialogue] = []
-        for record in records:
-            row = decode_record(self._name, self._cleaner.source, record)
-            if isinstance(row, Rejected):
-                batch.rejected.append(row)
-            elif self._cleaner.is_held_out(row.key):
-                batch.held_out += 1
-            else:
-                document = self._clean(row)
-                if isinstance(document, Taken):
-                    batch.taken.append(document)
-                else:
-                    clean.append(document)
+    def run(self, raw_records: list[RawRecord]) -> TokenisedBatch:
+        """One batch; `raw_records` is not empty."""
+        batch = TokenisedBatch(after=raw_records[-1].after, records=len(raw_records))
+        clean = [document for raw in raw_records if (document := self._clean(raw, batch)) is not None]
         for document, (tokens, targets) in zip(clean, self._tokenise(clean), strict=True):
-            if targets is not None and len(tokens) > self._recipe.data.seq_len:
-                batch.taken.append(
-                    Taken(document.place, "instruction_longer_than_row", document.texts[0][:160])
-                )
+            if targets is not None and len(tokens) > self._seq_len:
+                batch.dropped.append(drop(document, "instruction_longer_than_sequence"))
             else:
                 batch.documents.append(self._tokenised(document, tokens, targets))
         return batch
 
-    def _clean(self, row: Record) -> Document | Dialogue | Taken:
-        document = self._cleaner.clean(row)
+    def _clean(self, raw: RawRecord, batch: TokenisedBatch) -> Document | Dialogue | None:
+        """The clean document of a record; None where the batch says what became of it."""
+        record = decode_record(self._spec.name, self._spec.source, raw)
+        if isinstance(record, Rejected):
+            batch.rejected.append(record)
+            return None
+        if self._spec.is_held_out(record.key):
+            batch.held_out += 1
+            return None
+        document = clean_record(record, self._spec)
         if isinstance(document, Dialogue) and self._instructions.forges_turns(document.messages):
-            return Taken(document.place, "special_token_in_text", document.texts[0][:160])
+            document = drop(document, "special_token_in_text")
+        if isinstance(document, Dropped):
+            batch.dropped.append(document)
+            return None
         return document
 
     def _tokenised(
-        self, document: Document | Dialogue, tokens: Tokens, targets: npt.NDArray[np.bool_] | None
-    ) -> Tokenised:
-        quality = self._recipe.quality
-        near = None
-        if quality.enabled and quality.near_duplicates:
-            near = near_signature("\n".join(document.texts))
-        fingerprint = text_fingerprint(*document.texts)
-        characters = sum(map(len, document.texts))
-        sample = document.texts[0][:160]
-        return Tokenised(document.place, sample, characters, fingerprint, tokens, targets, near)
+        self, document: Document | Dialogue, tokens: Tokens, targets: Targets | None
+    ) -> TokenisedDocument:
+        return TokenisedDocument(
+            place=document.place,
+            sample=document.texts[0][:SAMPLE_CHARACTERS],
+            characters=sum(map(len, document.texts)),
+            fingerprint=text_fingerprint(*document.texts),
+            tokens=tokens,
+            targets=targets,
+            signature=wanted_signature(document.texts, self._spec.quality),
+        )
 
-    def _tokenise(
-        self, documents: list[Document | Dialogue]
-    ) -> list[tuple[Tokens, npt.NDArray[np.bool_] | None]]:
-        if self._cleaner.source.kind == "text":
+    def _tokenise(self, documents: list[Document | Dialogue]) -> list[tuple[Tokens, Targets | None]]:
+        if self._spec.source.kind == "text":
             texts = ["\n".join(document.texts) for document in documents]
             return [(tokens, None) for tokens in self._tokenizer.encode_documents(texts)]
         dialogues = [document.messages for document in documents if isinstance(document, Dialogue)]
@@ -132,27 +129,22 @@ def record_batches(records: Iterator[RawRecord]) -> Iterator[list[RawRecord]]:
         yield batch
 
 
-def prepared_batches(
-    recipe: Recipe, source_name: str, tokenizer_dir: Path, start: Position, workers: int = 1
-) -> Iterator[Prepared]:
-    """Prepared batches in reading order, from a position on. `workers` > 1 spreads them over processes."""
-    batches = record_batches(read_records(source_name, recipe.sources[source_name], start))
+def tokenised_batches(job: SourceJob, start: Position, workers: int = 1) -> Iterator[TokenisedBatch]:
+    """Batches in reading order, from a position on. `workers` > 1 spreads them over processes."""
+    batches = record_batches(read_records(job.spec.name, job.spec.source, start))
     if workers <= 1:
-        preparer = Preparer(recipe, source_name, tokenizer_dir)
+        pipeline = Pipeline(job)
         for records in batches:
-            yield preparer.prepare(records)
+            yield pipeline.run(records)
         return
     # spawn, not fork: the tokenizer library keeps threads, which a fork would leave half alive
     pool = ProcessPoolExecutor(
-        workers,
-        mp_context=get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(recipe, source_name, tokenizer_dir),
+        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(job,)
     )
-    pending: deque[Future[Prepared]] = deque()
+    pending: deque[Future[TokenisedBatch]] = deque()
     try:
         for records in batches:
-            pending.append(pool.submit(_prepare_in_worker, records))
+            pending.append(pool.submit(_run_in_worker, records))
             if len(pending) > 2 * workers:
                 yield pending.popleft().result()
         while pending:
@@ -161,16 +153,16 @@ def prepared_batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_worker: Preparer | None = None
+_pipeline: Pipeline | None = None
 
 
-def _start_worker(recipe: Recipe, source_name: str, tokenizer_dir: Path) -> None:
-    global _worker
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core a worker
-    _worker = Preparer(recipe, source_name, tokenizer_dir)
+def _start_worker(job: SourceJob) -> None:
+    global _pipeline
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core per worker
+    _pipeline = Pipeline(job)
 
 
-def _prepare_in_worker(records: list[RawRecord]) -> Prepared:
-    if _worker is None:
+def _run_in_worker(records: list[RawRecord]) -> TokenisedBatch:
+    if _pipeline is None:
         raise RuntimeError("the worker was not started through _start_worker")
-    return _worker.prepare(records)
+    return _pipeline.run(records)

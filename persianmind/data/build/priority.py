@@ -5,29 +5,64 @@ from __future__ import annotations
 import math
 
 from persianmind.recipe import Recipe
+from persianmind.recipe.section import Section
+
+
+class StageNeed(Section):
+    """What one stage asks of its sources.
+
+    samples: packed sequences, None where its length is in epochs; ratios: of each source, adding up to 1.
+    """
+
+    samples: int | None
+    ratios: dict[str, float]
+
+
+class BuildOrder(Section):
+    """Decides which source is built next. Plain JSON: it is sent to the building process.
+
+    block_sequences: what must be built before any of it can be served; window: samples in which ratios are
+    exact.
+    """
+
+    block_sequences: int
+    window: int
+    stages: list[StageNeed]
+
+    def priority(self, name: str, sequences: int) -> tuple[int, float]:
+        """When training runs out of a source of which `sequences` are built: (stage, sample in it).
+
+        Only whole blocks count, no other sequence can be served. A source that has enough for every stage
+        comes last.
+        """
+        ready = sequences // self.block_sequences * self.block_sequences
+        for index, stage in enumerate(self.stages):
+            if stage.samples is None or name not in stage.ratios:
+                continue
+            # a window more: ratios are exact in whole windows only
+            if ready < stage.ratios[name] * (stage.samples + self.window):
+                return index, ready / stage.ratios[name]
+        return len(self.stages), float(ready)
+
+
+def build_order(recipe: Recipe) -> BuildOrder:
+    """The order that the stages of a recipe ask for."""
+    stages = []
+    for stage in recipe.stages:
+        samples = None if stage.tokens is None else math.ceil(stage.tokens / recipe.data.seq_len)
+        total = sum(stage.sources.values())
+        ratios = {name: weight / total for name, weight in stage.sources.items()}
+        stages.append(StageNeed(samples=samples, ratios=ratios))
+    return BuildOrder(
+        block_sequences=recipe.data.shuffle_block_sequences or 1,
+        window=recipe.data.mixture_window,
+        stages=stages,
+    )
 
 
 def needed_whole(recipe: Recipe) -> set[str]:
-    """Sources whose number of sequences decides something before step 1: the length of a stage in `epochs`, shares
-    by size, an order over all sequences."""
+    """Sources whose number of sequences decides something before step 1: the length of a stage in `epochs`,
+    ratios by size, an order over all sequences."""
     if recipe.data.mixture_temperature is not None or recipe.data.shuffle_block_sequences is None:
         return set(recipe.stage_sources())
     return {name for stage in recipe.stages if stage.epochs is not None for name in stage.sources}
-
-
-def build_priority(recipe: Recipe, name: str, sequences: int) -> tuple[int, float]:
-    """When training runs out of a source of which `sequences` sequences are built: (stage, sample in it), to compare.
-
-    Only whole blocks count, no other sequence can be served. A source that has enough for every stage comes last.
-    """
-    block = recipe.data.shuffle_block_sequences or 1
-    ready = sequences // block * block
-    for index, stage in enumerate(recipe.stages):
-        if stage.tokens is None or name not in stage.sources:
-            continue
-        share = stage.sources[name] / sum(stage.sources.values())
-        samples = math.ceil(stage.tokens / recipe.data.seq_len)
-        # a window more: shares are exact in whole windows only
-        if ready < share * (samples + recipe.data.mixture_window):
-            return index, ready / share
-    return len(recipe.stages), float(ready)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import persianmind
-from persianmind.data.read.incremental import read_failure, write_failure
+from persianmind.common.checksum import write_checked
+from persianmind.common.child import end_child, start_child
+from persianmind.common.poll import wait_until
+from persianmind.data.build.priority import BuildOrder
+from persianmind.data.build.source import SourceJob
 from persianmind.data.manifest import MANIFEST
+from persianmind.data.read.incremental import read_failure, write_failure
 
+WORKER = "persianmind.data.build.worker"
 END_WITHIN_S = 10.0
 RETRY_S = 2.0
 
@@ -24,28 +26,30 @@ class BackgroundBuild:
     """Context manager: one process that builds sources until they are whole, or until the block is left.
 
     What it had built by then is kept, and the next one goes on from there. A process that dies before its
-    time is reported in the folders it leaves unfinished, where every reader looks. Without names nothing is
-    started.
+    time is reported in the folders it leaves unfinished, where every reader looks. Without jobs nothing is
+    started. What it is to do is written beside its log, as a .json file.
     """
 
-    def __init__(
-        self, recipe_file: Path, tokenizer_dir: Path, out: Path, names: Sequence[str], log: Path
-    ) -> None:
-        self._folders = [out / name for name in names]
+    def __init__(self, jobs: Sequence[SourceJob], order: BuildOrder, log: Path) -> None:
+        self._folders = [job.out for job in jobs]
         self._log = log
         self._ending = False
         self._process: subprocess.Popen[bytes] | None = None
-        if not names:
+        if not jobs:
             return
-        options = [f"--recipe={recipe_file}", f"--tokenizer={tokenizer_dir}", f"--out={out}"]
-        command = [sys.executable, "-m", "persianmind.data.build.worker", *options, f"--parent={os.getpid()}"]
-        root = str(Path(persianmind.__file__).resolve().parent.parent)
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        plan = log.with_suffix(".json")  # not an argument: a source of many files does not fit into one
+        write_checked(
+            plan,
+            {
+                "jobs": [job.model_dump(mode="json") for job in jobs],
+                "order": order.model_dump(mode="json"),
+            },
+        )
         with log.open("ab") as output:
             # A session of its own: Ctrl-C is for training, which ends the builder when it is done itself.
-            self._process = subprocess.Popen(
-                [*command, *names],
-                env={**os.environ, "PYTHONPATH": path},
+            self._process = start_child(
+                WORKER,
+                {"plan": str(plan)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -61,14 +65,8 @@ class BackgroundBuild:
     def end(self) -> None:
         """Ends the process if it is not done."""
         self._ending = True
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(END_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._process is not None:
+            end_child(self._process, END_WITHIN_S)
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         code = process.wait()
@@ -85,12 +83,16 @@ class BackgroundBuild:
 
     def _report(self, folder: Path, text: str) -> None:
         """Readers would wait for ever without it, so a disk that is full is asked again."""
-        while not self._ending:
-            try:
-                return write_failure(folder, text)
-            except OSError:
-                time.sleep(RETRY_S)
-        return None
+
+        def is_told() -> bool:
+            if not self._ending:
+                try:
+                    write_failure(folder, text)
+                except OSError:
+                    return False
+            return True
+
+        wait_until(is_told, interval_s=RETRY_S)
 
     def __enter__(self) -> Self:
         return self

@@ -1,11 +1,11 @@
 """One token shard: sequences of equal length in one safetensors file. Writing, and reading by memory map.
 
-Legend: R sequences of the shard, L sequence length, D documents (pieces) of all sequences together.
+Legend: S sequences of the shard, L sequence length, D documents (pieces) of all sequences together.
 
-    tokens       [R, L]            uint16 or uint32; past a sequence's documents: the pad id
-    doc_lengths  [D]               int32, in sequence order
-    sequence_offsets  [R + 1]           int64; documents of sequence i: sequence_offsets[i] to sequence_offsets[i + 1]
-    targets      [R, ceil(L / 8)]  uint8, instruction shards only: packed bits, 1 = a loss target
+    tokens            [S, L]            uint16 or uint32; past a sequence's documents: the pad id
+    doc_lengths       [D]               int32, in sequence order
+    sequence_offsets  [S + 1]           int64; sequence i has documents sequence_offsets[i] to [i + 1]
+    targets           [S, ceil(L / 8)]  uint8, instruction shards only: packed bits, 1 = a loss target
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ import xxhash
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from persianmind.common.atomic import write_bytes
 from persianmind.data.manifest import ShardEntry
 from persianmind.tokenizer import Tokens
-from persianmind.common.atomic import write_bytes
 
 SMALL_VOCABULARY = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """A run of tokens that is one document of a sequence. targets: bool per token; None: all but the first."""
+    """Tokens that are one document of a sequence. targets: bool per token; None: all but the first."""
 
     tokens: Tokens
     targets: npt.NDArray[np.bool_] | None = None
@@ -47,15 +47,19 @@ def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
     return np.uint16 if vocab_size <= SMALL_VOCABULARY else np.uint32
 
 
-def split_document(
-    tokens: Tokens, seq_len: int, targets: npt.NDArray[np.bool_] | None = None
-) -> list[Piece]:
+def split_document(tokens: Tokens, seq_len: int, targets: npt.NDArray[np.bool_] | None = None) -> list[Piece]:
     """A document as consecutive pieces no longer than a sequence; joined they are the document."""
     starts = range(0, len(tokens), seq_len)
     return [
-        Piece(tokens[s : s + seq_len], None if targets is None else targets[s : s + seq_len])
-        for s in starts
+        Piece(tokens[s : s + seq_len], None if targets is None else targets[s : s + seq_len]) for s in starts
     ]
+
+
+def target_count(piece: Piece) -> int:
+    """Loss targets of a piece; nothing stands before its first token."""
+    if piece.targets is None:
+        return len(piece) - 1
+    return int(piece.targets[1:].sum())
 
 
 def write_shard(

@@ -1,100 +1,74 @@
-"""Building the token shards of one source: read, clean, tokenise, pack, write; resumable at every shard."""
+"""What the build of one source is to do, and what its shards depend on."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from persianmind.data.manifest import MANIFEST, Fingerprints, Manifest, read_manifest
-from persianmind.data.build.job import BuildProgress, ShardJob
-from persianmind.tokenizer import FolderTokenizer
-from persianmind.common.errors import DataError, MachineError
 from persianmind.common.checksum import hash_text
-from persianmind.recipe import Recipe
-from persianmind.text.documents import evaluated_fingerprints
-from persianmind.text.sources.locate import fingerprint as source_fingerprint
+from persianmind.common.errors import DataError
+from persianmind.data.manifest import MANIFEST, Fingerprints, Manifest, read_manifest
+from persianmind.recipe import Data, Recipe
+from persianmind.recipe.section import Section
+from persianmind.text.heldout import held_out_fingerprints
+from persianmind.text.sources.locate import source_fingerprint
+from persianmind.text.spec import SourceSpec, source_spec
+from persianmind.tokenizer import FolderTokenizer
 
 # Changes when the same input would give other bytes: an older folder is then known not to match.
 PACKING_VERSION = 1
 
-ProgressCallback = Callable[[BuildProgress], None]
+
+class SourceJob(Section):
+    """The token shards of one source, to be built. Plain JSON: it is sent to other processes.
+
+    tokenizer: its folder; out: the folder of the shards; heldout: the folder of held-out text, None where
+    nothing is held out.
+    """
+
+    spec: SourceSpec
+    data: Data
+    tokenizer: Path
+    out: Path
+    heldout: Path | None
+
+    @property
+    def name(self) -> str:
+        """The source's name in the recipe."""
+        return self.spec.name
 
 
-def build_source(
-    recipe: Recipe,
-    source_name: str,
-    tokenizer_dir: Path,
-    out: Path,
-    progress: ProgressCallback | None = None,
-    *,
-    workers: int = 1,
-) -> Manifest:
-    """Packs the training split of one source into token shards in `out` and returns its manifest.
+def source_job(recipe: Recipe, name: str, *, tokenizer: Path, out: Path, heldout: Path) -> SourceJob:
+    """The job of one source of a recipe; `heldout`: the folder `write_held_out` wrote, if it had to."""
+    return SourceJob(
+        spec=source_spec(recipe, name),
+        data=recipe.data,
+        tokenizer=tokenizer,
+        out=out,
+        heldout=heldout if recipe.heldout.sources else None,
+    )
 
-    A finished folder of the same source, tokenizer and options is returned at once. An interrupted build goes
-    on from its last whole shard; the bytes do not depend on interruptions or on `workers`. A second process
-    that builds the same folder waits for the first.
+
+def build_fingerprints(job: SourceJob, tokenizer: FolderTokenizer) -> Fingerprints:
+    """What the shards of a source depend on; settings that change no byte (the error budget) are not in it.
 
     Raises:
-        SourceError: the source cannot be read, has too many bad sequences, or none that is usable.
-        DataError: `out` holds shards of something else, or the tokenizer folder is not usable.
-        MachineError: no room on the disk; what was written stays and the same command goes on.
+        SourceError: the source cannot be found.
+        DataError: the held-out text is missing or damaged.
     """
-    # closed at once also when `progress` raises: the lock on the folder must not outlive this call
-    with closing(build_steps(recipe, source_name, tokenizer_dir, out, workers=workers)) as steps:
-        for step in steps:
-            if progress is not None:
-                progress(step)
-    return read_manifest(out)
-
-
-def build_steps(
-    recipe: Recipe, source_name: str, tokenizer_dir: Path, out: Path, *, workers: int = 1
-) -> Generator[BuildProgress, None, None]:
-    """`build_source` a batch of records at a time; close the generator to stop in between."""
-    tokenizer = FolderTokenizer(tokenizer_dir)
-    fingerprints = build_fingerprints(recipe, source_name, tokenizer)
-    if finished_build(out, fingerprints) is not None:
-        return
-    try:
-        with _only_builder(out):
-            if finished_build(out, fingerprints) is None:
-                build = ShardJob(recipe, source_name, tokenizer, out, fingerprints)
-                yield from build.steps(tokenizer_dir, workers)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise MachineError(
-            f"no room left on the disk of {out}; make room and run the same command, it goes on "
-            "from the last whole shard"
-        ) from None
-
-
-def build_fingerprints(recipe: Recipe, source_name: str, tokenizer: FolderTokenizer) -> Fingerprints:
-    """What the shards of a source hang on; settings that change no byte (the error budget) are not in it."""
-    source = recipe.sources[source_name]
-    data = recipe.data
+    spec, data = job.spec, job.data
     options: dict[str, Any] = {
         "packing_version": PACKING_VERSION,
-        "normalise": recipe.normalise.model_dump(mode="json"),
-        "quality": recipe.quality.model_dump(mode="json"),
-        "heldout": [
-            bool(recipe.heldout.sources),
-            recipe.heldout.ratio,
-            recipe.seed,
-            sorted(evaluated_fingerprints(recipe)),
-        ],
+        "normalise": spec.normalise.model_dump(mode="json"),
+        "quality": spec.quality.model_dump(mode="json"),
+        "heldout": [spec.held_out_ratio, spec.seed, sorted(held_out_fingerprints(job.heldout))],
         "packing": [data.seq_len, data.sequences_per_shard, data.open_sequences],
-        "prompt": data.prompt if source.kind == "instruction" else None,
-        "language": source.language,
+        "prompt": data.prompt if spec.source.kind == "instruction" else None,
+        "language": spec.source.language,
     }
     return Fingerprints(
-        source=source_fingerprint(source_name, source),
+        source=source_fingerprint(spec.name, spec.source),
         tokenizer=tokenizer.fingerprint(),
         options=hash_text(json.dumps(options, sort_keys=True)),
     )
@@ -120,12 +94,3 @@ def finished_build(out: Path, fingerprints: Fingerprints) -> Manifest | None:
         f"{out} holds shards that were built with another {' and '.join(differing)}; delete it to build "
         "anew, or give another output folder"
     )
-
-
-@contextmanager
-def _only_builder(out: Path) -> Iterator[None]:
-    """Holds the folder for one process; the lock goes with the process, however it ends."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

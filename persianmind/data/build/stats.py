@@ -1,4 +1,4 @@
-"""What a build has counted so far: rows read, bad ones, what filters took, with a few samples of each."""
+"""What a build has counted so far: records read, bad ones, what filters dropped, with a few samples."""
 
 from __future__ import annotations
 
@@ -6,62 +6,69 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from persianmind.data.manifest import FilterReport
-from persianmind.data.build.pipeline import Prepared
 from persianmind.common.errors import EmptyCorpusError
-from persianmind.text.documents import Taken
+from persianmind.data.build.pipeline import TokenisedBatch, TokenisedDocument
+from persianmind.data.manifest import FilterReport
 from persianmind.text.quarantine import Quarantine
+from persianmind.text.record import Dropped
 
 SAMPLES_PER_FILTER = 5
 
 
 class BuildStats:
-    """The counts of one source's build; bad rows are also appended to `quarantine_path`."""
+    """The counts of one source's build; bad records are also appended to `quarantine_path`."""
 
     def __init__(self, source_name: str, quarantine_path: Path, max_bad_record_ratio: float) -> None:
         self.name = source_name
         self.max_bad_record_ratio = max_bad_record_ratio
         self.quarantine = Quarantine(quarantine_path)
         self.counts: Counter[str] = Counter()
-        self.taken: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
         self.samples: dict[str, list[dict[str, str]]] = {}
 
-    def account(self, batch: Prepared) -> None:
-        """Counts the rows of one batch, good and bad."""
+    def add_batch(self, batch: TokenisedBatch) -> None:
+        """Counts the records of one batch, good and bad."""
         self.counts["records_read"] += batch.records
         self.counts["held_out"] += batch.held_out
-        for row in batch.rejected:
-            self.quarantine.reject(row.file, row.line, row.reason, row.sample, ends_file=row.ends_file)
+        for one in batch.rejected:
+            self.quarantine.reject(one.file, one.line, one.reason, one.sample, ends_file=one.ends_file)
         for _ in range(batch.records - len(batch.rejected)):
             self.quarantine.accept()
-        for taken in batch.taken:
-            self.take(taken)
+        for dropped in batch.dropped:
+            self.add_dropped(dropped)
 
-    def take(self, taken: Taken) -> None:
-        """Counts one row that a filter took, and keeps the first few of each filter."""
-        self.taken[taken.reason] += 1
-        samples = self.samples.setdefault(taken.reason, [])
+    def add_dropped(self, dropped: Dropped) -> None:
+        """Counts one document that a filter dropped, and keeps the first few of each filter."""
+        self.dropped[dropped.reason] += 1
+        samples = self.samples.setdefault(dropped.reason, [])
         if len(samples) < SAMPLES_PER_FILTER:
-            samples.append({"place": taken.place, "sample": taken.sample})
+            samples.append({"place": dropped.place, "sample": dropped.sample})
+
+    def add_packed(self, document: TokenisedDocument, pieces: int) -> None:
+        """Counts one document that was cut into `pieces` and packed."""
+        self.counts["documents"] += 1
+        self.counts["documents_cut"] += pieces > 1
+        self.counts["tokens_in"] += len(document.tokens)
+        self.counts["characters"] += document.characters
 
     def check_budget(self) -> None:
-        """Raises TooManyBadRecordsError once more rows are bad than the recipe allows."""
+        """Raises TooManyBadRecordsError once more records are bad than the recipe allows."""
         self.quarantine.check_budget(self.name, self.max_bad_record_ratio)
 
     def close(self) -> None:
         """The end of the source.
 
         Raises:
-            TooManyBadRecordsError: over the budget, now also for fewer rows than a running check needs.
+            TooManyBadRecordsError: over the budget, now also for fewer records than a running check needs.
             EmptyCorpusError: no document was usable; the message gives the counts.
         """
         self.quarantine.close()
         self.quarantine.check_budget(self.name, self.max_bad_record_ratio, final=True)
         if self.counts["documents"] == 0:
             raise EmptyCorpusError(
-                f"sources.{self.name} gave no usable document: {self.counts['records_read']} rows read, "
-                f"rejected {dict(self.quarantine.rejected)}, taken by filters {dict(self.taken)}, held out "
-                f"{self.counts['held_out']}; give it more text, or look at the counts"
+                f"sources.{self.name} gave no usable document: {self.counts['records_read']} records read, "
+                f"rejected {dict(self.quarantine.rejected)}, dropped by filters {dict(self.dropped)}, "
+                f"held out {self.counts['held_out']}; give it more text, or look at the counts"
             )
 
     def manifest_fields(self) -> dict[str, Any]:
@@ -78,9 +85,9 @@ class BuildStats:
             "records_read": counts["records_read"],
             "rejected": dict(self.quarantine.rejected),
             "damaged_files": self.quarantine.damaged_files,
-            "taken": {
+            "dropped": {
                 reason: FilterReport(count=count, samples=self.samples[reason])
-                for reason, count in sorted(self.taken.items())
+                for reason, count in sorted(self.dropped.items())
             },
         }
 
@@ -88,13 +95,13 @@ class BuildStats:
         """What `restore` needs, as JSON."""
         return {
             "counts": dict(self.counts),
-            "taken": dict(self.taken),
+            "dropped": dict(self.dropped),
             "samples": self.samples,
             "quarantine": self.quarantine.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes back to a recorded state."""
-        self.counts, self.taken = Counter(state["counts"]), Counter(state["taken"])
+        self.counts, self.dropped = Counter(state["counts"]), Counter(state["dropped"])
         self.samples = state["samples"]
         self.quarantine.restore(state["quarantine"])

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from persianmind.data.read.dataset import TokenDataset, TokenSequence
+from persianmind.data.read.dataset import TokenDataset
 from persianmind.data.read.order import Mixture
+from persianmind.data.read.sequence import TokenSequence
 
 Batch = dict[str, npt.NDArray[np.int64]]
 
@@ -62,15 +63,13 @@ class StageData:
         return sum(self.datasets[source].useful_tokens(sequence) for source, sequence in places)
 
     def characters(self, sample_ids: Sequence[int]) -> float | None:
-        """Characters of text behind these samples, by each source's mean a token; None for older shards and
-        for a source that is still being built."""
+        """Characters of text behind these samples, by each source's mean per token; None for a source that is
+        still being built."""
         total = 0.0
         for sample in sample_ids:
             source, sequence = self.locate(sample)
             if self.datasets[source].num_sequences is None:
                 return None
             manifest = self.datasets[source].manifest
-            if manifest.characters is None:
-                return None
             total += self.datasets[source].useful_tokens(sequence) * manifest.characters / manifest.tokens
         return total

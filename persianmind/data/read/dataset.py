@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -14,23 +13,9 @@ import numpy.typing as npt
 from persianmind.common.errors import DataError
 from persianmind.data.build.shards import ShardReader
 from persianmind.data.manifest import Manifest, ShardEntry, read_manifest, verify_shard
+from persianmind.data.read.sequence import TokenSequence, build_sequence
 
-IGNORED = -100
 MAX_OPEN_SHARDS = 128
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TokenSequence:
-    """One packed sequence, all arrays int64 [L].
-
-    position_ids restart at 0 with every document, and once more where the padding begins.
-    labels are already shifted: labels[t] is token t + 1 where both are of one document and t + 1 is a loss
-    target, else -100.
-    """
-
-    input_ids: npt.NDArray[np.int64]
-    position_ids: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
 
 
 class TokenDataset:
@@ -54,7 +39,7 @@ class TokenDataset:
     def refresh(self) -> None:
         """Reads what there is to know about the folder."""
         self._manifest = read_manifest(self.folder)
-        self._take(self._manifest.shards)
+        self._set_shards(self._manifest.shards)
 
     @property
     def manifest(self) -> Manifest:
@@ -120,7 +105,7 @@ class TokenDataset:
         for entry in self._shards:
             verify_shard(self.folder, entry)
 
-    def _take(self, shards: list[ShardEntry]) -> None:
+    def _set_shards(self, shards: list[ShardEntry]) -> None:
         """The shards as now known; those known before are among them, or the folder was built anew."""
         if shards[: len(self._shards)] != self._shards:
             raise DataError(f"{self.folder} was built anew while it was read; run the same command again")
@@ -146,23 +131,3 @@ class TokenDataset:
             self._open.popitem(last=False)
         reader = self._open[number] = ShardReader(self.folder / entry.file)
         return reader
-
-
-def build_sequence(
-    tokens_L: npt.NDArray[np.int64],
-    doc_lengths: npt.NDArray[np.int32],
-    targets_L: npt.NDArray[np.bool_] | None,
-) -> TokenSequence:
-    """Positions and shifted labels of one sequence from its tokens, document lengths and target bits."""
-    length = len(tokens_L)
-    padding = length - int(doc_lengths.sum())
-    runs = np.append(doc_lengths, padding).astype(np.int64)
-    starts = np.cumsum(runs) - runs
-    positions_L = np.arange(length, dtype=np.int64) - np.repeat(starts, runs)
-    is_target_L = positions_L > 0
-    is_target_L[length - padding :] = False
-    if targets_L is not None:
-        is_target_L &= targets_L
-    labels_L = np.full(length, IGNORED, dtype=np.int64)
-    labels_L[:-1] = np.where(is_target_L[1:], tokens_L[1:], IGNORED)
-    return TokenSequence(tokens_L, positions_L, labels_L)

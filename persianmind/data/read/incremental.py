@@ -3,12 +3,12 @@ on any node that sees the folder."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from persianmind.common.atomic import read_json, write_json
-from persianmind.common.errors import BuildFailedError, PersianMindError
+from persianmind.common.checksum import read_checked, write_checked
+from persianmind.common.errors import BuildFailedError, DamagedFileError
+from persianmind.common.poll import wait_until
 from persianmind.data.manifest import BUILDING, MANIFEST, Fingerprints, read_building, read_manifest
 from persianmind.data.read.dataset import TokenDataset
 
@@ -39,10 +39,11 @@ class IncrementalDataset(TokenDataset):
 
     def known_sequences(self, number: int, block_sequences: int | None) -> int | None:
         """Waits until `number` can be located; see `TokenDataset.known_sequences`."""
-        while not self.is_built(number, block_sequences):
-            if self._while_waiting is not None:
-                self._while_waiting()
-            time.sleep(POLL_S)
+        wait_until(
+            lambda: self.is_built(number, block_sequences),
+            interval_s=POLL_S,
+            while_waiting=self._while_waiting,
+        )
         return self.num_sequences
 
     def is_built(self, number: int, block_sequences: int | None) -> bool:
@@ -62,7 +63,7 @@ class IncrementalDataset(TokenDataset):
             return
         if (self.folder / MANIFEST).is_file():
             manifest = read_manifest(self.folder)
-            self._take(manifest.shards)
+            self._set_shards(manifest.shards)
             self._manifest = manifest
             return
         self.failure = read_failure(self.folder)  # before the list: nothing is published after a failure
@@ -74,12 +75,12 @@ class IncrementalDataset(TokenDataset):
             self._seen = seen
             published = read_building(self.folder)
             if published is not None and published.fingerprints == self._fingerprints:
-                self._take(published.shards)
+                self._set_shards(published.shards)
 
 
 def write_failure(folder: Path, text: str) -> None:
     """Says that the build of `folder` has failed: readers raise a BuildFailedError of this text."""
-    write_json(folder / FAILED, {"error": " ".join(text.split())})
+    write_checked(folder / FAILED, {"error": " ".join(text.split())})
 
 
 def clear_failure(folder: Path) -> None:
@@ -90,8 +91,8 @@ def clear_failure(folder: Path) -> None:
 def read_failure(folder: Path) -> str | None:
     """Why the build of `folder` failed; None where it did not."""
     try:
-        return str(read_json(folder / FAILED)["error"])
+        return str(read_checked(folder / FAILED)["error"])
     except FileNotFoundError:
         return None
-    except (PersianMindError, KeyError, TypeError):
+    except (DamagedFileError, KeyError):
         return f"the build of {folder} failed, and its {FAILED} cannot be read"

@@ -123,9 +123,9 @@ def mixture_shares(
 class Mixture:
     """Which sequence of which source is sample i. Shares are exact in every window [k w, (k+1) w).
 
-    Each source is served in epochs of its own: every sequence once before any sequence again. The sequences
-    of a source may
-    be None, not known yet: then only places of whole blocks of its first epoch can be located.
+    Each source is served in epochs of its own: every sequence once before any sequence again. The number of
+    sequences of a source may be None, not known yet: then only those of whole blocks of its first epoch can
+    be located.
 
     Raises:
         DataError: a source without sequences, or one too rare for the window.
@@ -162,7 +162,7 @@ class Mixture:
     def _layout(self, window_number: int) -> list[tuple[str, int]]:
         """(source, how many samples of it stand before) at each slot of one window.
 
-        Costs O(window) once a window; counting in the order of slots is what keeps epochs from overlapping.
+        Costs O(window) once per window; counting in the order of slots is what keeps epochs from overlapping.
         """
         if window_number not in self._layouts:
             before = dict.fromkeys(self.counts, 0)

@@ -1,4 +1,4 @@
-"""Grams of CO2 equivalent a kilowatt-hour: stated by the recipe, or codecarbon's table, named as such."""
+"""Grams of CO2 equivalent per kilowatt-hour: stated by the recipe, or codecarbon's table, named as such."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from persianmind.recipe import Energy
 
 @dataclass(frozen=True)
 class Intensity:
-    """Grid intensity in g CO2eq per kWh, with its source; `hourly` are 24 values, one a UTC hour."""
+    """Grid intensity in g CO2eq per kWh, with its source; `hourly` are 24 values, one per UTC hour."""
 
     g_per_kwh: float
     source: str

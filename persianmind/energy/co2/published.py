@@ -1,4 +1,5 @@
-"""Published training runs with their published figures, and the same runs on our footing.
+"""Published training runs with their published figures, and the same runs normalised to
+our PUE and grid.
 
 Only figures that stand in the cited source; what we derive is computed below and called so. A number that a
 source does not give is None.
@@ -12,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """One run. `gpu_watts` is the power a GPU that the source reckons with, a rating or an average."""
+    """One run. `gpu_watts` is the power per GPU that the source reckons with, a rating or an average."""
 
     name: str
     co2_kg: float

@@ -1,31 +1,23 @@
 """The one place that touches codecarbon: which parts of this machine can be counted, and how well.
 
 codecarbon finds the hardware (NVML, AMD SMI, RAPL, powermetrics, or its own estimates) and reads it. Its own
-schedulers, files, network calls and CO2 sums are not used: we read each part ourselves, once a tick, so that
-every part of every interval lands in our ledger with its source. Importing codecarbon takes about 0.3 s and
-finding the hardware 2 s, so both happen in the meter's own process only.
+schedulers, files, network calls and CO2 sums are not used: we read each part ourselves, once per tick, so
+that every part of every interval lands in our ledger with its source. Importing codecarbon takes about 0.3 s
+and finding the hardware 2 s, so both happen in the meter's own process only.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
+
+from persianmind.run.records import EnergyReading
 
 JOULES_PER_KWH = 3_600_000.0
 
-MEASURED = "measured"
-ESTIMATED = "estimated"
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Energy of one part since the last reading. `kind` is "measured" or "estimated"."""
-
-    component: str
-    joules: float
-    kind: str
-    source: str
+Kind = Literal["measured", "estimated"]
+MEASURED: Final = "measured"
+ESTIMATED: Final = "estimated"
 
 
 class Hardware:
@@ -58,7 +50,7 @@ class Hardware:
         try:
             tracker._ensure_hardware_ready()
             self._parts: list[Any] = list(tracker._hardware)
-            self.facts = {key: tracker._conf.get(key) for key in _FACTS}
+            self.host = {key: tracker._conf.get(key) for key in _HOST_KEYS}
         except AttributeError as error:
             raise RuntimeError(f"codecarbon {self.version} is not understood ({error})") from None
         if not self._parts:
@@ -74,13 +66,13 @@ class Hardware:
         for part in self._parts:
             part.start()
 
-    def read(self, seconds: float) -> tuple[list[Reading], dict[str, str]]:
+    def read(self, seconds: float) -> tuple[list[EnergyReading], dict[str, str]]:
         """Joules of every part over the last `seconds` (since `start` or the last `read`).
 
         A part that cannot be read does not stop the others: it is missing from the readings and named, with
         the reason, in the second result.
         """
-        readings: list[Reading] = []
+        readings: list[EnergyReading] = []
         failures: dict[str, str] = {}
         for part in self._parts:
             if type(part).__name__ == "GPU":
@@ -93,27 +85,40 @@ class Hardware:
                 failures[type(part).__name__.lower()] = f"{type(error).__name__}: {error}"
         return readings, failures
 
-    def _describe(self, part: Any, joules: float) -> Reading:
+    def _describe(self, part: Any, joules: float) -> EnergyReading:
         """Names a part's energy and says where the number comes from.
 
         codecarbon's class names are compared as text, as codecarbon itself does.
         """
         name = type(part).__name__
         if name == "CPU":
-            return Reading("cpu", joules, *_cpu_source(part, self._cpu_tdp_w is not None))
+            kind, source = _cpu_source(part, self._cpu_tdp_w is not None)
+            return _reading("cpu", joules, kind, source)
         if name == "RAM":
-            return Reading("ram", joules, ESTIMATED, "codecarbon memory model (number and size of modules)")
+            return _reading("ram", joules, ESTIMATED, "codecarbon memory model (number and size of modules)")
         if name == "AppleSiliconChip":
-            return Reading(f"soc-{part.chip_part}".lower(), joules, MEASURED, "powermetrics")
+            return _reading(f"soc-{part.chip_part}".lower(), joules, MEASURED, "powermetrics")
         if name == "Raspberry":
-            return Reading(str(part.chip_part).lower(), joules, MEASURED, "board power controller")
-        return Reading(name.lower(), joules, ESTIMATED, f"codecarbon {name}")
+            return _reading(str(part.chip_part).lower(), joules, MEASURED, "board power controller")
+        return _reading(name.lower(), joules, ESTIMATED, f"codecarbon {name}")
 
 
-_FACTS = ("os", "python_version", "cpu_count", "cpu_physical_count", "cpu_model", "gpu_count", "gpu_model")
+_HOST_KEYS = (
+    "os",
+    "python_version",
+    "cpu_count",
+    "cpu_physical_count",
+    "cpu_model",
+    "gpu_count",
+    "gpu_model",
+)
 
 
-def _read_gpus(part: Any, seconds: float, readings: list[Reading], failures: dict[str, str]) -> None:
+def _reading(component: str, joules: float, kind: Kind, source: str) -> EnergyReading:
+    return EnergyReading(component=component, joules=joules, kind=kind, source=source)
+
+
+def _read_gpus(part: Any, seconds: float, readings: list[EnergyReading], failures: dict[str, str]) -> None:
     """Reads each GPU by itself: codecarbon's own loop stops at the first that fails, and the numbers of the
     rest would then be those of the interval before."""
     from codecarbon.core.units import Time
@@ -124,10 +129,10 @@ def _read_gpus(part: Any, seconds: float, readings: list[Reading], failures: dic
             continue
         name = f"gpu{device.gpu_index}"
         try:
-            device.sample_power()  # does something only on cards without an energy counter
+            device.sample_power()  # does something only on GPUs without an energy counter
             device.delta(Time.from_seconds(seconds))
             joules = float(device.energy_delta.kWh) * JOULES_PER_KWH
-            readings.append(Reading(name, joules, MEASURED, _gpu_source(device)))
+            readings.append(_reading(name, joules, MEASURED, _gpu_source(device)))
         except Exception as error:
             failures[name] = f"{type(error).__name__}: {error}"
 
@@ -142,13 +147,13 @@ def _is_cpu_estimate(part: Any) -> bool:
     return type(part).__name__ == "CPU" and part._mode in ("cpu_load", "constant")
 
 
-def _cpu_source(part: Any, tdp_from_recipe: bool) -> tuple[str, str]:
+def _cpu_source(part: Any, tdp_from_recipe: bool) -> tuple[Kind, str]:
     if not _is_cpu_estimate(part):
         return MEASURED, _CPU_COUNTERS.get(part._mode, str(part._mode))
     whose = "the recipe's" if tdp_from_recipe else "codecarbon's"
     if part._is_generic_tdp:
         whose = "codecarbon's generic"
-    how = "scaled by load" if part._mode == "cpu_load" else "at a constant share"
+    how = "scaled by load" if part._mode == "cpu_load" else "at a constant fraction of it"
     return ESTIMATED, f"{whose} thermal design power of {part._tdp:g} W, {how}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import uuid
@@ -10,18 +9,42 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-
-def ledger_path(run: Path, node: str) -> Path:
-    """energy/<node>.jsonl of a run folder."""
-    return run / "energy" / f"{node}.jsonl"
+from persianmind.common.checksum import dump_checked_line
+from persianmind.run.records import EnergyLine
 
 
-def append_record(path: Path, record: dict[str, Any]) -> None:
+class LedgerWriter:
+    """Appends the lines of one meter to the ledger of one node."""
+
+    def __init__(self, path: Path, *, node: str, attempt: str) -> None:
+        self.path = path
+        self.node = node
+        self.attempt = attempt
+
+    def write(self, kind: type[EnergyLine], **fields: Any) -> None:
+        """One line of `kind`, made durable.
+
+        Raises:
+            OSError: the disk is full or failing.
+        """
+        append_line(
+            self.path,
+            kind(
+                time=utc_now(),
+                monotonic_s=round(time.monotonic(), 6),
+                attempt=self.attempt,
+                node=self.node,
+                **fields,
+            ),
+        )
+
+
+def append_line(path: Path, record: EnergyLine) -> None:
     """Appends one whole line in one write and makes it durable.
 
     A line that an earlier kill cut short is closed first, so that it can spoil only itself.
     """
-    line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    line = dump_checked_line(record.model_dump(mode="json")).encode() + b"\n"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         size = os.fstat(descriptor).st_size
@@ -38,12 +61,6 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def record(kind: str, attempt: str, node: str, **fields: Any) -> dict[str, Any]:
-    """A ledger line. `monotonic_s` orders the lines of one boot, whatever the wall clock does."""
-    when = {"time": utc_now(), "monotonic_s": round(time.monotonic(), 6)}
-    return {"kind": kind, **when, "attempt": attempt, "node": node, **fields}
-
-
 def new_attempt() -> str:
-    """A short name for one process's account, unique over a run's restarts."""
+    """A short name for one meter process's account, unique over a run's restarts."""
     return uuid.uuid4().hex[:12]

@@ -1,22 +1,51 @@
-"""How the meter's process and the training process talk, and the lock that keeps it one meter a node."""
+"""How the meter's process and the training process talk: JSON lines over two pipes, none of which blocks."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import select
 from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Any
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from persianmind.run.records import Phase
+
+MAX_MESSAGE_CHARACTERS = 500  # a line stays below PIPE_BUF, so that it is written whole or not at all
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What follows `at_s` (monotonic) belongs to this phase, stage and step. resumed_step: the last step that
+    a checkpoint just loaded holds."""
+
+    phase: Phase
+    stage: str
+    step: int
+    at_s: float
+    resumed_step: int | None = None
+
+    def dump(self) -> bytes:
+        """As a line."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, content: dict[str, Any]) -> Mark:
+        """From a line's content."""
+        return cls(**{**content, "phase": Phase(content["phase"])})
+
+
+def dump_stop(at_s: float) -> bytes:
+    """The line that ends the meter; `at_s` (monotonic): when the run ended."""
+    return json.dumps({"stop": at_s}).encode() + b"\n"
 
 
 class Marks:
-    """JSON lines from a pipe, without ever blocking past a timeout.
+    """Marks from a pipe, without ever blocking past a timeout.
 
-    `open` turns False when the pipe closes or says {"stop": seconds of the monotonic clock}; `stopped_s`
-    tells the second from a parent that is gone.
+    `open` turns False when the pipe closes or a stop line comes; `stopped_s` tells the second from a parent
+    that is gone.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -25,7 +54,7 @@ class Marks:
         self.stopped_s: float | None = None
         self._rest = b""
 
-    def wait(self, timeout_s: float) -> list[dict[str, Any]]:
+    def wait(self, timeout_s: float) -> list[Mark]:
         """The marks that came within `timeout_s`; returns as soon as there are any."""
         if not self.open:
             return []
@@ -41,33 +70,21 @@ class Marks:
         for message in messages:
             if "stop" in message:
                 self.open, self.stopped_s = False, float(message["stop"])
-        return [message for message in messages if "stop" not in message]
+        return [Mark.parse(message) for message in messages if "stop" not in message]
 
 
-def lock_node(run: Path, node: str) -> IO[bytes] | None:
-    """The right to count this node for this run, or None while another meter holds it.
-
-    The lock goes with the process, so a killed meter leaves none behind.
-    """
-    path = run / "energy" / f".{node}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = path.open("wb")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.close()
-        return None
-    return handle
+Send = Callable[[dict[str, Any]], None]
 
 
-def say_on(descriptor: int) -> Callable[[dict[str, Any]], None]:
-    """Messages to the parent: lines below PIPE_BUF, so whole; dropped when the parent does not read."""
+def sender(descriptor: int) -> Send:
+    """What sends {"joules": running total} or {"message": text} to the parent; a line is dropped when the
+    parent does not read."""
     os.set_blocking(descriptor, False)
 
-    def say(message: dict[str, Any]) -> None:
+    def send(message: dict[str, Any]) -> None:
         if "message" in message:
-            message = {"message": str(message["message"])[:500]}
-        with contextlib.suppress(OSError):  # full, or the parent is gone: `run` notices the latter by itself
+            message = {"message": str(message["message"])[:MAX_MESSAGE_CHARACTERS]}
+        with contextlib.suppress(OSError):  # full, or the parent is gone: `Sampler.run` notices the latter
             os.write(descriptor, json.dumps(message).encode() + b"\n")
 
-    return say
+    return send

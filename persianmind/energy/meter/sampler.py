@@ -1,23 +1,32 @@
-"""What the meter's process does: reads the hardware once a tick, adds up, appends one line an interval.
+"""What the meter's process does: reads the hardware once per tick, adds up, appends one line per interval.
 
 Durations come from the monotonic clock alone: a wall clock that is set back during a run changes no joule.
 """
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
-from persianmind.energy.meter.hardware import ESTIMATED, Reading
-from persianmind.energy.meter.lines import append_record, ledger_path, record
-from persianmind.energy.meter.pipes import Marks
+from persianmind.energy.meter.hardware import ESTIMATED, Kind
+from persianmind.energy.meter.lines import LedgerWriter
+from persianmind.energy.meter.pipes import Mark, Marks, Send
+from persianmind.run.records import (
+    EnergyNote,
+    EnergyReading,
+    EnergyResumed,
+    EnergySample,
+    EnergyStart,
+    EnergyStop,
+    Phase,
+)
 
 STARTUP_SOURCE = "extrapolated from the first readings: the meter was starting"
 MIN_TICK_S = 0.05
+SHORTEST_S = 1e-6  # lines give seconds to this precision
 FIRST_READINGS_S = 0.4  # shorter ones are too noisy to extrapolate from
 
 
@@ -25,17 +34,18 @@ class Readable(Protocol):
     """What the sampler needs of the hardware; hardware.Hardware is the real one."""
 
     version: str
-    facts: dict[str, Any]
+    host: dict[str, Any]
 
     def start(self) -> None: ...
-    def read(self, seconds: float) -> tuple[list[Reading], dict[str, str]]: ...
+    def read(self, seconds: float) -> tuple[list[EnergyReading], dict[str, str]]: ...
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What the parent decided, passed as one JSON argument."""
+class MeterSetting:
+    """What the parent decided. parent: its pid. started_s: monotonic, when the count begins."""
 
-    run: Path
+    ledger: Path
+    lock: Path
     node: str
     attempt: str
     interval_s: float
@@ -43,78 +53,96 @@ class Setting:
     cpu_tdp_w: float | None
     parent: int
     started_s: float
+    phase: Phase
     stage: str
     step: int
     resumed_step: int | None
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Self:
+        """From plain JSON."""
+        known = {each.name: given[each.name] for each in fields(cls)}
+        paths = {name: Path(given[name]) for name in ("ledger", "lock")}
+        return cls(**{**known, **paths, "phase": Phase(given["phase"])})
+
+    def writer(self) -> LedgerWriter:
+        """What writes this meter's lines."""
+        return LedgerWriter(self.ledger, node=self.node, attempt=self.attempt)
 
 
 @dataclass
 class Interval:
     """What is being added up for the next line; `step_from` and `step` are the first and last step in it."""
 
+    phase: Phase
     stage: str
     step_from: int
     step: int
     seconds: float = 0.0
-    readings: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    joules: dict[tuple[str, Kind, str], float] = field(default_factory=dict)  # by component, kind, source
 
-    def add(self, readings: list[Reading], seconds: float) -> None:
+    def add(self, readings: list[EnergyReading], seconds: float) -> None:
         self.seconds += seconds
         for item in readings:
             key = (item.component, item.kind, item.source)
-            self.readings[key] = self.readings.get(key, 0.0) + item.joules
+            self.joules[key] = self.joules.get(key, 0.0) + item.joules
+
+    def covers(self, mark: Mark | Interval) -> bool:
+        """Whether what is marked is the same work, a later step at most."""
+        return (self.phase, self.stage) == (mark.phase, mark.stage)
+
+    def next(self) -> Interval:
+        """The empty one that begins where this one ends."""
+        return Interval(self.phase, self.stage, self.step, self.step)
 
 
 class Sampler:
     """Reads `hardware` and writes lines until told to stop."""
 
-    def __init__(self, setting: Setting, hardware: Readable, say: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, setting: MeterSetting, hardware: Readable, send: Send) -> None:
         self.setting = setting
         self.hardware = hardware
-        self.say = say
-        self.path = ledger_path(setting.run, setting.node)
+        self.send = send
         self.total_j = 0.0
-        self.interval = Interval(setting.stage, setting.step, setting.step)
+        self.interval = Interval(setting.phase, setting.stage, setting.step, setting.step)
         self.last_s = time.monotonic()
         self.failing: set[str] = set()
-        # What the start-up of this process left uncounted, a stage each, by the marks' own times.
+        # What the start-up of this process left uncounted, a piece per stage, by the marks' own times.
         self.uncounted: list[Interval] = []
-        self.first = Interval(setting.stage, setting.step, setting.step)
+        self.first = self.interval.next()
+        self._ledger = setting.writer()
 
-    def begin(self, marks: list[dict[str, Any]], until_s: float = float("inf")) -> None:
+    def begin(self, marks: list[Mark], until_s: float = float("inf")) -> None:
         """Writes the start line; `marks` came in while the hardware was being found.
 
         `until_s`: when the run ended, if it did so meanwhile; what comes after is not the run's.
         """
         self.hardware.start()
         now_s = time.monotonic()
-        self._write(
-            "start",
+        self._ledger.write(
+            EnergyStart,
             resumed_step=self.setting.resumed_step,
             interval_s=self.setting.interval_s,
             pid=self.setting.parent,
             codecarbon=self.hardware.version,
-            host=self.hardware.facts,
+            host=self.hardware.host,
         )
         since_s = self.setting.started_s
         for mark in marks:
-            self._leave_uncounted(float(mark["s"]) - since_s)
-            since_s = max(since_s, float(mark["s"]))
+            self._leave_uncounted(mark.at_s - since_s)
+            since_s = max(since_s, mark.at_s)
             self._take(mark)
         self._leave_uncounted(min(now_s, until_s) - since_s)
-        self.interval = Interval(self.interval.stage, self.interval.step, self.interval.step)
+        self.interval = self.interval.next()
         self.last_s = now_s
 
     def _leave_uncounted(self, seconds: float) -> None:
-        if seconds <= 0:
+        if seconds < SHORTEST_S:
             return
-        if self.uncounted and self.uncounted[-1].stage == self.interval.stage:
-            self.uncounted[-1].seconds += seconds
-            self.uncounted[-1].step = self.interval.step
-        else:
-            self.uncounted.append(
-                Interval(self.interval.stage, self.interval.step, self.interval.step, seconds)
-            )
+        if not self.uncounted or not self.uncounted[-1].covers(self.interval):
+            self.uncounted.append(self.interval.next())
+        self.uncounted[-1].seconds += seconds
+        self.uncounted[-1].step = self.interval.step
 
     def tick(self) -> None:
         """Reads everything once."""
@@ -131,52 +159,51 @@ class Sampler:
             self.first.add(readings, seconds)
             if self.first.seconds >= FIRST_READINGS_S:
                 self._count_startup()
-        self.say({"joules": self.total_j})
+        self.send({"joules": self.total_j})
 
     def _count_startup(self) -> None:
         """The seconds before the first readings get the mean power of the first readings, and say so."""
         for startup in self.uncounted if self.first.seconds else []:
-            share = startup.seconds / self.first.seconds
-            for (component, _, _), joules in self.first.readings.items():
-                key = (component, ESTIMATED, STARTUP_SOURCE)
-                startup.readings[key] = startup.readings.get(key, 0.0) + joules * share
-            self.total_j += sum(startup.readings.values())
+            ratio = startup.seconds / self.first.seconds
+            for (component, _, _), joules in self.first.joules.items():
+                key: tuple[str, Kind, str] = (component, ESTIMATED, STARTUP_SOURCE)
+                startup.joules[key] = startup.joules.get(key, 0.0) + joules * ratio
+            self.total_j += sum(startup.joules.values())
             self._write_interval(startup)
         self.uncounted = []
 
-    def mark(self, mark: dict[str, Any]) -> None:
-        """What follows belongs to this stage and step; a new stage closes the interval of the old one."""
-        if mark["stage"] != self.interval.stage:
+    def mark(self, mark: Mark) -> None:
+        """What follows belongs to this phase, stage and step; another stage closes the interval before."""
+        if not self.interval.covers(mark):
             self.tick()
             self.flush()
         self._take(mark)
 
-    def _take(self, mark: dict[str, Any]) -> None:
-        stage, step = str(mark["stage"]), int(mark["step"])
-        if stage != self.interval.stage:
-            self.interval.step_from = step
-        self.interval.stage, self.interval.step = stage, step
-        if mark.get("resumed_step") is not None:
-            self._write("resumed", resumed_step=int(mark["resumed_step"]))
+    def _take(self, mark: Mark) -> None:
+        if not self.interval.covers(mark):
+            self.interval.step_from = mark.step
+        self.interval.phase, self.interval.stage, self.interval.step = mark.phase, mark.stage, mark.step
+        if mark.resumed_step is not None:
+            self._ledger.write(EnergyResumed, resumed_step=mark.resumed_step)
 
     def flush(self) -> None:
         """Writes the interval, if it holds anything, and begins the next."""
-        if self.interval.seconds > 0:
+        if self.interval.seconds >= SHORTEST_S:
             self._write_interval(self.interval)
-        self.interval = Interval(self.interval.stage, self.interval.step, self.interval.step)
+        self.interval = self.interval.next()
 
     def _write_interval(self, interval: Interval) -> None:
-        joules = [
-            {"component": name, "joules": round(value, 3), "kind": kind, "source": source}
-            for (name, kind, source), value in interval.readings.items()
-        ]
-        self._write(
-            "sample",
+        self._ledger.write(
+            EnergySample,
             seconds=round(interval.seconds, 6),
+            phase=interval.phase,
             stage=interval.stage,
             step_from=interval.step_from,
             step=interval.step,
-            joules=joules,
+            readings=[
+                EnergyReading(component=component, joules=round(joules, 3), kind=kind, source=source)
+                for (component, kind, source), joules in interval.joules.items()
+            ],
         )
 
     def _note_failures(self, failures: dict[str, str]) -> None:
@@ -188,16 +215,16 @@ class Sampler:
         self.failing = set(failures)
 
     def problem(self, message: str, *, missing: bool = True) -> None:
-        """One line in the ledger and one message for the parent to show."""
-        self._write("note", missing=missing, message=message)
-        self.say({"message": message})
+        """One line in the ledger and one message for the parent to log."""
+        self._ledger.write(EnergyNote, missing=missing, message=message)
+        self.send({"message": message})
 
     def end(self, reason: str) -> None:
         """The last reading, the last line."""
         self.tick()
         self._count_startup()
         self.flush()
-        self._write("stop", reason=reason, total_j=round(self.total_j, 3))
+        self._stop(reason)
 
     def end_before_ready(self) -> None:
         """The run ended while the hardware was being found: its seconds get the power of right after it."""
@@ -207,18 +234,18 @@ class Sampler:
         self._note_failures(failures)
         self.first.add(readings, seconds)
         self._count_startup()
-        self.say({"joules": self.total_j})
-        self._write("stop", reason="stopped", total_j=round(self.total_j, 3))
+        self.send({"joules": self.total_j})
+        self._stop("stopped")
 
-    def _write(self, kind: str, **fields: Any) -> None:
-        append_record(self.path, record(kind, self.setting.attempt, self.setting.node, **fields))
+    def _stop(self, reason: str) -> None:
+        self._ledger.write(EnergyStop, reason=reason, total_j=round(self.total_j, 3))
 
-    def run(self, marks: Marks) -> None:
+    def run(self, marks: Marks, parent_gone: Callable[[], bool]) -> None:
         """Ticks until the marks end or the parent is gone."""
         tick_s = max(min(1.0, self.setting.interval_s), MIN_TICK_S)
         next_s = time.monotonic() + tick_s
         written_s = time.monotonic()
-        while marks.open and os.getppid() == self.setting.parent:
+        while marks.open and not parent_gone():
             for mark in marks.wait(max(0.0, next_s - time.monotonic())):
                 self.mark(mark)
             if time.monotonic() >= next_s:

@@ -1,25 +1,23 @@
-"""Reading and setting the power limits of NVIDIA GPUs with nvidia-smi, and putting them back."""
+"""Reading and setting the power limits of NVIDIA GPUs through NVML, and putting them back."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from persianmind.common.atomic import fsync_folder, read_json, write_json
+from persianmind.common.atomic import fsync_folder
+from persianmind.common.checksum import read_checked, write_checked
 from persianmind.common.errors import PowerLimitError
-
-FIELDS = "index,power.limit,power.min_limit,power.max_limit"
 
 
 @dataclass(frozen=True)
 class GpuLimit:
-    """One GPU: the limit now, and what the card allows, in watts."""
+    """One GPU: the limit now, and what the GPU allows, in watts."""
 
     index: int
     watts: float
@@ -31,21 +29,17 @@ def read_limits() -> list[GpuLimit]:
     """The limits of all GPUs of this machine.
 
     Raises:
-        PowerLimitError: no NVIDIA GPU, no driver, or cards whose limit cannot be read.
+        PowerLimitError: no NVIDIA GPU, no driver, or GPUs whose limit cannot be read.
     """
-    text = _nvidia_smi([f"--query-gpu={FIELDS}", "--format=csv,noheader,nounits"])
-    limits = []
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in line.split(",")]
-        try:
-            index, watts, least, most = int(cells[0]), *map(float, cells[1:])
-            limits.append(GpuLimit(index, watts, least, most))
-        except (ValueError, TypeError):
-            raise PowerLimitError(
-                f"nvidia-smi gives no power limit for this GPU ({line.strip()!r})"
-            ) from None
+    with _nvml() as nvml, _named("the power limits of the GPUs cannot be read"):
+        limits = []
+        for index in range(nvml.nvmlDeviceGetCount()):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            milliwatts = nvml.nvmlDeviceGetPowerManagementLimit(handle)
+            least, most = nvml.nvmlDeviceGetPowerManagementLimitConstraints(handle)
+            limits.append(GpuLimit(index, milliwatts / 1000, least / 1000, most / 1000))
     if not limits:
-        raise PowerLimitError("nvidia-smi lists no GPU, so there is no power limit to try")
+        raise PowerLimitError("the NVIDIA driver lists no GPU, so there is no power limit to try")
     return limits
 
 
@@ -53,27 +47,42 @@ def set_limit(index: int, watts: float) -> None:
     """Sets one GPU's limit.
 
     Raises:
-        PowerLimitError: no rights (it needs root), or a value the card refuses.
+        PowerLimitError: no rights (it needs root), or a value the GPU refuses.
     """
-    _nvidia_smi(["-i", str(index), "-pl", f"{watts:g}"])
+    with _nvml() as nvml, _named(f"GPU {index} cannot be set to {watts:g} W"):
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        nvml.nvmlDeviceSetPowerManagementLimit(handle, round(watts * 1000))
 
 
-def _nvidia_smi(arguments: Sequence[str]) -> str:
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        raise PowerLimitError(
-            "power limits need an NVIDIA GPU and its nvidia-smi, and this machine has none; on a CPU there "
-            "is nothing to sweep"
-        )
+@contextmanager
+def _nvml() -> Iterator[Any]:
+    """NVIDIA's management library, open while the block runs."""
+    import pynvml
+
     try:
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise PowerLimitError(f"nvidia-smi did not answer ({error})") from None
-    if done.returncode != 0:
-        why = " ".join((done.stdout + " " + done.stderr).split())[:300]
-        hint = "; run it as root" if "permission" in why.lower() else ""
-        raise PowerLimitError(f"nvidia-smi {' '.join(arguments)} failed: {why or done.returncode}{hint}")
-    return done.stdout
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise PowerLimitError(
+            f"power limits need an NVIDIA GPU and its driver, and this machine has none ({error}); on a CPU "
+            "there is nothing to sweep"
+        ) from None
+    try:
+        yield pynvml
+    finally:
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Names what failed, and says where root's rights are missing."""
+    import pynvml
+
+    try:
+        yield
+    except pynvml.NVMLError as error:
+        hint = "; run it as root" if isinstance(error, pynvml.NVMLError_NoPermission) else ""
+        raise PowerLimitError(f"{what}: {error}{hint}") from None
 
 
 @contextmanager
@@ -87,7 +96,7 @@ def restored_limits(note: Path) -> Iterator[list[GpuLimit]]:
     """
     restore_from(note)
     limits = read_limits()
-    write_json(note, [{"index": gpu.index, "watts": gpu.watts} for gpu in limits])
+    write_checked(note, {"limits": [{"index": gpu.index, "watts": gpu.watts} for gpu in limits]})
     try:
         yield limits
     finally:
@@ -95,10 +104,15 @@ def restored_limits(note: Path) -> Iterator[list[GpuLimit]]:
 
 
 def restore_from(note: Path) -> bool:
-    """Puts back what an earlier call that was killed left changed; False when there was nothing to do."""
+    """Puts back what an earlier call that was killed left changed; False when there was nothing to do.
+
+    Raises:
+        DamagedFileError: the note is not as it was written.
+        PowerLimitError: a limit could not be set.
+    """
     if not note.is_file():
         return False
-    saved: list[dict[str, Any]] = read_json(note)
+    saved: list[dict[str, Any]] = read_checked(note)["limits"]
     failed = []
     for gpu in saved:
         try:

@@ -1,4 +1,4 @@
-"""Which power limit gives the most tokens a joule: tried on a run while it trains, so that no work is wasted.
+"""Which power limit gives the most tokens per joule: tried on a run while it trains: no work is wasted.
 
 The last watts of a GPU buy little speed. For each limit the sweep waits until the run has done some steps,
 counts the joules of the GPUs meanwhile with the same readings as the meter, and puts the old limits back.
@@ -11,14 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from persianmind.common.errors import EnergyError, PowerLimitError
-from persianmind.energy.account import read_metrics
+from persianmind.common.poll import wait_until
 from persianmind.energy.power.limits import GpuLimit, restored_limits, set_limit
+from persianmind.run.folder import RunFolder
+from persianmind.run.log import read_steps
+from persianmind.run.records import StepRecord, parse_record
 
+POLL_S = 0.05
+TAIL_BYTES = 1 << 16  # more than some lines of metrics.jsonl
 SETTLE_STEPS = 2  # steps begun under the old limit, or while clocks change, are not counted
 
 
@@ -36,44 +40,52 @@ class Trial:
     def tokens_per_joule(self) -> float:
         return self.tokens / self.joules
 
-    def row(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """For JSON and tables."""
         speed = self.tokens / self.seconds
         return {**asdict(self), "tokens_per_s": speed, "tokens_per_joule": self.tokens_per_joule}
 
 
 def sweep(
-    run: Path, limits_w: Sequence[float], *, steps: int, wait_s: float, gpu_joules: Callable[[], float]
+    folder: RunFolder,
+    limits_w: Sequence[float],
+    *,
+    steps: int,
+    wait_s: float,
+    gpu_joules: Callable[[], float],
 ) -> list[Trial]:
-    """Tries the limits on the run that is training in `run` now; the old limits come back in any case.
+    """Tries the limits on the run that is training in `folder` now; the old limits come back in any case.
 
-    `gpu_joules` returns a running total of this machine's GPUs. `wait_s` bounds the wait for each limit.
+    Args:
+        steps: optimizer steps counted per limit.
+        wait_s: longest wait for one step.
+        gpu_joules: returns a running total of this machine's GPUs.
 
     Raises:
-        PowerLimitError: limits cannot be read or set, or a card does not allow one of them.
+        PowerLimitError: limits cannot be read or set, or a GPU does not allow one of them.
         EnergyError: the run makes no steps, so there is nothing to measure.
     """
-    with _signals_as_exceptions(), restored_limits(run / "energy" / "power-limits.json") as gpus:
+    with _signals_as_exceptions(), restored_limits(folder.power_limits) as gpus:
         _refuse_outside(limits_w, gpus)
-        _next_step(run, -1, wait_s)
+        _next_step(folder, last_step(folder), wait_s)
         trials = []
         for watts in limits_w:
             for gpu in gpus:
                 set_limit(gpu.index, watts)
-            trials.append(_try(run, watts, steps, wait_s, gpu_joules))
+            trials.append(_try(folder, watts, steps, wait_s, gpu_joules))
         return trials
 
 
 def best(trials: Sequence[Trial]) -> Trial:
-    """The most tokens a joule."""
+    """The most tokens per joule."""
     return max(trials, key=lambda trial: trial.tokens_per_joule)
 
 
 def default_limits(gpus: Sequence[GpuLimit]) -> list[float]:
-    """Five limits from 60% of today's to today's, inside what every card allows."""
+    """Five limits from 60% of today's to today's, inside what every GPU allows."""
     today = min(gpu.watts for gpu in gpus)
     least = max(gpu.least for gpu in gpus)
-    return sorted({max(least, float(round(today * share / 100))) for share in (60, 70, 80, 90, 100)})
+    return sorted({max(least, float(round(today * percent / 100))) for percent in (60, 70, 80, 90, 100)})
 
 
 def _refuse_outside(limits_w: Sequence[float], gpus: Sequence[GpuLimit]) -> None:
@@ -86,36 +98,44 @@ def _refuse_outside(limits_w: Sequence[float], gpus: Sequence[GpuLimit]) -> None
                 )
 
 
-def _try(run: Path, watts: float, steps: int, wait_s: float, gpu_joules: Callable[[], float]) -> Trial:
-    done = _next_step(run, _count(run), wait_s)
-    for _ in range(SETTLE_STEPS - 1):
-        done = _next_step(run, done, wait_s)
+def _try(
+    folder: RunFolder, watts: float, steps: int, wait_s: float, gpu_joules: Callable[[], float]
+) -> Trial:
+    done = last_step(folder)
+    for _ in range(SETTLE_STEPS):
+        done = _next_step(folder, done, wait_s)
     begun_s, joules = time.monotonic(), gpu_joules()
     first = done
     while done < first + steps:
-        done = _next_step(run, done, wait_s)
+        done = _next_step(folder, done, wait_s)
     seconds, joules = time.monotonic() - begun_s, gpu_joules() - joules
     if joules <= 0:
         raise EnergyError("the GPUs' energy cannot be read here, so limits cannot be compared")
-    counted = list(read_metrics(run))[first:done]
-    tokens = sum(int(record.get("useful_tokens", record.get("tokens", 0))) for record in counted)
+    tokens = sum(record.useful_tokens for record in read_steps(folder) if first < record.step <= done)
     return Trial(watts, done - first, tokens, seconds, joules)
 
 
-def _count(run: Path) -> int:
-    return sum(1 for _ in read_metrics(run))
+def last_step(folder: RunFolder) -> int:
+    """The newest step in metrics.jsonl, 0 before the first; reads only the end of the file."""
+    if not folder.metrics.is_file():
+        return 0
+    with folder.metrics.open("rb") as handle:
+        handle.seek(max(0, folder.metrics.stat().st_size - TAIL_BYTES))
+        lines = handle.read().splitlines()
+    found = (parse_record(line, StepRecord) for line in reversed(lines))
+    return next((record.step for record in found if record is not None), 0)
 
 
-def _next_step(run: Path, done: int, wait_s: float) -> int:
-    """Waits until metrics.jsonl has more than `done` lines; returns how many."""
-    start, deadline_s = max(done, _count(run)) if done < 0 else done, time.monotonic() + wait_s
-    while (count := _count(run)) <= start:
-        if time.monotonic() > deadline_s:
-            raise EnergyError(
-                f"{run} made no step in {wait_s:g} s; start the training first and sweep while it runs"
-            )
-        time.sleep(0.05)
-    return count
+def _next_step(folder: RunFolder, done: int, wait_s: float) -> int:
+    """Waits until a step after `done` is in metrics.jsonl; returns the newest."""
+    found = wait_until(
+        lambda: step if (step := last_step(folder)) > done else None, timeout_s=wait_s, interval_s=POLL_S
+    )
+    if found is None:
+        raise EnergyError(
+            f"{folder} made no step in {wait_s:g} s; start the training first and sweep while it runs"
+        )
+    return found
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """A DeepSpeed engine's own sharded files, written and read without trusting DeepSpeed with the disk.
 
 Saving has two parts. `snapshot_engine` lets DeepSpeed collect what it would save and copies it to host
-memory: collective, short, nothing touches the disk. `write_snapshot` writes the copies: no collectives, so an
-error on one rank cannot leave another one waiting inside DeepSpeed, and it may run beside training.
+memory: collective, short, nothing touches the disk. `DeepSpeedSnapshot.write` writes the copies: no
+collectives, so an error on one rank cannot leave another one waiting inside DeepSpeed, and it may run beside
+training.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from persianmind.checkpoint.manifest import Checkpoint
 from persianmind.common.errors import CheckpointError
 from persianmind.engine.deepspeed.loading import reading_only
 from persianmind.engine.deepspeed.reshard import (
+    MODEL_STATES,
     TAG,
     differences,
     gather_state,
     parameter_shapes,
     scatter_state,
+    shard_names,
 )
 
-Snapshot = Mapping[str, Any]
+FileStates = Mapping[str, Any]  # relative path -> what DeepSpeed would save there
 _NOWHERE = "/nonexistent"  # a save folder that is only a prefix: nothing is written there
 
 
@@ -51,7 +54,7 @@ class _Collector:
 
     def __init__(self, behind: Any) -> None:
         self._behind = behind
-        self.taken: dict[str, Any] = {}
+        self.collected: dict[str, Any] = {}
 
     def create(self, info: Any) -> None:
         return None
@@ -63,7 +66,7 @@ class _Collector:
         return None
 
     def save(self, state_dict: Any, path: str) -> None:
-        self.taken[Path(path).relative_to(_NOWHERE).as_posix()] = _copied(state_dict)
+        self.collected[Path(path).relative_to(_NOWHERE).as_posix()] = _copied(state_dict)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._behind, name)
@@ -83,17 +86,17 @@ def _collecting(engine: Any) -> Iterator[_Collector]:
         del engine._copy_recovery_script
 
 
-def snapshot_engine(engine: Any, tag: str = TAG) -> Snapshot:
+def snapshot_engine(engine: Any, tag: str = TAG) -> FileStates:
     """What this rank's DeepSpeed files would contain, copied to host memory: relative path -> state.
 
     Collective: every rank calls it. Frozen parameters are left out. Training may go on as soon as it returns.
     """
     with _collecting(engine) as collector:
         engine.save_checkpoint(_NOWHERE, tag=tag, save_latest=False, exclude_frozen_parameters=True)
-    return collector.taken
+    return collector.collected
 
 
-class _Written:
+class _WholeWriter:
     """A raw file that writes all it is given and keeps the first error: torch would raise "unexpected pos
     704 vs 598" in place of "No space left on device"."""
 
@@ -116,26 +119,45 @@ class _Written:
         return None
 
 
-def write_snapshot(snapshot: Snapshot, folder: Path) -> None:
-    """Writes this rank's part of a snapshot below `folder`: the `write` of `CheckpointStore.save`.
+class DeepSpeedSnapshot:
+    """What `snapshot_engine` collected; `engine.base.Snapshot`."""
 
-    Raises:
-        OSError: the disk is full or failing.
-    """
+    def __init__(self, states: FileStates) -> None:
+        self._states = states
+
+    def write(self, folder: Path) -> None:
+        """Writes this rank's part below `folder`: the `write` of `CheckpointStore.save`.
+
+        Raises:
+            OSError: the disk is full or failing.
+        """
+        for name, state in self._states.items():
+            _write_state(folder / name, state)
+
+
+def _write_state(path: Path, state: Any) -> None:
     import torch
 
-    for name, state in snapshot.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Unbuffered: torch writes large blocks, and an error is met here, not again while closing.
-        with path.open("xb", buffering=0) as handle:
-            written = _Written(cast(RawIOBase, handle))
-            try:
-                torch.save(state, cast(IO[bytes], written))
-            except RuntimeError:
-                if written.error is not None:
-                    raise written.error from None
-                raise
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Unbuffered: torch writes large blocks, and an error is met here, not again while closing.
+    with path.open("xb", buffering=0) as handle:
+        written = _WholeWriter(cast(RawIOBase, handle))
+        try:
+            torch.save(state, cast(IO[bytes], written))
+        except RuntimeError:
+            if written.error is not None:
+                raise written.error from None
+            raise
+
+
+def needed_files(checkpoint: Checkpoint, rank: int, world_size: int, tag: str = TAG) -> list[str]:
+    """The files that one rank of `world_size` loads by itself; none where the state is resharded.
+
+    Raises:
+        CheckpointError: the checkpoint's ZeRO files are not one for each rank that saved.
+    """
+    names = shard_names(checkpoint, tag)
+    return [f"{tag}/{MODEL_STATES}", names[rank]] if checkpoint.world_size == world_size else []
 
 
 def load_weights(engine: Any, checkpoint: Checkpoint, tag: str = TAG) -> None:

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import psutil
 
 # The module that starts the ranks of a machine, and the command above it.
-STARTER, COMMAND = b"deepspeed/launcher/launch.py", b"deepspeed"
-STARTER_MODULE = b"deepspeed.launcher.launch"
+STARTER, COMMAND = "deepspeed/launcher/launch.py", "deepspeed"
+STARTER_MODULE = "deepspeed.launcher.launch"
 
 
-def launchers() -> list[int]:
-    """The pids of DeepSpeed's launchers above this process, nearest first; empty without one."""
+def launcher_pids() -> list[int]:
+    """Their pids, nearest first; empty without one."""
     pids: list[int] = []
-    pid = os.getppid()
-    while _is_launcher(_read(pid, "cmdline").split(b"\0")):
-        pids.append(pid)
-        # After the name in brackets: state, then the parent.
-        after = _read(pid, "stat").rpartition(b")")[2].split()
-        pid = int(after[1]) if len(after) > 1 else 0
+    try:
+        above = psutil.Process().parent()
+        while above is not None and _is_launcher(above.cmdline()):
+            pids.append(above.pid)
+            above = above.parent()
+    except psutil.Error:  # one of them is just ending
+        return pids
     return pids
 
 
-def _is_launcher(words: list[bytes]) -> bool:
+def _is_launcher(words: list[str]) -> bool:
     """By the program alone: a shell with such a command line is somebody else."""
     return any(
-        word == STARTER_MODULE or word.endswith(STARTER) or word.rpartition(b"/")[2] == COMMAND
+        word == STARTER_MODULE or word.endswith(STARTER) or word.rpartition("/")[2] == COMMAND
         for word in words[:4]
     )
-
-
-def _read(pid: int, name: str) -> bytes:
-    """A file of /proc; nothing where there is no such process, or no /proc."""
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""

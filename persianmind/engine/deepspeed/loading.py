@@ -8,17 +8,14 @@ classes that ZeRO-2 files of DeepSpeed contain.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import xxhash
-
-from persianmind.checkpoint.group import describe
 from persianmind.checkpoint.manifest import Checkpoint
+from persianmind.checkpoint.reading import open_verified
 from persianmind.common.errors import CheckpointError
 
 
@@ -32,49 +29,23 @@ def allowed_classes() -> list[Any]:
 
 
 def load_verified(checkpoint: Checkpoint, name: str, map_location: Any = "cpu") -> Any:
-    """Loads one listed file (.pt, .safetensors or .json) from exactly the bytes that were hashed.
+    """Loads one listed .pt file from exactly the bytes that were hashed.
 
     Raises:
-        CheckpointError: not listed, damaged, reached through a link, of a kind we do not load, or a pickle
-            that needs more than tensors and the allowed classes.
+        CheckpointError: not listed, damaged, reached through a link, of another kind, or a pickle that needs
+            more than tensors and the allowed classes.
     """
-    path = checkpoint.file(name)
-    try:
-        # Hash and load through one descriptor: a file swapped in between has no effect.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as handle:
-            _check_bytes(checkpoint, name, handle)
-            handle.seek(0)
-            return _parse(path, handle, map_location)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {describe(error)}") from None
-
-
-def _check_bytes(checkpoint: Checkpoint, name: str, handle: BinaryIO) -> None:
-    digest = xxhash.xxh3_128()
-    while block := handle.read(1 << 20):
-        digest.update(block)
-    if digest.hexdigest() != checkpoint.files[name].digest:
-        raise CheckpointError(
-            f"{checkpoint.path / name}: its bytes changed since they were verified; not loaded"
-        )
-
-
-def _parse(path: Path, handle: BinaryIO, map_location: Any) -> Any:
-    if path.suffix == ".json":
-        return _named(path, lambda: json.load(handle))
-    if path.suffix == ".safetensors":
-        import safetensors.torch
-
-        return _named(path, lambda: safetensors.torch.load(handle.read()))
+    path = checkpoint.path / name
     if path.suffix != ".pt":
-        raise CheckpointError(f"{path}: only .pt, .safetensors and .json files are loaded from a checkpoint")
+        raise CheckpointError(f"{path}: DeepSpeed loads .pt files only")
     import torch
 
-    try:
-        with torch.serialization.safe_globals(allowed_classes()):
-            return torch.load(handle, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path} was not loaded: {_reason(error)}") from None
+    with open_verified(checkpoint, name) as handle:
+        try:
+            with torch.serialization.safe_globals(allowed_classes()):
+                return torch.load(handle, map_location=map_location, weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise CheckpointError(f"{path} was not loaded: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:
@@ -82,14 +53,6 @@ def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).split("WeightsUnpickler error:")[-1].splitlines()]
     unsupported = [line for line in lines if "nsupported" in line]
     return next((line for line in [*unsupported, *lines] if line), type(error).__name__)
-
-
-def _named(path: Path, parse: Callable[[], Any]) -> Any:
-    """What a parser that runs no code makes of a file; whatever it cannot read is an error of ours."""
-    try:
-        return parse()
-    except Exception as error:
-        raise CheckpointError(f"{path} was not loaded: {describe(error)}") from None
 
 
 class VerifiedReader:

@@ -55,7 +55,7 @@ def start_distributed(ranks: Ranks, hang_timeout_s: float = 1800.0) -> None:
     for key, value in defaults.items():
         os.environ.setdefault(key, value)
     if get_accelerator().device_name() == "cuda":
-        # Consumer cards have no PCIe peer-to-peer; NCCL probing for it hangs some boards.
+        # Consumer GPUs have no PCIe peer-to-peer; NCCL probing for it hangs some boards.
         os.environ.setdefault("NCCL_P2P_DISABLE", "1")
         get_accelerator().set_device(ranks.local_rank)
     deepspeed.init_distributed(

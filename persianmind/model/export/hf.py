@@ -29,7 +29,7 @@ def export_merged(
 ) -> Path:
     """Writes `out` (whole, by rename): config, safetensors, tokenizer; `transformers` alone loads it.
 
-    Padding rows are the mean of the table, so that none of them is ever the likeliest: an average direction
+    Padding is the mean of the table, so that none of them is ever the likeliest: an average direction
     loses to some real token wherever the model prefers any.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -51,7 +51,7 @@ def export_merged(
 
 
 def padded(table_VD: Tensor, multiple: int) -> Tensor:
-    """The table [V, D] with rows of its mean added up to a multiple of so many."""
+    """The table [V, D] with its mean appended up to the next `multiple`."""
     missing = -table_VD.shape[0] % multiple
     if not missing:
         return table_VD
@@ -90,14 +90,14 @@ def _add_deltas(merged: torch.nn.Module, deltas: Mapping[str, tuple[Tensor, Tens
 
 def _replace_tables(merged: Any, tables: list[Tensor]) -> None:
     """Puts the folded tables in place; a tied model keeps one table for both."""
-    rows, width = tables[0].shape
+    vocab, width = tables[0].shape
     tied = bool(merged.config.tie_word_embeddings)
-    embedding = torch.nn.Embedding(rows, width, _weight=tables[0].float())
+    embedding = torch.nn.Embedding(vocab, width, _weight=tables[0].float())
     merged.set_input_embeddings(embedding)
     if tied:
         merged.get_output_embeddings().weight = embedding.weight
     else:
-        head = torch.nn.Linear(width, rows, bias=False)
+        head = torch.nn.Linear(width, vocab, bias=False)
         head.weight = torch.nn.Parameter(tables[1].float())
         merged.set_output_embeddings(head)
-    merged.config.vocab_size = rows
+    merged.config.vocab_size = vocab

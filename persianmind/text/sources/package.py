@@ -3,9 +3,9 @@
 | name | carries | licence |
 | --- | --- | --- |
 | hafez | 495 poems of Hafez, each with its prose interpretations | MIT (the poems are of the 14th century) |
-| hafez-instruct | the same poems as instruction rows: interpret this poem | MIT |
+| hafez-instruct | the same poems as instruction records: interpret this poem | MIT |
 | gettext-fa | Persian messages of Django, wagtail and Sphinx | BSD |
-| gettext-instruct | the same messages as translation rows, both directions | BSD |
+| gettext-instruct | the same messages as translation records, both directions | BSD |
 | python-topics | the English language reference in `pydoc_data.topics` | PSF |
 
 Files are read as data; no code of these packages is imported.
@@ -17,21 +17,59 @@ import ast
 import json
 import sysconfig
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from persianmind.common.errors import SourceError, nearest
-from persianmind.text.record import Record
+from persianmind.recipe import Source
+from persianmind.text.formats.base import after
+from persianmind.text.record import Payload, Record
+from persianmind.text.sources.base import SourceFile
 
 CATALOGUE_DISTRIBUTIONS = ("Django", "wagtail", "Sphinx")
 MIN_MESSAGE_CHARACTERS = 12
 
-Rows = Iterator[tuple[str, dict[str, Any]]]  # (key of the document, fields)
+KeyedFields = Iterator[tuple[str, dict[str, Any]]]  # (key of the document, fields)
+
+
+@dataclass(frozen=True, slots=True)
+class PackageText:
+    """One `package://` name. Its identity is that name: the text comes with an installed, versioned
+    package."""
+
+    uri: str
+    name: str
+    format: ClassVar[str] = ""
+    size_bytes: ClassVar[int | None] = None
+    remote: ClassVar[bool] = False
+
+    def read(self, source_name: str, source: Source, skip: int) -> Iterator[tuple[int, Payload]]:
+        """Whole records: their keys come from the package."""
+        return after(enumerate(read_package(source_name, self.name), start=1), skip)
+
+    def check(self, source_name: str, source: Source) -> None:
+        """That the package is there was checked when it was located."""
+
+    def identity(self) -> str:
+        """Nothing beside its name."""
+        return ""
+
+
+def locate_package(source_name: str, uri: str) -> list[SourceFile]:
+    """The text at `package://NAME`.
+
+    Raises:
+        SourceError: the name is unknown, or the package that carries it is not installed.
+    """
+    name = uri.removeprefix("package://")
+    check_package(name)
+    return [PackageText(uri, name)]
 
 
 def read_package(source_name: str, package: str) -> Iterator[Record]:
-    """Streams the rows of one `package://` source, always in the same order.
+    """Streams the records of one `package://` source, always in the same order.
 
     Raises:
         SourceError: the name is unknown, or the package that carries it is not installed.
@@ -62,7 +100,7 @@ def package_folder(distribution_name: str) -> Path:
         ) from None
 
 
-def _reader(package: str) -> Callable[[], Rows]:
+def _reader(package: str) -> Callable[[], KeyedFields]:
     if package not in _READERS:
         raise SourceError(
             f"package://{package}: unknown{nearest(package, _READERS)}; known are: {', '.join(_READERS)}"
@@ -76,8 +114,8 @@ def _hafez_entries() -> list[dict[str, Any]]:
     return entries
 
 
-def _hafez() -> Rows:
-    """Poem and prose are two rows of one document: they pack better apart and are held out together."""
+def _hafez() -> KeyedFields:
+    """Poem and prose are two records of one document: they pack better apart and are held out together."""
     for entry in _hafez_entries():
         key = f"hafez/{entry['id']}"
         prose = [entry["interpretation"], entry["alt_interpretation"]]
@@ -86,7 +124,7 @@ def _hafez() -> Rows:
             yield key, {"text": text}
 
 
-def _hafez_instruct() -> Rows:
+def _hafez_instruct() -> KeyedFields:
     for entry in _hafez_entries():
         poem = "\n".join(entry["poem"][:4])
         for instruction, answer in (
@@ -94,8 +132,8 @@ def _hafez_instruct() -> Rows:
             ("فال این غزل حافظ چیست؟ کوتاه پاسخ بده.", entry["alt_interpretation"]),
         ):
             if answer and answer.strip():
-                row = {"instruction": instruction, "input": poem, "output": answer.strip()}
-                yield f"hafez/{entry['id']}", row
+                fields = {"instruction": instruction, "input": poem, "output": answer.strip()}
+                yield f"hafez/{entry['id']}", fields
 
 
 def _messages() -> Iterator[tuple[str, str]]:
@@ -113,12 +151,12 @@ def _messages() -> Iterator[tuple[str, str]]:
                     yield entry.msgid.strip(), entry.msgstr.strip()
 
 
-def _gettext() -> Rows:
+def _gettext() -> KeyedFields:
     for english, persian in _messages():
         yield f"gettext/{english}", {"text": persian}
 
 
-def _gettext_instruct() -> Rows:
+def _gettext_instruct() -> KeyedFields:
     for english, persian in _messages():
         key = f"gettext/{english}"
         yield (
@@ -128,7 +166,7 @@ def _gettext_instruct() -> Rows:
         yield key, {"instruction": "Translate this text into English.", "input": persian, "output": english}
 
 
-def _python_topics() -> Rows:
+def _python_topics() -> KeyedFields:
     """`pydoc_data.topics` is a Python file with one literal; it is parsed, never executed."""
     path = Path(sysconfig.get_paths()["stdlib"]) / "pydoc_data" / "topics.py"
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -138,7 +176,7 @@ def _python_topics() -> Rows:
         yield f"python-topics/{name}", {"text": topics[name].strip()}
 
 
-_READERS: dict[str, Callable[[], Rows]] = {
+_READERS: dict[str, Callable[[], KeyedFields]] = {
     "hafez": _hafez,
     "hafez-instruct": _hafez_instruct,
     "gettext-fa": _gettext,

@@ -1,4 +1,4 @@
-"""Reading a base tokenizer and telling its family; nothing is executed and nothing is downloaded."""
+"""What expansion needs of a base tokenizer, and its files; nothing is executed and nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -6,29 +6,72 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from persianmind.common.errors import VocabError
-from persianmind.vocab.expansion import Family
+from persianmind.language.script import Script
 from persianmind.vocab.learn import Learned, Word
 
 PAD = "[PAD]"
 
 
-class Base(Protocol):
-    """A base tokenizer, seen as what expansion needs of it. Surfaces are UTF-8 bytes."""
+@dataclass(frozen=True)
+class BaseFiles:
+    """What a base folder (or a bare tokenizer.model) holds, parsed but not judged.
 
-    family: Family
+    path: where it was read. model: tokenizer.model. tree: tokenizer.json. config: tokenizer_config.json.
+    others: files that the expansion takes over as they are.
+    """
+
+    path: Path
+    model: bytes | None
+    tree: dict[str, Any] | None
+    config: dict[str, Any]
+    others: dict[str, bytes]
+
+    @property
+    def kind(self) -> str:
+        """The kind of model as tokenizer.json has it; BPE where there is none."""
+        return str((self.tree or {}).get("model", {}).get("type", "BPE"))
+
+    @property
+    def added_tokens(self) -> dict[int, dict[str, Any]]:
+        """Added tokens by id, of tokenizer.json or else of tokenizer_config.json."""
+        if self.tree is not None:
+            return {int(token["id"]): token for token in self.tree.get("added_tokens") or []}
+        decoder = self.config.get("added_tokens_decoder") or {}
+        return {int(token_id): {"id": int(token_id), **token} for token_id, token in decoder.items()}
+
+
+class BaseTokenizer(Protocol):
+    """A base tokenizer, seen as what expansion needs of it. The text of a piece is UTF-8 bytes."""
+
+    family: ClassVar[str]
+    """The family's name, as expansion.json has it."""
+    description: ClassVar[str]
+    """The family and models of it, for messages."""
+    is_independent: ClassVar[bool]
+    """Whether another library than tokenizer.json's does the work: then the two can be compared."""
     size: int
     """Number of ids, added special tokens included: the first new id."""
+
+    def __init__(self, files: BaseFiles) -> None: ...
+
+    @classmethod
+    def recognises(cls, files: BaseFiles) -> bool:
+        """Whether the files are a tokenizer of this family."""
+        ...
 
     @property
     def token_bytes(self) -> Mapping[int, bytes]:
         """id -> bytes, for every id that is a piece of text."""
         ...
 
-    def units(self, chunks: Mapping[str, int]) -> dict[str, int]:
-        """Counts the training units of counted chunks: what a piece may not reach over. Persian ones only."""
+    def units(self, chunks: Mapping[str, int], script: Script) -> dict[str, int]:
+        """Counts the training units of counted chunks: what a piece may not reach over.
+
+        Only units that hold a character of the script are given.
+        """
         ...
 
     def segment(self, units: Mapping[str, int]) -> dict[Word, int]:
@@ -36,11 +79,11 @@ class Base(Protocol):
         ...
 
     def ids_of(self, text: str) -> list[int]:
-        """Base ids of a piece's surface: no special tokens, no prefix space of the tokenizer's own."""
+        """Base ids of a piece's text: no special tokens, no prefix space of the tokenizer's own."""
         ...
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of whole texts, without special tokens: what must not change for non-Persian text."""
+        """Ids of whole texts, without special tokens: what must not change for text of other scripts."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -52,96 +95,34 @@ class Base(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class BaseFiles:
-    """What a base folder (or a bare tokenizer.model) holds, parsed but not judged."""
-
-    place: Path
-    model: bytes | None
-    tree: dict[str, Any] | None
-    config: dict[str, Any]
-    others: dict[str, bytes]
-
-    @property
-    def added_tokens(self) -> dict[int, dict[str, Any]]:
-        """Added tokens by id, of tokenizer.json or else of tokenizer_config.json."""
-        if self.tree is not None:
-            return {int(token["id"]): token for token in self.tree.get("added_tokens") or []}
-        decoder = self.config.get("added_tokens_decoder") or {}
-        return {int(number): {"id": int(number), **token} for number, token in decoder.items()}
-
-
-def read_base(place: Path) -> BaseFiles:
+def read_base(path: Path) -> BaseFiles:
     """Reads a Hugging Face folder, or a tokenizer.model alone.
 
     Raises:
         VocabError: nothing there, or a file that is not what its name says.
     """
-    if place.is_file() and place.suffix != ".json":
-        return BaseFiles(place, place.read_bytes(), None, {}, {})
-    if not place.is_dir():
-        raise VocabError(f"no base tokenizer at {place}: give a tokenizer.model or a Hugging Face folder")
-    model = place / "tokenizer.model"
-    tree = _read_mapping(place / "tokenizer.json")
+    if path.is_file() and path.suffix != ".json":
+        return BaseFiles(path, path.read_bytes(), None, {}, {})
+    if not path.is_dir():
+        raise VocabError(f"no base tokenizer at {path}: give a tokenizer.model or a Hugging Face folder")
+    model = path / "tokenizer.model"
+    tree = _read_mapping(path / "tokenizer.json")
     if tree is None and not model.is_file():
         raise VocabError(
-            f"{place} holds neither tokenizer.json nor tokenizer.model: it is no tokenizer folder"
+            f"{path} holds neither tokenizer.json nor tokenizer.model: it is no tokenizer folder"
         )
     others = {
-        name: (place / name).read_bytes()
+        name: (path / name).read_bytes()
         for name in ("chat_template.jinja", "special_tokens_map.json")
-        if (place / name).is_file()
+        if (path / name).is_file()
     }
     return BaseFiles(
-        place,
+        path,
         model.read_bytes() if model.is_file() else None,
         tree,
-        _read_mapping(place / "tokenizer_config.json") or {},
+        _read_mapping(path / "tokenizer_config.json") or {},
         others,
     )
-
-
-def open_base(place: Path) -> Base:
-    """Opens a base tokenizer of either family.
-
-    Raises:
-        VocabError: a tokenizer of another kind (Unigram, WordPiece, ...), or a damaged one.
-    """
-    return _open(read_base(place))
-
-
-def open_files(files: Mapping[str, bytes]) -> Base:
-    """Opens the files that `Base.files` gave, without a folder."""
-    tree, config = json.loads(files["tokenizer.json"]), json.loads(files["tokenizer_config.json"])
-    return _open(BaseFiles(Path("(expanded)"), files.get("tokenizer.model"), tree, config, {}))
-
-
-def _open(files: BaseFiles) -> Base:
-    from persianmind.vocab.families.byte_bpe import ByteBPE
-    from persianmind.vocab.families.sentencepiece import SentencePieceBPE
-
-    place = files.place
-    kind = (files.tree or {}).get("model", {}).get("type", "BPE")
-    if kind != "BPE":
-        raise VocabError(
-            f"{place}: a {kind} tokenizer cannot be expanded; the base must be SentencePiece BPE "
-            "(Llama 2, Mistral v1) or byte-level BPE (Llama 3, Qwen, SmolLM2)"
-        )
-    if files.tree is not None and _has_byte_level(files.tree.get("pre_tokenizer")):
-        return ByteBPE(files)
-    if files.model is not None:
-        return SentencePieceBPE(files)
-    raise VocabError(
-        f"{place}: neither byte-level BPE nor a folder with SentencePiece's tokenizer.model; "
-        "copy the model's tokenizer.model beside its tokenizer.json"
-    )
-
-
-def _has_byte_level(node: Any) -> bool:
-    if not isinstance(node, dict):
-        return False
-    parts = node.get("pretokenizers") or []
-    return node.get("type") == "ByteLevel" or any(_has_byte_level(part) for part in parts)
 
 
 def _read_mapping(path: Path) -> dict[str, Any] | None:
@@ -161,10 +142,10 @@ def dump_json(tree: Any) -> bytes:
     return (json.dumps(tree, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def added_token(number: int, content: str) -> dict[str, Any]:
+def added_token(token_id: int, content: str) -> dict[str, Any]:
     """One entry of tokenizer.json's added_tokens, special."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {"id": number, "content": content, **flags}
+    return {"id": token_id, "content": content, **flags}
 
 
 def expanded_config(config: Mapping[str, Any], pad_id: int | None) -> dict[str, Any]:

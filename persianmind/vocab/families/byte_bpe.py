@@ -1,7 +1,7 @@
 """Byte-level BPE (Llama 3, Qwen, SmolLM2): tokenizer.json with vocabulary and merges appended.
 
 BPE applies the merge of lowest rank first, so merges appended after the base's fire only when no base merge
-can; and since every new piece holds bytes of a Persian character, none fires in other text.
+can; and since every new piece holds bytes of a character of its script, none fires in other text.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from persianmind.common.errors import VocabError
-from persianmind.vocab.expansion import Family
+from persianmind.language.script import Script
 from persianmind.vocab.families.base import PAD, BaseFiles, added_token, dump_json, expanded_config
 from persianmind.vocab.learn import Learned, Word
-from persianmind.vocab.pieces import PERSIAN_CHARACTER
 
 
 def byte_alphabet() -> dict[int, str]:
@@ -39,15 +38,17 @@ def to_bytes(token: str) -> bytes | None:
         return None
 
 
-def to_token(surface: bytes) -> str:
+def to_token(piece: bytes) -> str:
     """The byte-level spelling of bytes."""
-    return "".join(_CHARACTER_OF[byte] for byte in surface)
+    return "".join(_CHARACTER_OF[byte] for byte in piece)
 
 
 class ByteBPE:
     """A byte-level BPE base read from tokenizer.json."""
 
-    family: Family = "byte-bpe"
+    family: ClassVar[str] = "byte-bpe"
+    description: ClassVar[str] = "byte-level BPE (Llama 3, Qwen, SmolLM2)"
+    is_independent: ClassVar[bool] = False
 
     def __init__(self, files: BaseFiles) -> None:
         from tokenizers import Tokenizer
@@ -58,26 +59,34 @@ class ByteBPE:
         try:
             self._tokenizer: Any = Tokenizer.from_str(dump_json(files.tree).decode("utf-8"))
         except Exception as error:  # the library raises bare Exception for every kind of damage
-            raise VocabError(f"{files.place}/tokenizer.json cannot be read: {error}") from None
+            raise VocabError(f"{files.path}/tokenizer.json cannot be read: {error}") from None
         self._tokenizer.encode_special_tokens = False
         self._vocab: dict[str, int] = files.tree["model"]["vocab"]
         self._added = files.added_tokens
         self.size = max([*self._vocab.values(), *self._added]) + 1
 
+    @classmethod
+    def recognises(cls, files: BaseFiles) -> bool:
+        if files.tree is None or files.kind != "BPE":
+            return False
+        return _has_byte_level(files.tree.get("pre_tokenizer"))
+
     @cached_property
     def token_bytes(self) -> Mapping[int, bytes]:
         special = set(self._added)
-        pairs = ((number, to_bytes(token)) for token, number in self._vocab.items() if number not in special)
-        return {number: surface for number, surface in pairs if surface is not None}
+        found = {
+            token_id: to_bytes(token) for token, token_id in self._vocab.items() if token_id not in special
+        }
+        return {token_id: piece for token_id, piece in found.items() if piece is not None}
 
-    def units(self, chunks: Mapping[str, int]) -> dict[str, int]:
+    def units(self, chunks: Mapping[str, int], script: Script) -> dict[str, int]:
         normalizer, pre_tokenizer = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
         units: Counter[str] = Counter()
         for chunk, count in chunks.items():
             plain = normalizer.normalize_str(chunk) if normalizer is not None else chunk
             for token, _ in pre_tokenizer.pre_tokenize_str(plain):
                 unit = (to_bytes(token) or b"").decode("utf-8", "ignore")
-                if PERSIAN_CHARACTER.search(unit):
+                if script.character.search(unit):
                     units[unit] += count
         return units
 
@@ -100,14 +109,14 @@ class ByteBPE:
     def files(self, learned: Learned, *, pad_token: bool) -> dict[str, bytes]:
         tree = copy.deepcopy(self._tree)
         vocab: dict[str, int] = tree["model"]["vocab"]
-        # Added tokens get a place in the vocabulary too: the tokenizers library numbers those that have
+        # Added tokens get an entry in the vocabulary too: the tokenizers library numbers those that have
         # none after the vocabulary's end, which the new pieces have moved.
-        vocab.update({token["content"]: number for number, token in self._added.items()})
-        token_of = {number: token for token, number in vocab.items()}
-        for i, (surface, _) in enumerate(learned.pieces):
-            number, token = learned.first_id + i, to_token(surface)
-            vocab[token] = number
-            token_of[number] = token
+        vocab.update({token["content"]: token_id for token_id, token in self._added.items()})
+        token_of = {token_id: token for token, token_id in vocab.items()}
+        for token_id, (piece, _) in enumerate(learned.pieces, start=learned.first_id):
+            token = to_token(piece)
+            vocab[token] = token_id
+            token_of[token_id] = token
         tree["model"]["vocab"] = dict(sorted(vocab.items(), key=lambda item: item[1]))
         merges = tree["model"]["merges"]
         as_text = bool(merges) and isinstance(merges[0], str)
@@ -117,7 +126,7 @@ class ByteBPE:
         pad_id = learned.first_id + len(learned.pieces) if pad_token else None
         if pad_id is not None:
             if PAD in vocab:
-                raise VocabError(f"{self._files.place} already has a {PAD} token; leave out the pad token")
+                raise VocabError(f"{self._files.path} already has a {PAD} token; leave out the pad token")
             tree["model"]["vocab"][PAD] = pad_id
             tree["added_tokens"] = [*(tree.get("added_tokens") or []), added_token(pad_id, PAD)]
         config = expanded_config(self._files.config, pad_id)
@@ -126,3 +135,11 @@ class ByteBPE:
             "tokenizer.json": dump_json(tree),
             "tokenizer_config.json": dump_json(config),
         }
+
+
+def _has_byte_level(node: Any) -> bool:
+    """Whether a pre-tokenizer is, or is a sequence that holds, ByteLevel."""
+    if not isinstance(node, dict):
+        return False
+    parts = node.get("pretokenizers") or []
+    return node.get("type") == "ByteLevel" or any(_has_byte_level(part) for part in parts)

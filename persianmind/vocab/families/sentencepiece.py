@@ -12,13 +12,12 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from persianmind.common.errors import VocabError
-from persianmind.vocab.expansion import Family
+from persianmind.language.script import Script
 from persianmind.vocab.families.base import PAD, BaseFiles, added_token, dump_json, expanded_config
 from persianmind.vocab.learn import Learned, Word
-from persianmind.vocab.pieces import PERSIAN_CHARACTER, UNIT
 
 _SPACE = "\u2581"
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
@@ -37,7 +36,9 @@ def next_below(score: float) -> float:
 class SentencePieceBPE:
     """A SentencePiece BPE base read from tokenizer.model."""
 
-    family: Family = "sentencepiece"
+    family: ClassVar[str] = "sentencepiece"
+    description: ClassVar[str] = "SentencePiece BPE (Llama 2, Mistral v1)"
+    is_independent: ClassVar[bool] = True
 
     def __init__(self, files: BaseFiles) -> None:
         from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
@@ -47,7 +48,7 @@ class SentencePieceBPE:
         try:
             self._proto.ParseFromString(files.model)
         except Exception as error:  # protobuf's DecodeError; its module moves between versions
-            raise VocabError(f"{files.place}: tokenizer.model cannot be read: {error}") from None
+            raise VocabError(f"{files.path}: tokenizer.model cannot be read: {error}") from None
         self._check()
         self._added = files.added_tokens
         self.size = max([len(self._proto.pieces) - 1, *self._added]) + 1
@@ -57,39 +58,43 @@ class SentencePieceBPE:
         bare.normalizer_spec.add_dummy_prefix = False
         self._bare: Any = SentencePieceProcessor(model_proto=bare.SerializeToString())
 
+    @classmethod
+    def recognises(cls, files: BaseFiles) -> bool:
+        return files.model is not None and files.kind == "BPE"
+
     def _check(self) -> None:
-        place, kinds = self._files.place, {1: "Unigram", 3: "word", 4: "character"}
+        path, kinds = self._files.path, {1: "Unigram", 3: "word", 4: "character"}
         kind = self._proto.trainer_spec.model_type
         if not self._proto.pieces:
-            raise VocabError(f"{place}: tokenizer.model holds no pieces")
+            raise VocabError(f"{path}: tokenizer.model holds no pieces")
         if kind != 2:
             raise VocabError(
-                f"{place}: a {kinds.get(kind, 'foreign')} model cannot be expanded; the base must be BPE"
+                f"{path}: a {kinds.get(kind, 'foreign')} model cannot be expanded; the base must be BPE"
             )
         if not any(piece.type == _BYTE for piece in self._proto.pieces):
-            raise VocabError(f"{place}: a base without byte fallback loses characters; it cannot be exact")
+            raise VocabError(f"{path}: a base without byte fallback loses characters; it cannot be exact")
         spec = self._proto.normalizer_spec
         if spec.precompiled_charsmap or spec.remove_extra_whitespaces:
             raise VocabError(
-                f"{place}: its own normaliser ({spec.name or 'custom'}) rewrites text and would destroy "
+                f"{path}: its own normaliser ({spec.name or 'custom'}) rewrites text and would destroy "
                 "ZWNJ; the base must use the identity normaliser and keep spaces"
             )
 
     @cached_property
     def token_bytes(self) -> Mapping[int, bytes]:
         found: dict[int, bytes] = {}
-        for number, piece in enumerate(self._proto.pieces):
+        for token_id, piece in enumerate(self._proto.pieces):
             if piece.type == _BYTE:
-                found[number] = bytes([int(piece.piece[3:5], 16)])
+                found[token_id] = bytes([int(piece.piece[3:5], 16)])
             elif piece.type in (_NORMAL, _USER_DEFINED):
-                found[number] = piece.piece.replace(_SPACE, " ").encode("utf-8")
+                found[token_id] = piece.piece.replace(_SPACE, " ").encode("utf-8")
         return found
 
-    def units(self, chunks: Mapping[str, int]) -> dict[str, int]:
+    def units(self, chunks: Mapping[str, int], script: Script) -> dict[str, int]:
         units: Counter[str] = Counter()
         for chunk, count in chunks.items():
-            for unit in UNIT.findall(chunk):
-                if PERSIAN_CHARACTER.search(unit):
+            for unit in script.unit.findall(chunk):
+                if script.character.search(unit):
                     units[unit] += count
         return units
 
@@ -111,18 +116,20 @@ class SentencePieceBPE:
     def files(self, learned: Learned, *, pad_token: bool) -> dict[str, bytes]:
         proto = type(self._proto)()
         proto.CopyFrom(self._proto)
-        taken = {piece.piece for piece in proto.pieces}
-        for number in range(len(proto.pieces), self.size):  # added tokens hold ids here: keep them in step
-            content = self._added.get(number, {}).get("content", f"<unused_{number}>")
+        known = {piece.piece for piece in proto.pieces}
+        for token_id in range(len(proto.pieces), self.size):  # added tokens hold ids here: keep them in step
+            content = self._added.get(token_id, {}).get("content", f"<unused_{token_id}>")
             proto.pieces.add(piece=content, score=0.0, type=_CONTROL)
         score = min(piece.score for piece in self._proto.pieces)
-        for surface, _ in learned.pieces:
+        for token_bytes, _ in learned.pieces:
             score = next_below(score)
-            proto.pieces.add(piece=surface.decode("utf-8").replace(" ", _SPACE), score=score, type=_NORMAL)
+            proto.pieces.add(
+                piece=token_bytes.decode("utf-8").replace(" ", _SPACE), score=score, type=_NORMAL
+            )
         pad_id = len(proto.pieces) if pad_token else None
         if pad_id is not None:
-            if PAD in taken or PAD in {token["content"] for token in self._added.values()}:
-                raise VocabError(f"{self._files.place} already has a {PAD} token; leave out the pad token")
+            if PAD in known or PAD in {token["content"] for token in self._added.values()}:
+                raise VocabError(f"{self._files.path} already has a {PAD} token; leave out the pad token")
             proto.pieces.add(piece=PAD, score=0.0, type=_CONTROL)
             proto.trainer_spec.pad_id = pad_id
             proto.trainer_spec.pad_piece = PAD
@@ -138,9 +145,9 @@ class SentencePieceBPE:
         """tokenizer.json with SentencePiece's own pipeline, whatever the base folder had."""
         names = [piece.piece for piece in proto.pieces]
         added = dict(self._added)
-        for number, piece in enumerate(proto.pieces):
-            if piece.type in (_CONTROL, _UNKNOWN) and number not in added:
-                added[number] = added_token(number, piece.piece)
+        for token_id, piece in enumerate(proto.pieces):
+            if piece.type in (_CONTROL, _UNKNOWN) and token_id not in added:
+                added[token_id] = added_token(token_id, piece.piece)
         prefix = proto.normalizer_spec.add_dummy_prefix
         spaces = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
         strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
@@ -149,7 +156,7 @@ class SentencePieceBPE:
             "version": "1.0",
             "truncation": None,
             "padding": None,
-            "added_tokens": [added[number] for number in sorted(added)],
+            "added_tokens": [added[token_id] for token_id in sorted(added)],
             "normalizer": {
                 "type": "Sequence",
                 "normalizers": [{"type": "Prepend", "prepend": _SPACE}, spaces] if prefix else [spaces],
@@ -174,7 +181,7 @@ class SentencePieceBPE:
                 "fuse_unk": True,
                 "byte_fallback": True,
                 "ignore_merges": False,
-                "vocab": {name: number for number, name in enumerate(names)},
+                "vocab": {name: token_id for token_id, name in enumerate(names)},
                 "merges": [list(pair) for pair in merges_of(proto)],
             },
         }
@@ -184,13 +191,13 @@ class SentencePieceBPE:
 
     def _config(self, proto: Any, pad_id: int | None) -> dict[str, Any]:
         specials = {
-            name: proto.pieces[number].piece
-            for name, number in (
+            name: proto.pieces[token_id].piece
+            for name, token_id in (
                 ("bos_token", proto.trainer_spec.bos_id),
                 ("eos_token", proto.trainer_spec.eos_id),
                 ("unk_token", proto.trainer_spec.unk_id),
             )
-            if number >= 0
+            if token_id >= 0
         }
         defaults = {**specials, "model_max_length": 10**30}
         return expanded_config({**defaults, **self._files.config}, pad_id)
@@ -213,7 +220,7 @@ def merges_of(proto: Any) -> Iterator[tuple[str, str]]:
     return ((piece[:cut], piece[cut:]) for _, _, _, piece, cut in found)
 
 
-def _begin_with(token: str | None, number: int) -> dict[str, Any] | None:
+def _begin_with(token: str | None, token_id: int) -> dict[str, Any] | None:
     """A post-processor that puts the beginning-of-sequence token first, or none."""
     if token is None:
         return None
@@ -224,5 +231,5 @@ def _begin_with(token: str | None, number: int) -> dict[str, Any] | None:
         "type": "TemplateProcessing",
         "single": [special, first],
         "pair": list(itertools.chain([special, first], second)),
-        "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]}},
+        "special_tokens": {token: {"id": token, "ids": [token_id], "tokens": [token]}},
     }

@@ -1,7 +1,8 @@
-"""NVIDIA's management library as codecarbon imports it, with GPUs whose power a JSON file states.
+"""NVIDIA's management library (nvidia-ml-py), with GPUs whose power a JSON file states.
 
 The energy counter is watts x monotonic seconds, in millijoules, so that a test can integrate independently.
-Control file: {"watts": [..], "no_counter": bool, "failing": [index, ..]}.
+Control file: {"watts": [..], "no_counter": bool, "failing": [index, ..], "no_driver": bool}, and of
+power limits: {"limits": [..] in watts, "history": every state of them that was set, "refuse": bool}.
 """
 
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 NVML_TEMPERATURE_GPU = 0
+LEAST_W, MOST_W = 100, 400
 
 
 class NVMLError(Exception):
@@ -21,11 +23,24 @@ class NVMLError_NotSupported(NVMLError):
     pass
 
 
+class NVMLError_NoPermission(NVMLError):
+    pass
+
+
+class NVMLError_LibraryNotFound(NVMLError):
+    pass
+
+
 def _control():
     return json.loads(Path(os.environ["FAKE_NVML_CONTROL"]).read_text())
 
 
 def nvmlInit():
+    if _control().get("no_driver"):
+        raise NVMLError_LibraryNotFound("NVML Shared Library Not Found")
+
+
+def nvmlShutdown():
     pass
 
 
@@ -48,6 +63,29 @@ def nvmlDeviceGetTotalEnergyConsumption(handle):
 
 def nvmlDeviceGetPowerUsage(handle):
     return int(_control()["watts"][handle] * 1000)
+
+
+def nvmlDeviceGetPowerManagementLimit(handle):
+    control = _control()
+    if "limits" not in control:
+        raise NVMLError_NotSupported("Not Supported")
+    return int(control["limits"][handle] * 1000)
+
+
+def nvmlDeviceGetPowerManagementLimitConstraints(handle):
+    return [LEAST_W * 1000, MOST_W * 1000]
+
+
+def nvmlDeviceSetPowerManagementLimit(handle, milliwatts):
+    control = _control()
+    if control.get("refuse"):
+        raise NVMLError_NoPermission("Insufficient Permissions")
+    control["limits"][handle] = milliwatts / 1000
+    control.setdefault("history", []).append(list(control["limits"]))
+    path = Path(os.environ["FAKE_NVML_CONTROL"])
+    new = path.with_suffix(".set")
+    new.write_text(json.dumps(control))
+    new.replace(path)
 
 
 def nvmlDeviceGetName(handle):

@@ -1,0 +1,62 @@
+"""What a process says: standard logging, shown on one console.
+
+Every module logs to `logging.getLogger(__name__)`; entry points call `configure_logging`. INFO is for people
+and goes to standard output as it is, on rank 0 alone; WARNING and above go to standard error with the
+program's name, on every rank. A line is one write, so that lines of several ranks stay whole; on a terminal
+it appears above the live progress display, which shares the console.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ROOT = "persianmind"
+
+
+def print_line(line: str, stream: TextIO | None = None) -> None:
+    """Prints a line in one write (standard output unless told).
+
+    print() under `python -u`, as launchers start ranks, writes the text and its newline apart.
+    """
+    stream = stream or sys.stdout
+    stream.write(line + "\n")
+    stream.flush()
+
+
+@cache
+def console() -> Console:
+    """The one rich console of this process; a live display must be made on it."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+class LineHandler(logging.Handler):
+    """One line per record: INFO to standard output, the rest to standard error, never as markup."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__(logging.INFO if rank == 0 else logging.WARNING)
+        self._prefix = f"{ROOT}: rank {rank}: " if rank else f"{ROOT}: "
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = " ".join(record.getMessage().split("\n"))
+        if record.levelno >= logging.WARNING:
+            print_line(self._prefix + text, sys.stderr)
+        elif sys.stdout.isatty():
+            console().print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print_line(text)
+
+
+def configure_logging(rank: int = 0) -> None:
+    """Sends this package's log to the console; safe to call again, the last call counts."""
+    logger = logging.getLogger(ROOT)
+    logger.handlers = [LineHandler(rank)]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,48 @@
+"""DeepSpeed as the registry sees it; heavy imports happen inside the methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from persianmind.common.paths import PROJECT_ROOT
+from persianmind.engine.deepspeed import config, launcher, start
+from persianmind.engine.ranks import Ranks
+from persianmind.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from persianmind.engine.base import Engine
+    from persianmind.model.adapted import AdaptedModel
+
+
+class DeepSpeedBackend:
+    """`engine.base.Backend` of this package."""
+
+    default_config = PROJECT_ROOT / "ds_configs" / "zero2.json"
+    wait_frames = ("torch/distributed/", "deepspeed/comm/", "engine/collectives.py")
+
+    def prepare_environment(self) -> None:
+        start.prepare_environment()
+
+    def resolve_config(self, path: Path, recipe: Recipe, world_size: int) -> dict[str, Any]:
+        return config.resolve_deepspeed_config(path, recipe, world_size)
+
+    def start(self, ranks: Ranks, hang_timeout_s: float) -> None:
+        start.start_distributed(ranks, hang_timeout_s)
+
+    def device(self, ranks: Ranks) -> torch.device:
+        import torch
+        from deepspeed.accelerator import get_accelerator
+
+        return torch.device(get_accelerator().device_name(ranks.local_rank))
+
+    def open(self, model: AdaptedModel, config: Mapping[str, Any], ranks: Ranks) -> Engine:
+        from persianmind.engine.deepspeed.engine import DeepSpeedEngine
+
+        return DeepSpeedEngine(model, dict(config), ranks)
+
+    def launcher_pids(self) -> list[int]:
+        return launcher.launcher_pids()

@@ -1,0 +1,49 @@
+"""The arithmetic of a run, said before step 1: parameters, batch, steps, tokens, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from persianmind.engine.schedule import gradient_accumulation_steps
+from persianmind.estimate.flops import weight_count
+from persianmind.estimate.memory import gradient_and_optimizer_bytes_per_rank, tokens_per_step
+from persianmind.recipe import Recipe, Stage
+
+if TYPE_CHECKING:
+    from persianmind.model.adapted import AdaptedModel
+
+
+def describe_run(
+    recipe: Recipe, stages: Sequence[tuple[Stage, int]], model: AdaptedModel, world_size: int
+) -> Iterator[str]:
+    """One line each for parameters, batch, stages and state memory.
+
+    Args:
+        stages: each stage with its number of optimizer steps.
+    """
+    train = recipe.train
+    total = sum(map(weight_count, model.parameters()))
+    trained = sum(value.numel() for value in model.trained().values())
+    weights_gb = sum(value.numel() * value.element_size() for value in model.parameters()) / 1e9
+    state_gb = gradient_and_optimizer_bytes_per_rank(trained, train.precision, world_size) / 1e9
+    per_step = tokens_per_step(recipe)
+    accumulation = gradient_accumulation_steps(train.global_batch_size, train.micro_batch_size, world_size)
+    table = model.output_table
+    yield (
+        f"model: {total:,} parameters, {trained:,} trained ({trained / total:.2%}); vocabulary "
+        f"{table.base_vocab:,} + {table.added_vocab:,}"
+    )
+    yield (
+        f"batch: {train.global_batch_size} sequences x {recipe.data.seq_len} tokens = {per_step:,} tokens "
+        f"per step ({train.micro_batch_size} sequences x {accumulation} micro-batches x {world_size} ranks)"
+    )
+    for stage, steps in stages:
+        yield (
+            f"stage {stage.name}: {steps} steps, {steps * per_step:,} tokens from "
+            f"{', '.join(stage.sources)}; trains {' and '.join(stage.trained)}"
+        )
+    yield (
+        f"memory per rank: weights {weights_gb:.2f} GB, gradients and optimizer {state_gb:.2f} GB, "
+        "activations on top"
+    )

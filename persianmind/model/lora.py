@@ -1,0 +1,46 @@
+"""LoRA adapters through peft, injected into a loaded base."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from persianmind.common.errors import BaseModelError
+from persianmind.recipe import Adapter
+
+
+def add_adapters(causal_lm: nn.Module, adapter: Adapter) -> None:
+    """LoRA on every projection of the decoder layers, or on the named ones; adapters are made in fp32 by
+    peft and cast to the model's dtype: the fp32 masters are ZeRO's.
+
+    Raises:
+        BaseModelError: `adapter.targets` names no module of this base.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=adapter_targets(causal_lm) if adapter.targets == "all-linear" else adapter.targets,
+        use_rslora=adapter.rslora,
+        use_dora=adapter.dora,
+        bias="none",
+    )
+    dtype = next(causal_lm.parameters()).dtype
+    try:
+        inject_adapter_in_model(config, causal_lm)
+    except ValueError as error:
+        raise BaseModelError(f"adapter.targets: {' '.join(str(error).split())[:200]}") from None
+    for name, parameter in causal_lm.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(dtype)
+
+
+def adapter_targets(causal_lm: nn.Module) -> list[str]:
+    """The last name of every linear projection inside the decoder layers (q_proj, ..., down_proj)."""
+    names = {
+        name.rsplit(".", 1)[-1]
+        for name, module in causal_lm.named_modules()
+        if isinstance(module, nn.Linear) and ".layers." in f".{name}"
+    }
+    return sorted(names)

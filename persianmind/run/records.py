@@ -1,0 +1,289 @@
+"""What is written into a run folder, line by line and file by file: writers and readers use these models.
+
+Every line and every file carries a checksum beside these fields (common/checksum.py). Readers that must live
+with files of other versions ignore keys they do not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from persianmind.common.checksum import parse_checked_line
+
+R = TypeVar("R", bound="RunRecord")
+BASE_STAGE = "base"  # the untouched base model, before any stage
+
+
+def _zoned(time: str) -> str:
+    if datetime.fromisoformat(time).tzinfo is None:
+        raise ValueError("the time names no zone")
+    return time
+
+
+ZonedTime = Annotated[str, AfterValidator(_zoned)]  # ISO 8601 with a zone: the grid's curve goes by UTC hours
+
+
+class RunRecord(BaseModel):
+    """Base of every record."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Phase(StrEnum):
+    """What a run is doing; `TRAIN` is the optimizer steps of a stage."""
+
+    PREPARE = "prepare"
+    START = "start"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    EXPORT = "export"
+
+
+class SkipReason(StrEnum):
+    """Why a step moved no weight."""
+
+    SPIKE = "spike"
+    NONFINITE = "nonfinite"
+
+
+class StepRecord(RunRecord):
+    """One optimizer step: a line of metrics.jsonl.
+
+    loss: mean over all targets, nats; None where it is no finite number (`loss_hex` has it in any case).
+    tokens: packed positions of all ranks; useful_tokens: those of documents. joules: of this node's meter in
+    this attempt so far. peak_memory_bytes: of rank 0's process, and of its GPU where it has one.
+    """
+
+    stage: str
+    step: int
+    stage_step: int
+    loss: float | None
+    loss_hex: str
+    tokens: int
+    useful_tokens: int
+    target_tokens: int
+    tokens_per_s: float
+    useful_tokens_per_s: float
+    characters_per_s: float | None
+    grad_norm: float | None
+    learning_rate: float
+    embedding_learning_rate: float
+    skipped: bool
+    skip_reason: SkipReason | None
+    first_sample: int
+    samples: int
+    seconds: float
+    mfu: float | None
+    peak_memory_bytes: int | None
+    peak_device_memory_bytes: int | None
+    joules: float | None
+    step_joules: float | None
+    time: str
+
+
+class EvaluationResult(RunRecord):
+    """The score of one stage on the held-out text of one language. perplexity: per token of the tokenizer
+    that was used; it does not compare across vocabularies."""
+
+    stage: str
+    language: str
+    bits_per_byte: float
+    perplexity: float
+    n_tokens: int
+    n_documents: int
+    n_bytes: int
+
+
+class ExportResult(RunRecord):
+    """How the exported model compares with the trained one on held-out text."""
+
+    relative_loss_difference: float
+    tolerance: float
+
+
+class ModelSize(RunRecord):
+    """Counts of the trained model: weights, and ids of its vocabulary."""
+
+    parameters: int
+    trained_parameters: int
+    base_vocab: int
+    added_vocab: int
+
+
+class SampleText(RunRecord):
+    """What a model wrote after a prompt."""
+
+    prompt: str
+    text: str
+    stage: str
+
+
+class WarmStart(RunRecord):
+    """Where a run took its first trained weights from (--resume-from)."""
+
+    path: str
+    step: int
+    stage: str | None
+
+
+class RunResults(RunRecord):
+    """results.json. energy: the account (energy/ledger.py), as JSON."""
+
+    evaluation: list[EvaluationResult] = []
+    finished: bool = False
+    warm_start: WarmStart | None = None
+    model: ModelSize | None = None
+    versions: dict[str, str] = {}
+    export: ExportResult | None = None
+    samples: list[SampleText] = []
+    energy: dict[str, Any] | None = None
+
+
+class Prepared(RunRecord):
+    """prepared.json: what preparation found or made.
+
+    sequences_by_source: None for a source that is built while training runs. fingerprints: by source, what
+    its token shards depend on (data/manifest.py).
+    """
+
+    base_fingerprint: str
+    tokenizer_fingerprint: str
+    sequences_by_source: dict[str, int | None]
+    fingerprints: dict[str, dict[str, str]]
+
+    @property
+    def to_build(self) -> list[str]:
+        """Sources that are not whole yet, in the recipe's order."""
+        return [name for name, count in self.sequences_by_source.items() if count is None]
+
+
+class RunMetadata(RunRecord):
+    """What a checkpoint's manifest records of its run. callbacks: their state_dicts, by name."""
+
+    recipe_fingerprint: str
+    base_fingerprint: str
+    tokenizer_fingerprint: str
+    stage: str
+    tokens: int
+    next_sample: int
+    callbacks: dict[str, Any]
+    versions: dict[str, str]
+
+
+class Heartbeat(RunRecord):
+    """A sign of life of one rank: how often it made progress, and where it stands now."""
+
+    tick: int
+    pid: int
+    node: str
+    beats: int
+    where: str
+    waits: bool
+
+
+class EnergyLine(RunRecord):
+    """What every line of energy/<node>.jsonl has. `monotonic_s` orders the lines of one boot, whatever the
+    wall clock does; `attempt` names the meter process that wrote it."""
+
+    time: ZonedTime
+    monotonic_s: float
+    attempt: str
+    node: str
+
+
+class EnergyStart(EnergyLine):
+    """A meter began. pid: of the process it counts for. host: what codecarbon says of the machine."""
+
+    kind: Literal["start"] = "start"
+    resumed_step: int | None
+    interval_s: float
+    pid: int
+    codecarbon: str
+    host: dict[str, Any]
+
+
+class EnergyResumed(EnergyLine):
+    """The run went on from a checkpoint: `resumed_step` is the last step that it holds."""
+
+    kind: Literal["resumed"] = "resumed"
+    resumed_step: int
+
+
+class EnergyReading(RunRecord):
+    """Joules of one component in one interval."""
+
+    component: str
+    joules: FiniteFloat
+    kind: Literal["measured", "estimated"]
+    source: str
+
+
+class EnergySample(EnergyLine):
+    """One interval: its work went from step `step_from` to `step`, in one phase of the run.
+
+    stage: of training, the recipe's stage; of another phase, its part ("data", the stage scored), or "".
+    """
+
+    kind: Literal["sample"] = "sample"
+    seconds: Annotated[FiniteFloat, Field(gt=0)]
+    phase: Phase
+    stage: str
+    step_from: int
+    step: int
+    readings: list[EnergyReading]
+
+    @property
+    def joules(self) -> float:
+        """All components together."""
+        return sum(reading.joules for reading in self.readings)
+
+    @property
+    def label(self) -> str:
+        """For people: a training stage's own name, else "prepare:data", "evaluate:pretrain" and the like."""
+        if self.phase is Phase.TRAIN and self.stage not in set(Phase):
+            return self.stage
+        return f"{self.phase}:{self.stage}" if self.stage else str(self.phase)
+
+
+class EnergyNote(EnergyLine):
+    """Something people should know; `missing`: energy is not counted because of it."""
+
+    kind: Literal["note"] = "note"
+    missing: bool
+    message: str
+
+
+class EnergyStop(EnergyLine):
+    """A meter ended in order."""
+
+    kind: Literal["stop"] = "stop"
+    reason: str
+    total_j: float
+
+
+def read_lines(path: Path, kind: type[R]) -> Iterator[R | None]:
+    """The records of a JSON-lines file; None for a line that is damaged, was cut short, or is of another
+    kind. Nothing where there is no file."""
+    if not path.is_file():
+        return
+    with path.open("rb") as handle:
+        for line in handle:
+            if line.strip():
+                yield parse_record(line, kind)
+
+
+def parse_record(line: bytes | str, kind: type[R]) -> R | None:
+    """One checked line as a record, or None."""
+    content = parse_checked_line(line)
+    if content is None:
+        return None
+    try:
+        return kind.model_validate(content)
+    except ValidationError:
+        return None

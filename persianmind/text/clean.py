@@ -1,0 +1,68 @@
+"""A record to a clean document: normalised, then judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from persianmind.language import profile_for
+from persianmind.text.dialogue import Message, parse_dialogue
+from persianmind.text.filters import judge
+from persianmind.text.record import Dropped, Record
+from persianmind.text.spec import SourceSpec
+
+SAMPLE_CHARACTERS = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One clean text."""
+
+    key: str
+    place: str
+    text: str
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Its one text."""
+        return (self.text,)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """One clean instruction record."""
+
+    key: str
+    place: str
+    messages: tuple[Message, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text of each turn."""
+        return tuple(message.content for message in self.messages)
+
+
+def clean_record(record: Record, spec: SourceSpec) -> Document | Dialogue | Dropped:
+    """One record of this source, normalised; or what dropped it. Pure: the same on any worker."""
+    document = _normalised(record, spec)
+    text = "\n".join(document.texts)
+    dialogue = isinstance(document, Dialogue)
+    raw = None if dialogue else record.fields[spec.source.text_field]
+    reason = judge(text, spec.quality, spec.source.language, raw=raw, dialogue=dialogue)
+    if reason is None and not all(part.strip() for part in document.texts):
+        reason = "empty_when_normalised"
+    return document if reason is None else Dropped(record.place, reason, text[:SAMPLE_CHARACTERS])
+
+
+def drop(document: Document | Dialogue, reason: str) -> Dropped:
+    """What is told of a document that something else than its own quality dropped."""
+    return Dropped(document.place, reason, document.texts[0][:SAMPLE_CHARACTERS])
+
+
+def _normalised(record: Record, spec: SourceSpec) -> Document | Dialogue:
+    normalise = profile_for(spec.source.language).normalise
+    if spec.source.kind == "text":
+        text = normalise(record.fields[spec.source.text_field], spec.normalise)
+        return Document(record.key, record.place, text)
+    messages = parse_dialogue(record.fields)
+    turns = tuple(Message(m.role, normalise(m.content, spec.normalise).strip()) for m in messages)
+    return Dialogue(record.key, record.place, turns)

@@ -1,0 +1,79 @@
+"""What a file of a source is, wherever it lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from persianmind.common.errors import SourceError
+from persianmind.recipe import Source
+from persianmind.text.compression import Compression
+from persianmind.text.formats import kind_of, supported_kinds
+from persianmind.text.record import Payload
+
+
+class SourceFile(Protocol):
+    """One file of a source, or what stands for one.
+
+    name: its last path component, what keys and messages carry. remote: an OSError may be the network's, so
+    the rest of the file is not lost. format: see RawRecord.
+    """
+
+    @property
+    def uri(self) -> str:
+        """Where it lies, as a `uri` of a recipe."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """As above."""
+        ...
+
+    @property
+    def format(self) -> str:
+        """As above."""
+        ...
+
+    @property
+    def remote(self) -> bool:
+        """As above."""
+        ...
+
+    @property
+    def size_bytes(self) -> int | None:
+        """As stored; None where that is not known."""
+        ...
+
+    def read(self, source_name: str, source: Source, skip: int) -> Iterator[tuple[int, Payload]]:
+        """(number from 1, payload) of the records whose number is greater than `skip`.
+
+        Raises:
+            BrokenFileError: the rest of the file cannot be read.
+            OSError: as the file system raises it.
+            SourceError: it cannot be read at all.
+        """
+        ...
+
+    def identity(self) -> str:
+        """What changes when the content does, found without reading all of it."""
+        ...
+
+    def check(self, source_name: str, source: Source) -> None:
+        """A cheap look before anything is read.
+
+        Raises:
+            SourceError: the recipe asks for something that the file does not have.
+        """
+        ...
+
+
+def require_kind(source_name: str, file_name: str) -> tuple[str, Compression]:
+    """(name of the format, compression) of a file.
+
+    Raises:
+        SourceError: it is of no kind that is read.
+    """
+    kind = kind_of(file_name)
+    if kind is None:
+        raise SourceError(f"sources.{source_name}: {file_name} is of no known kind; give {supported_kinds()}")
+    return kind

@@ -1,0 +1,91 @@
+"""Files behind any fsspec URL: s3://, gs://, https://, memory:// and others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any, ClassVar, cast
+
+from persianmind.common.errors import SourceError
+from persianmind.recipe import Source
+from persianmind.text.compression import Compression
+from persianmind.text.formats import kind_of, supported_kinds, text_formats
+from persianmind.text.record import Payload
+from persianmind.text.sources.base import SourceFile, require_kind
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """An object of some store."""
+
+    uri: str
+    name: str
+    format: str
+    compression: Compression
+    size_bytes: int | None
+    remote: ClassVar[bool] = True
+
+    def open(self) -> IO[bytes]:
+        """The bytes as stored (still compressed). Raises OSError as the file system does."""
+        import fsspec
+
+        return cast(IO[bytes], fsspec.open(self.uri, "rb").open())
+
+    def read(self, source_name: str, source: Source, skip: int) -> Iterator[tuple[int, Payload]]:
+        """As its format reads it."""
+        return text_formats()[self.format].read(self, source, skip)
+
+    def check(self, source_name: str, source: Source) -> None:
+        """As its format checks it."""
+        text_formats()[self.format].check(self, source_name, source)
+
+    def identity(self) -> str:
+        """The store's own tag or time; no byte is read."""
+        import fsspec
+
+        filesystem, path = fsspec.core.url_to_fs(self.uri)
+        info: Mapping[str, Any] = filesystem.info(path)
+        return str(info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created") or "")
+
+
+def locate_remote(source_name: str, uri: str) -> list[SourceFile]:
+    """The files at a URL: itself, those of a known kind below it, the matches of a glob; by name.
+
+    Raises:
+        SourceError: nothing is there, or the store cannot be reached; the message names the fix.
+    """
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        scheme = uri.partition("://")[0]
+        raise SourceError(f"sources.{source_name}: cannot open {scheme}:// URLs: {error}") from None
+    try:
+        if any(letter in uri for letter in "*?["):
+            paths = sorted(filesystem.glob(path))
+        elif filesystem.isdir(path):
+            paths = sorted(p for p in filesystem.find(path) if kind_of(_last(p)) is not None)
+        else:
+            paths = [path] if filesystem.exists(path) else []
+        if not paths:
+            raise SourceError(
+                f"sources.{source_name}: nothing of a known kind at {uri} ({supported_kinds()})"
+            )
+        return [
+            RemoteFile(
+                filesystem.unstrip_protocol(p),
+                _last(p),
+                *require_kind(source_name, _last(p)),
+                size_bytes=filesystem.info(p).get("size"),
+            )
+            for p in paths
+        ]
+    except OSError as error:
+        raise SourceError(
+            f"sources.{source_name}: cannot list {uri}: {error}; check the URL and the network"
+        ) from None
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]

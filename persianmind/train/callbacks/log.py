@@ -1,0 +1,101 @@
+"""One line of metrics.jsonl per optimizer step."""
+
+from __future__ import annotations
+
+import math
+import resource
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from persianmind.engine.base import Engine
+from persianmind.estimate.flops import flops_per_token, peak_flops
+from persianmind.recipe import Recipe
+from persianmind.run.records import SkipReason, StepRecord
+from persianmind.train.callbacks.base import Callback
+
+if TYPE_CHECKING:
+    from persianmind.train.context import RunContext, StepOutcome
+
+
+class LogCallback(Callback):
+    """Makes the record of each step on rank 0 and appends it; holds what does not change from step to
+    step."""
+
+    name = "log"
+
+    def __init__(self, recipe: Recipe, engine: Engine) -> None:
+        self.flops_per_token = flops_per_token(engine.model, recipe.data.seq_len)
+        peak = peak_flops(_device_name(engine), recipe.train.precision)
+        self.peak_flops = None if peak is None else peak * engine.ranks.world_size
+        self._joules: float | None = None
+
+    def start(self, context: RunContext) -> None:
+        """Lines beyond the step that the run goes on from describe steps that will be done again."""
+        context.log.rewind(context.step)
+
+    def after_step(self, context: RunContext, outcome: StepOutcome) -> None:
+        if context.is_main:
+            context.record = self._record(context, outcome)
+            context.log.append(context.record)
+
+    def close(self, context: RunContext) -> None:
+        context.log.close()
+
+    def _record(self, context: RunContext, outcome: StepOutcome) -> StepRecord:
+        result, samples, seconds = outcome.result, outcome.samples, outcome.seconds
+        tokens = len(samples) * context.recipe.data.seq_len
+        useful = outcome.data.useful_tokens(samples)
+        characters = outcome.data.characters(samples)
+        tokens_per_s = tokens / seconds
+        joules = None if context.meter is None else context.meter.joules()
+        peak_bytes, peak_device_bytes = _peak_memory(context.engine)
+        return StepRecord(
+            stage=context.plan.stage.name,
+            step=context.step,
+            stage_step=context.stage_step,
+            loss=result.loss if math.isfinite(result.loss) else None,
+            loss_hex=float.hex(result.loss),
+            tokens=tokens,
+            useful_tokens=useful,
+            target_tokens=result.target_tokens,
+            tokens_per_s=tokens_per_s,
+            useful_tokens_per_s=useful / seconds,
+            characters_per_s=None if characters is None else characters / seconds,
+            grad_norm=result.grad_norm if math.isfinite(result.grad_norm) else None,
+            learning_rate=outcome.rates["adapters_a"],
+            embedding_learning_rate=outcome.rates["embeddings"],
+            skipped=result.skip_reason is not None,
+            skip_reason=None if result.skip_reason is None else SkipReason(result.skip_reason),
+            first_sample=samples.start,
+            samples=len(samples),
+            seconds=seconds,
+            mfu=None if self.peak_flops is None else tokens_per_s * self.flops_per_token / self.peak_flops,
+            peak_memory_bytes=peak_bytes,
+            peak_device_memory_bytes=peak_device_bytes,
+            joules=joules,
+            step_joules=self._difference(joules),
+            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+
+    def _difference(self, joules: float | None) -> float | None:
+        """Joules since the line before; the meter writes at its own interval, so a short step can show 0."""
+        before, self._joules = self._joules, joules
+        return None if joules is None or before is None else joules - before
+
+
+def _peak_memory(engine: Engine) -> tuple[int, int | None]:
+    """Highest use so far: of this process, and of its GPU where it has one."""
+    on_device = None
+    if engine.device.type == "cuda":
+        import torch
+
+        on_device = int(torch.cuda.max_memory_allocated(engine.device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, on_device
+
+
+def _device_name(engine: Engine) -> str:
+    if engine.device.type != "cuda":
+        return "cpu"
+    import torch
+
+    return str(torch.cuda.get_device_name(engine.device))

@@ -1,0 +1,104 @@
+"""What the parts of a run share on one rank, and where the run stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from persianmind.engine.base import Engine, StepResult
+from persianmind.engine.ranks import Ranks
+from persianmind.recipe import Recipe
+from persianmind.run.folder import RunFolder
+from persianmind.run.log import RunLog
+from persianmind.run.records import Phase, Prepared, StepRecord
+from persianmind.train.stages import StagePlan, plan_stages
+
+if TYPE_CHECKING:
+    from persianmind.data.read.batches import StageData
+    from persianmind.data.read.dataset import TokenDataset
+    from persianmind.energy.meter.client import EnergyMeter
+    from persianmind.train.callbacks.base import Callback
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """One optimizer step as callbacks see it. samples: numbers within the stage; rates: by parameter
+    group."""
+
+    data: StageData
+    samples: range
+    result: StepResult
+    rates: Mapping[str, float]
+    seconds: float
+
+
+@dataclass
+class RunContext:
+    """One run on one rank.
+
+    step: finished optimizer steps over all stages. plan_index: the stage that is being trained.
+    nonfinite_steps: steps in a row that had no finite gradient. record: the last step, on rank 0 alone.
+    stop_requested: whether a stop was asked for. meter: on the rank that has this node's.
+    """
+
+    recipe: Recipe
+    folder: RunFolder
+    ranks: Ranks
+    engine: Engine
+    prepared: Prepared
+    datasets: dict[str, TokenDataset]
+    plans: list[StagePlan]
+    log: RunLog
+    meter: EnergyMeter | None
+    stop_requested: Callable[[], bool]
+    on_progress: Callable[[], None]
+    callbacks: list[Callback] = field(default_factory=list)
+    step: int = 0
+    plan_index: int = 0
+    nonfinite_steps: int = 0
+    record: StepRecord | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank speaks and writes for all."""
+        return self.ranks.rank == 0
+
+    @property
+    def plan(self) -> StagePlan:
+        """The stage that is being trained; its length can change while it is."""
+        return self.plans[self.plan_index]
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all stages."""
+        return self.plans[-1].last_step
+
+    @property
+    def stage_step(self) -> int:
+        """Finished steps of this stage."""
+        return self.step - self.plan.first_step
+
+    @property
+    def at_stage_end(self) -> bool:
+        """Whether the stage is done."""
+        return self.step == self.plan.last_step
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Packed positions of one step of all ranks."""
+        return self.recipe.train.global_batch_size * self.recipe.data.seq_len
+
+    def replan(self, ended: Mapping[str, int]) -> None:
+        """Computes the stages anew; `ended`: steps of those that ended early."""
+        counts = {name: dataset.num_sequences for name, dataset in self.datasets.items()}
+        self.plans = plan_stages(self.recipe, counts, ended)
+
+    def mark(self, phase: Phase, stage: str = "", *, resumed_step: int | None = None) -> None:
+        """Tells the energy meter, where this rank has it, what follows."""
+        if self.meter is not None:
+            self.meter.mark(phase, self.step + 1, stage, resumed_step=resumed_step)
+
+    def joules(self) -> float:
+        """What this node has used so far in this attempt; 0.0 on ranks without the meter."""
+        return 0.0 if self.meter is None else self.meter.joules()

@@ -1,0 +1,121 @@
+"""The one list of checks: doctor shows all findings, a start stops at the first that is fatal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from persianmind.checks.all import all_checks, check_resume_from, preflight
+from persianmind.checks.base import Check, Level, run_all, stop_at_first
+from persianmind.checks.commands import make_doctor
+from persianmind.common.errors import CheckpointError, MachineError, PersianMindError, RunFolderError
+from persianmind.recipe import Recipe
+from persianmind.recipe.loading import load_recipe
+from persianmind.run.folder import RunFolder
+from tests.support.launch import ROOT, ZERO2
+
+
+def broken() -> str:
+    raise MachineError("it is\nbroken")
+
+
+def unreached() -> str:
+    raise AssertionError("a check after the first that failed was made")
+
+
+def checks_of(recipe: Recipe, folder: RunFolder, world_size: int = 2) -> dict[str, Check]:
+    return {check.name: check for check in all_checks(recipe, ZERO2, folder, world_size)}
+
+
+def test_all_run_whatever_fails_and_a_start_stops_at_the_first() -> None:
+    checks = [Check("soft", broken, fatal=False), Check("hard", broken), Check("good", lambda: "fine")]
+    assert [(r.name, r.level, r.detail) for r in run_all(checks)] == [
+        ("soft", Level.WARN, "it is broken"),
+        ("hard", Level.FAIL, "it is broken"),
+        ("good", Level.OK, "fine"),
+    ]
+    stop_at_first([checks[0], checks[2]])
+    with pytest.raises(MachineError):
+        stop_at_first([checks[0], checks[1], Check("later", unreached)])
+
+
+def test_contradiction_names_both_places(tmp_path: Path) -> None:
+    config = json.loads(ZERO2.read_text(encoding="utf-8"))
+    config["train_batch_size"] = 32
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(PersianMindError, match=r"mine.json says train_batch_size=32 .*global_batch_size"):
+        preflight(load_recipe("tiny"), path, RunFolder(tmp_path / "run"), 2)
+
+
+def test_foreign_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(RunFolderError, match="not empty and no run folder"):
+        preflight(load_recipe("tiny"), ZERO2, RunFolder(tmp_path), 2)
+    with pytest.raises(RunFolderError, match="is a file"):
+        preflight(load_recipe("tiny"), ZERO2, RunFolder(tmp_path / "thesis.tex"), 2)
+
+
+def test_a_good_recipe_passes_every_check_and_nothing_is_written(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    preflight(load_recipe("tiny"), ZERO2, folder, 2)
+    results = run_all(all_checks(load_recipe("tiny"), ZERO2, folder, 2))
+    assert {result.level for result in results} == {Level.OK}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_corpus_fails_the_check_of_sources(outside: Path) -> None:
+    (outside / "empty.jsonl").write_text("", encoding="utf-8")
+    recipe = load_recipe("tiny", ["sources.poems.uri=empty.jsonl"])
+    with pytest.raises(PersianMindError, match="poems"):
+        checks_of(recipe, RunFolder(outside / "run"))["sources"].look()
+
+
+def test_resume_from_wants_checkpoints(tmp_path: Path) -> None:
+    check_resume_from(None)
+    with pytest.raises(CheckpointError, match="neither a checkpoint nor a run folder"):
+        check_resume_from(tmp_path)
+    (tmp_path / "checkpoints" / "step-5").mkdir(parents=True)
+    check_resume_from(tmp_path)
+
+
+def doctor(*arguments: str, extra: tuple[Check, ...] = ()) -> tuple[int, dict[str, dict[str, str]], bool]:
+    app = typer.Typer()
+    app.command()(make_doctor(lambda: extra))
+    done = CliRunner().invoke(app, [*arguments, "--deepspeed", str(ZERO2), "--json"], catch_exceptions=False)
+    found = json.loads(done.output)
+    assert set(found) == {"ok", "checks"}
+    assert all(set(check) == {"name", "level", "detail"} for check in found["checks"])
+    return done.exit_code, {check["name"]: check for check in found["checks"]}, found["ok"]
+
+
+def test_doctor_lists_every_problem_at_once(outside: Path) -> None:
+    code, checks, ok = doctor("tiny", "base=./gone", "sources.poems.uri=gone/*", "--ranks", "3")
+    assert (code, ok) == (1, False)
+    failed = {name for name, check in checks.items() if check["level"] == "fail"}
+    assert failed == {"base model", "sources", "engine config"}
+    assert "use 1, 2, 4 ranks" in checks["engine config"]["detail"]
+    assert list(outside.iterdir()) == []
+
+
+def test_doctor_takes_checks_of_later_layers(outside: Path) -> None:
+    code, checks, ok = doctor("tiny", extra=(Check("ray", broken, fatal=False),))
+    assert (code, ok) == (0, True)
+    assert checks["ray"]["level"] == "warn" and checks["packages"]["level"] == "ok"
+
+
+def test_the_list_needs_neither_torch_nor_the_engine() -> None:
+    code = (
+        "import sys; from pathlib import Path; from persianmind.checks.all import preflight; "
+        "from persianmind.recipe.loading import load_recipe; from persianmind.run.folder import RunFolder; "
+        f"preflight(load_recipe('tiny'), Path({str(ZERO2)!r}), RunFolder(Path('/nonexistent/run')), 2); "
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {"torch", "deepspeed", "transformers"} & set(done.stdout.split())

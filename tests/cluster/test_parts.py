@@ -1,0 +1,252 @@
+"""The arithmetic, what is shipped, what is refused, and what submit.py says before it touches Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from cluster.submit import for_the_job, shared_output
+from persianmind.cluster import package, security, sizing
+from persianmind.cluster.jobs import exit_code, job_id
+from persianmind.cluster.sizing import (
+    Node,
+    Scale,
+    cpus_per_worker,
+    fitting_sizes,
+    resolve_scale,
+    workers_that_fit,
+)
+from persianmind.common.errors import CheckpointWriteError, ClusterError, RecipeError, RunInterruptedError
+from persianmind.recipe.loading import load_recipe
+from persianmind.train.run import RunRequest
+from tests.cluster.helpers import ROOT, errors_in, submit
+
+TINY = load_recipe("tiny")  # 4 rows a step, 1 a micro-batch
+
+
+def ask(**flags: int | None) -> Scale:
+    none = dict.fromkeys(("nodes", "gpus_per_node", "cpu_workers", "min_workers"))
+    return resolve_scale(TINY, **{**none, **flags})
+
+
+def test_scale_of_flags() -> None:
+    assert ask(nodes=2, gpus_per_node=2) == Scale(4, 4, gpu=True)
+    assert ask(gpus_per_node=4, min_workers=2) == Scale(4, 2, gpu=True)
+    assert ask(cpu_workers=2, min_workers=1) == Scale(2, 1, gpu=False)
+    assert fitting_sizes(TINY, 4) == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({}, "what to train on"),
+        ({"cpu_workers": 1, "gpus_per_node": 1}, "exclude each other"),
+        ({"cpu_workers": 3}, "below it do: 1, 2"),
+        ({"cpu_workers": 2, "min_workers": 4}, "more than the 2 workers"),
+        ({"cpu_workers": 0}, "start at 1"),
+    ],
+)
+def test_scale_refused(flags: dict[str, int], words: str) -> None:
+    with pytest.raises(ClusterError, match=words):
+        ask(**flags)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "scale", "expected"),
+    [
+        # A box with as many CPUs as GPUs, a common old desktop: one CPU a worker, not ten.
+        ([Node("a", 4, 4)], Scale(4, 4, gpu=True), 1),
+        ([Node("a", 2, 4)], Scale(4, 4, gpu=True), 0.5),
+        ([Node("a", 64, 4)], Scale(4, 4, gpu=True), 8),
+        # The smaller box decides.
+        ([Node("a", 64, 4), Node("b", 8, 4)], Scale(8, 8, gpu=True), 2),
+        # Fewer machines than asked, enough to begin with.
+        ([Node("a", 8, 4)], Scale(8, 4, gpu=True), 2),
+        ([Node("a", 2, 0)], Scale(2, 2, gpu=False), 1),
+        ([Node("head", 1, 0), Node("b", 4, 0), Node("c", 4, 0)], Scale(2, 2, gpu=False), 4),
+    ],
+)
+def test_workers_are_sized_so_that_they_schedule(nodes: list[Node], scale: Scale, expected: float) -> None:
+    size = cpus_per_worker(nodes, scale)
+    assert size == expected
+    assert workers_that_fit(nodes, gpu=scale.gpu, cpus_per_worker=size) >= scale.min_workers
+    # The next size up would not do, or is beyond the cap.
+    larger = size + 1 if size >= 1 else size * 2
+    most = min(scale.workers, workers_that_fit(nodes, gpu=scale.gpu, cpus_per_worker=0.1 if scale.gpu else 1))
+    assert (
+        larger > sizing.MAX_CPUS_PER_WORKER
+        or workers_that_fit(nodes, gpu=scale.gpu, cpus_per_worker=larger) < most
+    )
+
+
+def test_too_few_gpus_names_what_is_there() -> None:
+    with pytest.raises(ClusterError, match=r"too few GPUs for 8 workers \(a: 8 CPUs, 4 GPUs\)"):
+        cpus_per_worker([Node("a", 8, 4)], Scale(8, 8, gpu=True))
+
+
+def test_only_the_project_is_shipped(tmp_path: Path) -> None:
+    for name in (
+        "launcher/train.py",
+        "persianmind/x.py",
+        ".git/objects/pack",
+        ".venv/lib/big.so",
+        "runs/demo/data/0.bin",
+        "shards/a.jsonl",
+        "persianmind/__pycache__/x.pyc",
+        "model.safetensors",
+        "data/.hidden",
+    ):
+        path = tmp_path / "src" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 1000)
+    (tmp_path / "src" / "link.py").symlink_to("/etc/passwd")
+    staged = package.stage(tmp_path / "src", tmp_path / "to")
+    files = sorted(
+        p.relative_to(tmp_path / "to").as_posix() for p in (tmp_path / "to").rglob("*") if p.is_file()
+    )
+    assert files == ["launcher/train.py", "persianmind/x.py"]
+    assert (staged.files, staged.size_bytes) == (2, 2000)
+
+
+def test_too_large_is_refused_before_anything_is_copied(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "corpus.txt").write_bytes(b"x" * (2 * package.MIB))
+    with pytest.raises(
+        ClusterError, match=r"is 2\.0 MiB .* limit is 1 MiB; the largest: corpus\.txt \(2\.0 MiB\)"
+    ):
+        package.stage(tmp_path / "src", tmp_path / "to", limit_mib=1)
+    assert not (tmp_path / "to").exists()
+    assert package.stage(tmp_path / "src", tmp_path / "to", limit_mib=3).files == 1
+
+
+def test_this_project_is_small_and_whole() -> None:
+    files, size = package.check_size(ROOT, 20)
+    names = {path.as_posix() for path in files}
+    assert {
+        "cluster/submit.py",
+        "launcher/train.py",
+        "ds_configs/zero2.json",
+        "persianmind/recipe.py",
+    } <= names
+    assert {"launcher/recipes/tiny.yaml", "pyproject.toml"} <= names
+    assert size < 20 * package.MIB
+
+
+@pytest.mark.parametrize(
+    "url", ["http://10.0.0.5:8265", "0.0.0.0:8265", "http://head:8265", "http://[2001:db8::1]:1"]
+)
+def test_open_dashboard_is_refused_without_a_token(url: str) -> None:
+    with pytest.raises(ClusterError, match="listens beyond loopback"):
+        security.check_dashboard(url, authenticated=False)
+    security.check_dashboard(url, authenticated=True)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8265", "127.0.0.1:8265", "http://localhost:1", "http://[::1]:1", ""]
+)
+def test_loopback_dashboard_is_fine(url: str) -> None:
+    security.check_dashboard(url, authenticated=False)
+
+
+def test_token_counts_only_with_the_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    assert not security.token_is_set()
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert security.token_is_set()
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    assert not security.token_is_set()
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("x")
+    assert security.token_is_set()
+
+
+def test_the_job_gets_the_flags_without_the_submitting() -> None:
+    given = "--recipe tiny --address http://h:1 --job-id a --follow --max-upload-mib=3 --cpu-workers 2 a.b=1"
+    assert for_the_job(["--detach", *given.split()]) == ["--recipe", "tiny", "--cpu-workers", "2", "a.b=1"]
+
+
+def test_exit_codes() -> None:
+    assert exit_code("SUCCEEDED", 0) == 0
+    assert exit_code("FAILED", 3) == 3
+    assert exit_code("FAILED", -9) == 137
+    assert exit_code("FAILED", None) == 1
+    assert exit_code("STOPPED", None) == 75
+
+
+def test_the_same_command_has_the_same_id() -> None:
+    assert job_id("tiny", Path("/a")) == job_id("tiny", Path("/a")) != job_id("tiny", Path("/b"))
+
+
+def test_run_folder_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = RunRequest(TINY, Path("zero2.json"), Path("runs/tiny"))
+    monkeypatch.delenv("PERSIANMIND_RUNS", raising=False)
+    with pytest.raises(ClusterError, match="give --output /shared"):
+        shared_output(request, explicit=False)
+    with pytest.raises(ClusterError, match="absolute path"):
+        shared_output(request, explicit=True)
+    monkeypatch.setenv("PERSIANMIND_RUNS", "/mnt/runs")
+    assert shared_output(request, explicit=False).run == Path("/mnt/runs/tiny")
+    given = dataclasses.replace(request, run=Path("/x"))
+    assert shared_output(given, explicit=True).run == Path("/x")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--recipe", "tini", "--cpu-workers", "2", "--local"), "did you mean 'tiny'"),
+        (("--recipe", "tiny", "--local"), "what to train on"),
+        (("--recipe", "tiny", "--cpu-workers", "2"), "where? give --address"),
+        (("--recipe", "tiny", "--cpu-workers", "2", "--address", "http://10.9.9.9:8265"), "beyond loopback"),
+        (
+            ("--recipe", "tiny", "--cpu-workers", "2", "--address", "http://x:1", "--output", "r"),
+            "absolute path",
+        ),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_starts(flags: tuple[str, ...], words: str) -> None:
+    code, text = submit(*flags, timeout_s=60)
+    assert code == 2
+    assert words in errors_in(text)[0]
+    assert "Traceback" not in text
+
+
+def test_policies_tell_mistakes_from_lost_workers() -> None:
+    """Failures as this Ray itself wraps what its workers ended with."""
+    from ray.exceptions import ActorDiedError
+    from ray.train import FailureConfig
+    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
+    from ray.train.v2._internal.execution.failure_handling import FailureDecision
+    from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
+
+    from persianmind.cluster.policies import Budget, named_errors
+
+    def failed(*errors: Exception) -> Exception:
+        statuses = {rank: WorkerStatus(False, error) for rank, error in enumerate(errors)}
+        error: Exception = WorkerGroupPollStatus(statuses).get_worker_group_error()
+        return error
+
+    mistake = UserExceptionWithTraceback(RecipeError("x"), "")
+    stop = UserExceptionWithTraceback(RunInterruptedError("x"), "")
+    full = UserExceptionWithTraceback(CheckpointWriteError("x"), "")
+    broken = UserExceptionWithTraceback(RuntimeError("Connection closed by peer"), "")
+    sick = WorkerHealthCheckFailedError("gone", ActorDiedError())
+    named = {
+        (mistake,): [0],
+        (broken, mistake): [1],
+        (stop, stop): [0, 1],
+        (broken, broken): None,
+        (mistake, sick): None,
+        (ActorDiedError(), mistake): None,
+    }
+    for errors, ranks in named.items():
+        found = named_errors(failed(*errors))
+        assert (None if found is None else sorted(found)) == ranks
+        decision = Budget(FailureConfig(max_failures=3)).make_decision(failed(*errors))
+        assert decision == (FailureDecision.RETRY if ranks is None else FailureDecision.RAISE)
+    assert Budget(FailureConfig(max_failures=3)).make_decision(failed(full)) == FailureDecision.RETRY
+    assert named_errors(RuntimeError("no workers at all")) is None

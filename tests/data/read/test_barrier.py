@@ -1,0 +1,188 @@
+"""Steps wait for their sequences together: on real folders partly built, over two ranks as threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from persianmind.common.errors import BuildFailedError
+from persianmind.data.build import pipeline
+from persianmind.data.read import barrier as barrier_module
+from persianmind.data.read.barrier import DataBarrier
+from persianmind.data.read.incremental import write_failure
+from persianmind.recipe import Recipe
+from tests.data.helpers import build, make_bpe, make_recipe, sentences, write_jsonl
+from tests.data.read.helpers import build_part, incremental, stage
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "persianmind")
+    monkeypatch.setattr(pipeline, "BATCH_RECORDS", 40)
+    monkeypatch.setattr(barrier_module, "POLL_S", 0.01)
+    monkeypatch.setattr(barrier_module, "LOOK_INTERVAL_S", 0.0)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    """One source of which two shards (16 sequences, one block) are built in tmp_path/fa."""
+    path = write_jsonl(tmp_path / "fa.jsonl", [{"text": text} for text in sentences(400)])
+    make_bpe(tmp_path / "bpe")
+    one = make_recipe(
+        {"fa": {"uri": str(path)}},
+        data={"sequences_per_shard": 8, "shuffle_block_sequences": 16},
+        stages=[{"name": "one", "sources": {"fa": 1.0}, "tokens": 64 * 100}],
+    )
+    build_part(one, "fa", tmp_path / "bpe", tmp_path, 2)
+    return one
+
+
+class Rank:
+    """One rank's barrier over the folder."""
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, count: Callable[[Sequence[int]], list[int]] = list
+    ) -> None:
+        datasets = incremental(recipe, folder / "bpe", folder)
+        self.beats = self.exchanges = 0
+        self._count = count
+        self.data = stage(recipe, datasets)
+        self.barrier = DataBarrier(datasets, self._counted, self._beat)
+
+    def _counted(self, values: Sequence[int]) -> list[int]:
+        self.exchanges += 1
+        return self._count(values)
+
+    def _beat(self) -> None:
+        self.beats += 1
+
+    def open(self, samples: range, stop: Callable[[], bool] = lambda: False) -> bool:
+        return self.barrier.open(self.data, samples, stop)
+
+
+def test_sequences_that_are_there_are_not_waited_for(
+    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rank = Rank(recipe, tmp_path)
+    assert rank.open(range(16), stop=lambda: True), (
+        "a stop is the step's own business where nothing is missing"
+    )
+    assert rank.beats == 0 and not caplog.messages
+
+
+def test_a_stop_ends_the_wait_and_the_end_of_the_build_opens(
+    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rank = Rank(recipe, tmp_path)
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 5
+
+    assert not rank.open(range(64, 68), stop)
+    assert len(asked) == 6 and rank.beats == 5, "waiting is no hang"
+    assert len(caplog.messages) == 1 and caplog.messages[0].startswith("data: waiting for fa, of which ")
+    build(recipe, "fa", tmp_path / "bpe", tmp_path / "fa")
+    assert rank.open(range(64, 68))
+    assert caplog.messages[1].startswith("data: fa is whole, ")
+    before = rank.exchanges
+    assert rank.open(range(68, 72)) and rank.exchanges == before, "a whole stage costs no exchange"
+
+
+def test_a_failed_build_ends_the_wait_with_its_line(
+    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rank = Rank(recipe, tmp_path)
+    write_failure(tmp_path / "fa", "sources.fa: 7 of 9 records are bad")
+    assert rank.open(range(16)), "what was built before can be used"
+    assert "training goes on as far as its sequences do: sources.fa: 7 of 9" in caplog.messages[0]
+    with pytest.raises(BuildFailedError, match=r"sources\.fa: 7 of 9 records are bad"):
+        rank.open(range(64, 68))
+
+
+class _Sum:
+    """Sums over two threads, each the caller of one rank."""
+
+    def __init__(self) -> None:
+        self.barrier = threading.Barrier(2, timeout=30)
+        self.values: list[Sequence[int]] = []
+        self.lock = threading.Lock()
+
+    def __call__(self, values: Sequence[int]) -> list[int]:
+        with self.lock:
+            self.values.append(list(values))
+        self.barrier.wait()
+        total = [sum(column) for column in zip(*self.values[-2:], strict=True)]
+        self.barrier.wait()
+        return total
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_ranks_that_see_the_files_at_different_times_go_on_together(
+    recipe: Recipe, tmp_path: Path, stopped: bool
+) -> None:
+    """One rank has the sequences, the other (another machine, say) does not see them yet: both wait, both
+    answer alike, also when only the one that has them is asked to stop."""
+    summed = _Sum()
+    early, late = Rank(recipe, tmp_path, summed), Rank(recipe, tmp_path, summed)
+    build(recipe, "fa", tmp_path / "bpe", tmp_path / "fa")
+    early.data.datasets["fa"].refresh()
+    looks: list[int] = []
+    real = late.data.datasets["fa"].refresh
+
+    def blind() -> None:
+        looks.append(1)
+        if len(looks) > 20:
+            real()
+
+    late.data.datasets["fa"].refresh = blind  # type: ignore[method-assign]
+    answers: dict[str, Any] = {}
+
+    def run(name: str, rank: Rank, stop: bool) -> None:
+        answers[name] = rank.open(range(64, 68), lambda: stop)
+
+    threads = [
+        threading.Thread(target=run, args=("early", early, stopped)),
+        threading.Thread(target=run, args=("late", late, False)),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert answers == {"early": not stopped, "late": not stopped}
+    assert early.exchanges == late.exchanges
+    assert (len(looks) > 20) is not stopped
+
+
+def test_a_failure_that_one_rank_sees_first_is_raised_by_all(recipe: Recipe, tmp_path: Path) -> None:
+    summed = _Sum()
+    early, late = Rank(recipe, tmp_path, summed), Rank(recipe, tmp_path, summed)
+    looks: list[int] = []
+    real = late.data.datasets["fa"].refresh
+
+    def blind() -> None:
+        looks.append(1)
+        if len(looks) > 2:  # a moment later, as on another machine
+            real()
+
+    late.data.datasets["fa"].refresh = blind  # type: ignore[method-assign]
+    write_failure(tmp_path / "fa", "sources.fa: no room left")
+    raised: list[str] = []
+
+    def run(rank: Rank) -> None:
+        with pytest.raises(BuildFailedError) as caught:
+            rank.open(range(64, 68))
+        raised.append(str(caught.value))
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in (early, late)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert raised == ["sources.fa: no room left"] * 2
+    assert early.exchanges == late.exchanges == 1

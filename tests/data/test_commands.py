@@ -1,0 +1,140 @@
+"""`persianmind data`: one JSON object, one line for every mistake, and no torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data.helpers import make_bpe, sentences, write_jsonl
+
+_RUN = """
+import sys
+from persianmind.common.console import run_guarded
+from persianmind.data.commands import app
+code = run_guarded(lambda: app(sys.argv[1:], standalone_mode=False))
+print("torch" in sys.modules, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def persianmind_data(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", _RUN, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def as_json(*arguments: str | Path) -> dict[str, Any]:
+    result = persianmind_data(*arguments, "--json")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.splitlines()[-1] == "False", "the data room needs no torch"
+    value: dict[str, Any] = json.loads(result.stdout)
+    return value
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    sequences: list[dict[str, Any]] = [{"text": text} for text in sentences(60)]
+    write_jsonl(folder / "a.jsonl", [*sequences[:30], {"text": None}])
+    write_jsonl(folder / "b.jsonl", [*sequences[30:], sequences[3]])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(corpus: Path, bpe_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("built")
+    # as a shell expands --source *.jsonl
+    value = as_json(
+        "build", "--source", *sorted(corpus.glob("*.jsonl")), "--tokenizer", bpe_dir, "--out", out,
+        "--seq-len", "64", "data.sequences_per_shard=10",
+    )  # fmt: skip
+    assert value["documents"] == 60 and value["rejected"] == {"null_text": 1}
+    assert value["taken"] == {"exact_duplicate": 1} and value["tokens_lost"] == 0
+    return out
+
+
+def test_build_and_inspect_give_the_same_counts(built: Path) -> None:
+    value = as_json("inspect", built)
+    for key in (
+        "sequences",
+        "tokens",
+        "fill",
+        "documents",
+        "documents_cut",
+        "tokens_lost",
+        "rejected",
+        "sources",
+    ):
+        assert key in value
+    assert value["sequences"] == value["sources"]["source"]["sequences"] > 10
+    assert 0.8 < value["fill"] <= 1.0
+    assert value["sources"]["source"]["seq_len"] == 64
+
+
+def test_inspect_shows_a_row_as_text(built: Path, bpe_dir: Path) -> None:
+    sequence = as_json("inspect", built / "source", "--sequence", "1", "--tokenizer", bpe_dir)
+    assert sum(document["tokens"] for document in sequence["documents"]) + sequence["padding"] == 64
+    assert any("<|endoftext|>" in document["text"] for document in sequence["documents"])
+    shown = persianmind_data("inspect", built / "source", "--sequence", "1", "--tokenizer", bpe_dir)
+    assert "--- document 0:" in shown.stdout and "--- padding:" in shown.stdout
+
+
+def test_check_counts_and_writes_nothing(corpus: Path, tmp_path: Path) -> None:
+    before = sorted(path.name for path in corpus.iterdir())
+    value = as_json("check", "--source", corpus)
+    finding = value["sources"]["source"]
+    assert finding["records_read"] == 62 and finding["documents"] == 60
+    assert finding["rejected"] == {"null_text": 1} and finding["taken"] == {"exact_duplicate": 1}
+    assert finding["verdict"] == "usable"
+    assert finding["samples"]["null_text"][0]["place"] == "a.jsonl:31"
+    assert sorted(path.name for path in corpus.iterdir()) == before
+    strict = as_json("check", "--source", corpus, "data.max_bad_record_ratio=0.001")
+    assert strict["sources"]["source"]["verdict"].startswith("too many bad records: 1 of 62")
+
+
+def test_tables_for_people(corpus: Path, built: Path) -> None:
+    assert "usable" in persianmind_data("check", "--source", corpus).stdout
+    assert "token shards" in persianmind_data("inspect", built).stdout
+
+
+MISTAKES: list[tuple[list[str], str]] = [
+    (["check"], "give either --recipe or one or more --source"),
+    (["check", "--source", "{corpus}/none.jsonl"], "no such file"),
+    (["check", "--source", "{corpus}", "data.seq_lenn=5"], "did you mean 'seq_len'"),
+    (["check", "--recipe", "nonesuch"], "no recipe 'nonesuch'"),
+    (["inspect", "{corpus}"], "build them first"),
+    (["inspect", "{built}/source", "--sequence", "999999"], "has the sequences 0 to"),
+    (["inspect", "{built}/source", "--sequence", "0", "--tokenizer", "{other}"], "is not the tokenizer"),
+    (
+        ["build", "--source", "{corpus}", "--tokenizer", "{corpus}", "--out", "{corpus}/x"],
+        "no tokenizer.json",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[m[1] for m in MISTAKES])
+def test_mistakes_are_one_line(
+    arguments: list[str], message: str, corpus: Path, built: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    if "{other}" in arguments:
+        make_bpe(other, vocab_size=400, seed=4)
+    places = {"corpus": corpus, "built": built, "other": other}
+    result = persianmind_data(*(argument.format(**places) for argument in arguments))
+    lines = result.stderr.splitlines()[:-1]
+    assert result.returncode == 2 and len(lines) == 1 and message in lines[0], result.stderr
+    assert result.stdout == "" and not (corpus / "x").exists()
+
+
+def test_help_is_quick() -> None:
+    """Processor time of the process, so that a busy machine does not fail it."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert persianmind_data("--help").returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0

@@ -1,0 +1,44 @@
+"""The README's commands exist and run; the count is asserted, so that a new one is noticed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.launch import ROOT, Launched
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+# Run by the suite itself: `make test` is this run, `make demo` and the tiny run have their own tests.
+LONG = ("make demo", "make test", ".venv/bin/deepspeed")
+
+
+def test_the_number_of_commands_is_known() -> None:
+    assert len(COMMANDS) == 9
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for command in COMMANDS:
+        if command.startswith("make "):
+            assert f"\n{command.split()[1]}: setup" in makefile
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [one for one in COMMANDS if not one.startswith(LONG)])
+def test_command_runs(command: str, tiny_run: Launched, tmp_path: Path) -> None:
+    words = [word.replace("runs/tiny", str(tiny_run.run)) for word in command.split()]
+    words[0] = str(ROOT / words[0])
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_linked_files_exist() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target

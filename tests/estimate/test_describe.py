@@ -1,0 +1,21 @@
+"""The arithmetic that a run logs before step 1."""
+
+from __future__ import annotations
+
+from persianmind.estimate.describe import describe_run
+from persianmind.recipe.loading import load_recipe
+from tests.estimate.models import tiny_model
+
+
+def test_lines_add_up() -> None:
+    recipe = load_recipe("tiny")
+    model = tiny_model(False, "meta")
+    trained = sum(value.numel() for value in model.trained().values())
+    stages = [(stage, 10 * number) for number, stage in enumerate(recipe.stages, 1)]
+    lines = list(describe_run(recipe, stages, model, 2))
+    assert f"{trained:,} trained" in lines[0] and "vocabulary 100 + 10" in lines[0]
+    per_step = recipe.train.global_batch_size * recipe.data.seq_len
+    assert f"= {per_step:,} tokens per step (1 sequences x 2 micro-batches x 2 ranks)" in lines[1]
+    for line, (stage, steps) in zip(lines[2:-1], stages, strict=True):
+        assert line.startswith(f"stage {stage.name}: {steps} steps, {steps * per_step:,} tokens")
+    assert lines[-1].startswith("memory per rank: weights 0.00 GB")

@@ -1,0 +1,51 @@
+"""The arithmetic behind MFU, beside torch's own counter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from persianmind.estimate.flops import flops_per_token, peak_flops
+from persianmind.model.adapted import AdaptedModel
+from tests.estimate.models import ADDED, HIDDEN, LAYERS, MLP, VOCAB, tiny_model
+
+
+def counted_flops(model: AdaptedModel, seq_len: int) -> int:
+    """Forward and backward of one sequence, as torch counts them."""
+    ids = torch.arange(seq_len)[None] % (VOCAB + ADDED)
+    with FlopCounterMode(display=False) as counter:
+        loss = model(ids, torch.arange(seq_len)[None], torch.roll(ids, -1, dims=1))
+        loss.backward()
+    return int(counter.get_total_flops())
+
+
+def test_the_longest_name_counts_and_others_are_unknown() -> None:
+    assert peak_flops("NVIDIA GeForce RTX 3090", "bf16") == 71e12
+    assert peak_flops("NVIDIA GeForce RTX 3090 Ti", "bf16") == 80e12
+    assert peak_flops("NVIDIA GeForce RTX 3090", "fp32") is None
+    assert peak_flops("cpu", "bf16") is None
+
+
+@pytest.mark.parametrize("train_embeddings", ["new", "all"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_flops_agree_with_torchs_own_counter(tied: bool, train_embeddings: str) -> None:
+    """Torch counts a L + b L^2 over a sequence of L tokens, attention over the whole square; a causal one
+    needs half of b. Norms are no matmuls for torch: less than 1% here."""
+    model = tiny_model(tied, "cpu", train_embeddings)
+    short, long = counted_flops(model, 64), counted_flops(model, 128)
+    b = (long / 128 - short / 64) / 64
+    a = short / 64 - 64 * b
+    for seq_len in (64, 128, 1024):
+        assert flops_per_token(model, seq_len) == pytest.approx(a + b * seq_len / 2, rel=0.01)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_flops_of_a_small_model_counted_by_hand(tied: bool) -> None:
+    model = tiny_model(tied, "meta")
+    layer = 4 * HIDDEN * HIDDEN + 3 * HIDDEN * MLP + 2 * HIDDEN  # projections, MLP, norms
+    lora = 4 * (4 * (HIDDEN + HIDDEN)) + 3 * 4 * (HIDDEN + MLP)  # rank 4
+    trained = LAYERS * lora + ADDED * HIDDEN
+    weights = LAYERS * layer + HIDDEN + VOCAB * HIDDEN + trained
+    attention = 6 * LAYERS * HIDDEN * 64
+    assert flops_per_token(model, 64) == 4 * weights + 2 * trained + attention

@@ -1,0 +1,167 @@
+"""The adapted model on real architectures: what trains, isolation, counts, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from persianmind.common.errors import BaseModelError
+from persianmind.model.adapted import AdaptedModel, build_adapted
+from persianmind.model.export.hf import export_merged
+from persianmind.model.loss import summed_cross_entropy
+from tests.model.helpers import ARCHITECTURES, BASE_VOCAB, PIECES, make_base, make_recipe, packed_batch
+
+VOCAB = BASE_VOCAB + len(PIECES)
+
+
+def _stirred(model: AdaptedModel) -> AdaptedModel:
+    """Adapters and rows away from their first values, as after training."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for value in model.trained().values():
+            value += torch.randn_like(value.float()).to(value.dtype) * 0.05
+    return model
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_trains_adapters_and_new_rows_and_nothing_else(tmp_path: Path, architecture: str, tied: bool) -> None:
+    base = make_base(tmp_path / "base", architecture, tied=tied)
+    model = build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)
+    rows = [name for name in model.trained() if "lora_" not in name]
+    assert len(rows) == (1 if tied else 2)
+    assert sum("lora_" in name for name in model.trained()) == 2 * 7 * 2
+    model(**packed_batch(vocab=VOCAB)).backward()
+    for name, value in model.named_parameters():
+        assert (value.grad is not None) == value.requires_grad, name
+
+
+@pytest.mark.parametrize("checkpointing", ["off", "full", 2])
+def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path, checkpointing: str | int) -> None:
+    base = make_base(tmp_path / "base", "llama", tied=False)
+    gradients = []
+    for setting in ("off", checkpointing):
+        recipe = make_recipe(train={"precision": "fp32", "gradient_checkpointing": setting})
+        model = _stirred(build_adapted(base, recipe, PIECES, BASE_VOCAB))
+        model.train()
+        model(**packed_batch(vocab=VOCAB)).backward()
+        gradients.append({name: value.grad for name, value in model.trained().items()})
+    for name, gradient in gradients[0].items():
+        assert float(gradient.abs().max()) > 0.0, name
+        assert torch.equal(gradient, gradients[1][name]), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_packed_documents_do_not_see_each_other(tmp_path: Path, architecture: str, precision: str) -> None:
+    base = make_base(tmp_path / "base", architecture, tied=False)
+    recipe = make_recipe(train={"precision": precision})
+    model = _stirred(build_adapted(base, recipe, PIECES, BASE_VOCAB)).eval()
+    batch = packed_batch(vocab=VOCAB, cut=20)
+    other = {**batch, "input_ids": batch["input_ids"].clone()}
+    other["input_ids"][0, :20] = torch.randint(0, VOCAB, (20,))
+
+    def second(values: dict[str, torch.Tensor], **extra: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            logits: torch.Tensor = model.causal_lm(
+                input_ids=values["input_ids"],
+                position_ids=values["position_ids"],
+                use_cache=False,
+                **extra,
+            ).logits
+        return logits[0, 20:]
+
+    assert torch.equal(second(batch), second(other))
+    # Negative control: an all-ones mask, the usual collator's, switches the isolation off.
+    ones = {"attention_mask": torch.ones_like(batch["input_ids"])}
+    assert not torch.equal(second(batch, **ones), second(other, **ones))
+
+
+def test_loss_is_that_of_the_whole_logits(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", "llama", tied=False)
+    model = _stirred(build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)).eval()
+    batch = packed_batch(vocab=VOCAB)
+    with torch.no_grad():
+        logits = model.causal_lm(
+            input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False
+        ).logits
+        expected = torch.nn.functional.cross_entropy(logits[0], batch["labels"][0], reduction="sum")
+        assert torch.allclose(model(**batch), expected, rtol=1e-5)
+
+
+def test_before_any_step_the_base_rows_score_as_the_base_model(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", "llama", tied=True)
+    model = build_adapted(base, make_recipe(), PIECES, BASE_VOCAB).eval()
+    untouched = AutoModelForCausalLM.from_pretrained(base)
+    batch = packed_batch(vocab=BASE_VOCAB)
+    with torch.no_grad():
+        hidden = untouched.model(
+            input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False
+        ).last_hidden_state
+        expected = summed_cross_entropy(hidden, batch["labels"], untouched.lm_head.weight, None)
+        assert torch.equal(model(**batch, base_vocab_only=True), expected)
+
+
+def test_padding_rows_of_the_base_are_dropped(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", "qwen2", tied=True, padded_rows=32)
+    model = build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)
+    assert model.input_table.base_vocab == BASE_VOCAB and model.input_table.added_vocab == len(PIECES)
+
+
+def test_a_table_smaller_than_its_tokenizer_is_refused(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", "llama", tied=True)
+    with pytest.raises(BaseModelError, match="does not belong to this model"):
+        build_adapted(base, make_recipe(), PIECES, BASE_VOCAB + 1)
+
+
+def test_train_rows_all_trains_the_base_rows_too(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", "llama", tied=False)
+    model = build_adapted(base, make_recipe(vocab={"train_embeddings": "all"}), PIECES, BASE_VOCAB)
+    assert sum("base_VD" in name for name in model.trained()) == 2
+
+
+@pytest.mark.parametrize("extra", [{}, {"dora": True}, {"rslora": True}])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_exported_logits_equal_the_trained_ones(
+    tmp_path: Path, architecture: str, tied: bool, extra: dict[str, bool]
+) -> None:
+    base = make_base(tmp_path / "base", architecture, tied=tied)
+    _save_some_tokenizer(tmp_path / "tokenizer")
+    model = _stirred(build_adapted(base, make_recipe(adapter=extra), PIECES, BASE_VOCAB)).eval()
+    out = export_merged(model, base, tmp_path / "tokenizer", tmp_path / "out", dtype="float32")
+    exported = AutoModelForCausalLM.from_pretrained(out)
+    ids = packed_batch(vocab=VOCAB)["input_ids"]
+    with torch.no_grad():
+        ours, theirs = model.causal_lm(input_ids=ids).logits, exported(input_ids=ids).logits
+    assert exported.config.vocab_size == VOCAB
+    assert (exported.get_input_embeddings().weight is exported.get_output_embeddings().weight) == tied
+    assert torch.allclose(ours, theirs, atol=2e-5 * float(ours.abs().max()))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_padding_at_export_changes_no_id_and_no_logit(tmp_path: Path, tied: bool) -> None:
+    base = make_base(tmp_path / "base", "llama", tied=tied)
+    _save_some_tokenizer(tmp_path / "tokenizer")
+    model = _stirred(build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)).eval()
+    out = export_merged(
+        model, base, tmp_path / "tokenizer", tmp_path / "out", dtype="float32", pad_vocab_to_multiple=64
+    )
+    exported = AutoModelForCausalLM.from_pretrained(out)
+    assert exported.config.vocab_size == -(-VOCAB // 64) * 64 > VOCAB
+    ids = packed_batch(vocab=VOCAB)["input_ids"]
+    with torch.no_grad():
+        ours, theirs = model.causal_lm(input_ids=ids).logits, exported(input_ids=ids).logits
+    assert torch.allclose(ours, theirs[..., :VOCAB], atol=2e-5 * float(ours.abs().max()))
+    assert int(theirs.argmax(-1).max()) < VOCAB
+
+
+def _save_some_tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE({"a": 0}, []))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)

@@ -1,0 +1,118 @@
+"""Recipes: every shipped one loads, mistakes name the nearest key, overrides and round trips hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from persianmind.common.errors import RecipeError
+from persianmind.recipe import Recipe
+from persianmind.recipe.loading import dump_recipe, known_recipes, load_recipe, parse_recipe
+
+GOLDEN = Path(__file__).with_name("recipe_keys.json")
+PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
+
+
+def test_every_shipped_recipe_loads_and_says_how_to_run_it() -> None:
+    recipes = known_recipes()
+    assert sorted(recipes) == ["demo", "persianmind-7b", "tiny"]
+    for name, path in recipes.items():
+        assert load_recipe(name).name == name
+        assert "launcher/train.py" in path.read_text(encoding="utf-8").split("name:")[0]
+
+
+@pytest.mark.parametrize("name", ["demo", "persianmind-7b", "tiny"])
+def test_resolved_recipe_reads_back_the_same(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(dump_recipe(recipe), encoding="utf-8")
+    assert load_recipe(str(path)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.learning_rat=1", "unknown key 'train.learning_rat' .did you mean 'learning_rate'"),
+        ("stages.0.tokenz=1", "unknown key 'stages.0.tokenz' .did you mean 'tokens'"),
+        ("sources.poems.url=x", "unknown key 'sources.poems.url' .did you mean 'uri'"),
+        ("train.learning_rate=fast", "valid number"),
+        ("train.learning_rate=-1", "greater than 0"),
+        ("train.learning_rate=.nan", "finite"),
+        ("data.prompt=alpaca", "data.prompt"),
+        ("stages.9.tokens=1", "no item of a list of 3"),
+        ("train.seed.more=1", "unknown key 'train.seed'"),
+        ("name.more=1", "single value"),
+        ("learning_rate", "key.sub=value"),
+        ("vocab.sources=[nobody]", "names the source 'nobody'"),
+        ("train.micro_batch_size=3", "no multiple"),
+        ("stages.0.epochs=1", "exactly one of"),
+        ("stages.0.name=base", "must differ"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_place(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe("tiny", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_take_yaml_values() -> None:
+    recipe = load_recipe("tiny", ["train.learning_rate=2e-4", "stages.1.tokens=99", "vocab.sources=[poems]"])
+    assert recipe.train.learning_rate == 2e-4
+    assert recipe.stages[1].tokens == 99
+    assert recipe.vocab.sources == ["poems"]
+
+
+def test_unknown_recipe_lists_the_known(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"did you mean 'tiny'.*demo, persianmind-7b, tiny"):
+        load_recipe("tinny")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [", encoding="utf-8")
+    with pytest.raises(RecipeError, match="not valid YAML"):
+        load_recipe(str(broken))
+
+
+def test_yaml_runs_no_code(tmp_path: Path) -> None:
+    path = tmp_path / "evil.yaml"
+    path.write_text(f"name: !!python/object/apply:os.mkdir ['{tmp_path}/made']", encoding="utf-8")
+    with pytest.raises(RecipeError):
+        load_recipe(str(path))
+    assert not (tmp_path / "made").exists()
+
+
+def test_recipes_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_recipe("tiny").train.learning_rate = 1.0  # type: ignore[misc]
+
+
+def test_option_surface_is_the_golden_one() -> None:
+    """A new, renamed or removed key is a decision: regenerate with `python tests/test_recipe.py`."""
+    assert option_surface() == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_the_page_states_every_key_with_its_default() -> None:
+    block = PAGE.read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
+    stated = yaml.safe_load(block)
+    del stated["stages"][0]["epochs"]
+    required = {
+        "name": "mine",
+        "base": "/models/base",
+        "sources": {"fa": {"uri": "corpus/"}},
+        "stages": [{"name": "pretrain", "sources": {"fa": 1.0}, "tokens": 200_000_000}],
+    }
+    defaults = parse_recipe(required, "here").model_dump(mode="json")
+    del defaults["stages"][0]["epochs"]
+    assert stated == defaults
+
+
+def option_surface() -> dict[str, list[str]]:
+    """Section -> its keys, for every model of the recipe."""
+    definitions = Recipe.model_json_schema()["$defs"]
+    surface = {name: sorted(body["properties"]) for name, body in definitions.items() if "properties" in body}
+    return {"Recipe": sorted(Recipe.model_fields), **dict(sorted(surface.items()))}
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps(option_surface(), indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,105 @@
+"""Tokenising: parity with the saved tokenizer, one begin and one end of text, and the fast path's gate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from persianmind.common.errors import DataError
+from persianmind.data.build.source import build_source
+from persianmind.data.fast import HARD_STRINGS, FastEncoder
+from persianmind.tokenizer import FolderTokenizer
+from tests.data.helpers import make_bpe, make_recipe, sentences, write_jsonl
+
+
+@pytest.mark.parametrize("kind", ["bpe", "metaspace"])
+def test_ids_are_those_of_transformers(kind: str, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue(f"{kind}_dir")
+    ours, reference = FolderTokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    texts = [*sentences(100), *HARD_STRINGS]
+    assert ours.encode(texts) == reference(texts, add_special_tokens=False)["input_ids"]
+    for document, text in zip(ours.encode_documents(texts), texts, strict=True):
+        assert document.tolist() == [*reference(text)["input_ids"], reference.eos_token_id]
+    assert (ours.bos_id is None) == (kind == "bpe")
+    for text in sentences(20):
+        assert ours.decode(ours.encode([text])[0]) == text
+
+
+def test_stated_add_bos_token_wins(tmp_path: Path) -> None:
+    stated = make_bpe(tmp_path / "a", bos_token="<|im_start|>", add_bos_token=True)
+    assert FolderTokenizer(stated).bos_id == FolderTokenizer(stated)._named("bos_token") is not None
+    silent = make_bpe(tmp_path / "b", bos_token="<|im_start|>")
+    assert FolderTokenizer(silent).bos_id is None
+
+
+def test_saved_truncation_and_padding_do_not_cut_documents(bpe_dir: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(bpe_dir / "tokenizer.json"))
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=8)
+    folder = make_bpe(tmp_path / "t")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    text = sentences(1, words=(50, 50))[0]
+    assert len(FolderTokenizer(folder).encode([text])[0]) > 50
+    assert len(FolderTokenizer(folder).encode(["a"])[0]) == 1
+
+
+def test_end_of_text_is_found_or_named(tmp_path: Path) -> None:
+    folder = make_bpe(tmp_path / "t")
+    (folder / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(DataError, match="names no end-of-text token"):
+        FolderTokenizer(folder)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0]}))
+    assert FolderTokenizer(folder).eos_id == 2
+
+
+def test_damaged_tokenizer_is_named(tmp_path: Path) -> None:
+    folder = make_bpe(tmp_path / "t")
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(DataError, match="is no tokenizer"):
+        FolderTokenizer(folder)
+
+
+def _codes(texts: Sequence[str]) -> list[list[int]]:
+    return [[ord(letter) for letter in text] for text in texts]
+
+
+def _specials_parsed(texts: Sequence[str]) -> list[list[int]]:
+    return [[-1] if "<s>" in text else ids for text, ids in zip(texts, _codes(texts), strict=True)]
+
+
+def test_fast_path_leaves_special_strings_to_the_exact_tokenizer() -> None:
+    encoder = FastEncoder(_specials_parsed, _codes, ["<s>"])
+    texts = ["ab", "a<s>b", "c"]
+    for _ in texts:
+        assert encoder(texts) == _codes(texts)
+
+
+def test_fast_path_that_differs_is_caught_within_a_few_batches() -> None:
+    def wrong_once(texts: Sequence[str]) -> list[list[int]]:
+        return [
+            [*ids[:-1], 0] if text == "third" else ids for text, ids in zip(texts, _codes(texts), strict=True)
+        ]
+
+    encoder = FastEncoder(wrong_once, _codes, [])
+    with pytest.raises(DataError, match=r"data\.fast_tokenizer=false"):
+        for _ in range(3):
+            encoder(["first", "second", "third"])
+
+
+def test_fast_and_ordinary_builds_are_the_same_bytes(bpe_dir: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gigatoken", reason="the optional package gigatoken is not installed")
+    assert FolderTokenizer(bpe_dir, fast=True).is_fast
+    texts = [*sentences(500), "الف <|endoftext|> ب", *HARD_STRINGS]
+    path = write_jsonl(tmp_path / "c.jsonl", [{"text": f"متن {text}"} for text in texts])
+    for name, fast in (("fast", True), ("plain", False)):
+        recipe = make_recipe({"fa": {"uri": str(path)}}, data={"fast_tokenizer": fast})
+        build_source(recipe, "fa", bpe_dir, tmp_path / name)
+    files = sorted(one.name for one in (tmp_path / "plain").glob("shard-*"))
+    assert files
+    assert all((tmp_path / "fast" / n).read_bytes() == (tmp_path / "plain" / n).read_bytes() for n in files)

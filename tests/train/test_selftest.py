@@ -1,0 +1,103 @@
+"""The self-tests on a real engine of one rank: each passes on a sound run and stops a broken one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from persianmind.common.errors import SelfTestError
+from persianmind.engine.deepspeed.config import resolve_deepspeed_config
+from persianmind.engine.deepspeed.engine import Engine, _Fp32Gradients
+from persianmind.engine.deepspeed.start import prepare_environment, start_distributed
+from persianmind.engine.ranks import Ranks
+from persianmind.model.adapted import AdaptedModel, build_adapted
+from persianmind.model.bases import resolve_base
+from persianmind.recipe.loading import load_recipe
+from persianmind.train.selftest import run_self_tests
+from tests.support.launch import ZERO2
+
+RANKS = Ranks(rank=0, world_size=1, local_rank=0, local_size=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _group_of_one() -> None:
+    prepare_environment()
+    start_distributed(RANKS)
+
+
+@pytest.fixture
+def model() -> AdaptedModel:
+    recipe = load_recipe("tiny")
+    return build_adapted(resolve_base(recipe.base), recipe, [[5, 6], [7], [8, 9]], 1024)
+
+
+def _row() -> dict[str, Any]:
+    """New ids are among them, or new rows could not move."""
+    ids = np.random.default_rng(0).integers(0, 1027, (1, 64))
+    ids[0, :6] = [1024, 1025, 1026, 1024, 1025, 1026]
+    labels = np.roll(ids, -1, axis=1)
+    labels[0, -1] = -100
+    return {"input_ids": ids, "position_ids": np.arange(64)[None], "labels": labels}
+
+
+def _run(model: AdaptedModel) -> list[str]:
+    said: list[str] = []
+    config = resolve_deepspeed_config(ZERO2, load_recipe("tiny"), 1)
+    run_self_tests(model, config, RANKS, [_row()], torch.device("cpu"), said.append)
+    return said
+
+
+def test_sound_run_passes_and_every_value_is_put_back(model: AdaptedModel) -> None:
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    assert len(_run(model)) == 3
+    for name, value in model.named_parameters():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_leaking_pack_stops_the_run(model: AdaptedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder: Any = model.causal_lm.get_decoder()  # type: ignore[operator]
+    ordinary = decoder.forward
+
+    def leaking(**options: Any) -> Any:
+        return ordinary(**options, attention_mask=torch.ones_like(options["input_ids"]))
+
+    monkeypatch.setattr(decoder, "forward", leaking)
+    with pytest.raises(SelfTestError, match="packed documents see each other"):
+        _run(model)
+
+
+def test_a_wrong_reduction_stops_the_run(model: AdaptedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    ordinary = Engine.accumulate
+    monkeypatch.setattr(
+        Engine, "accumulate", lambda self, batches, scale: ordinary(self, batches, scale=scale * 1.1)
+    )
+    with pytest.raises(SelfTestError, match="differs from the single-process one"):
+        _run(model)
+
+
+def test_a_step_that_trains_nothing_stops_the_run(
+    model: AdaptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "apply", lambda self: None)
+    with pytest.raises(SelfTestError, match="did not move"):
+        _run(model)
+
+
+def test_gradients_are_summed_in_fp32_over_micro_batches() -> None:
+    """1 + 256 / 512: each small part is below half a unit in the last place of a bf16 sum."""
+    parameter = torch.nn.Parameter(torch.zeros(4, dtype=torch.bfloat16))
+    holder = torch.nn.Module()
+    holder.trained = lambda: {"p": parameter}  # type: ignore[assignment]
+    parts = [1.0, *[1 / 512] * 256]
+    with _Fp32Gradients(holder) as gradients:  # type: ignore[arg-type]
+        for part in parts:
+            (parameter * part).sum().backward()
+            gradients.take()
+    assert parameter.grad is not None and parameter.grad.tolist() == [1.5] * 4
+    parameter.grad = None
+    for part in parts:  # control: autograd's own bf16 accumulation loses them all
+        (parameter * part).sum().backward()
+    assert parameter.grad is not None and parameter.grad.tolist() == [1.0] * 4

@@ -1,0 +1,217 @@
+"""The gate refuses what it must refuse: each promise is broken once, on purpose."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from persianmind.common.atomic import write_json
+from persianmind.common.checksum import read_checked, write_checked
+from persianmind.common.errors import ExactnessError, VocabError
+from persianmind.language import LanguageProfile, default_profile
+from persianmind.vocab import pieces as pieces_module
+from persianmind.vocab.build import build_vocab
+from persianmind.vocab.expansion import VocabPiece, load_expansion
+from persianmind.vocab.families import open_base
+from persianmind.vocab.families.byte_bpe import ByteBPE, to_token
+from persianmind.vocab.families.sentencepiece import SentencePieceBPE
+from persianmind.vocab.foreign import foreign_samples
+from persianmind.vocab.gate import HFTokenizer, check_exactness
+from tests.vocab.helpers import package_texts, read_tree, texts
+
+DOCUMENTS = package_texts()[:200]
+
+
+def run_gate(
+    base: Path,
+    folder: Path,
+    pieces: tuple[VocabPiece, ...],
+    pad: bool = False,
+    profile: LanguageProfile = default_profile(),
+) -> None:
+    check_exactness(
+        open_base(base),
+        HFTokenizer(folder),
+        open_base(folder),
+        pieces,
+        pad=pad,
+        documents=DOCUMENTS,
+        profile=profile,
+    )
+
+
+def new_pieces(folder: Path) -> tuple[VocabPiece, ...]:
+    return tuple(piece for piece in load_expansion(folder).pieces if piece.base_ids)
+
+
+def broken(folder: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    copy = tmp_path / "broken"
+    shutil.copytree(folder, copy)
+    tree = read_tree(copy)
+    change(tree)
+    write_json(copy / "tokenizer.json", tree)
+    return copy
+
+
+@pytest.mark.parametrize("name", ["smollm2", "mistral"])
+def test_what_was_built_passes(name: str, bases: dict[str, Path], built: dict[str, Path]) -> None:
+    run_gate(bases[name], built[name], new_pieces(built[name]), pad=name == "mistral")
+
+
+def drop_last_merge(tree: dict[str, Any]) -> None:
+    tree["model"]["merges"].pop()
+
+
+def normalise_zwnj_away(tree: dict[str, Any]) -> None:
+    tree["normalizer"] = {"type": "Replace", "pattern": {"String": "\u200c"}, "content": " "}
+
+
+def new_merges_first(tree: dict[str, Any]) -> None:
+    """New merges rank before the base's: Persian pieces are then built in another order."""
+    merges = tree["model"]["merges"]
+    tree["model"]["merges"] = merges[48_900:][::-1] + merges[:48_900]
+
+
+def one_id_too_many(tree: dict[str, Any]) -> None:
+    tree["model"]["vocab"]["ĠØ§Ø§Ø§Ø§Ø§"] = len(tree["model"]["vocab"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop_last_merge, "can never be produced"),
+        (new_merges_first, "can never be produced"),
+        (one_id_too_many, "were asked for"),
+        (normalise_zwnj_away, "differs from x"),
+    ],
+)
+def test_a_broken_byte_level_tokenizer(
+    change: Callable[[dict[str, Any]], None],
+    message: str,
+    bases: dict[str, Path],
+    built: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    folder = broken(built["smollm2"], tmp_path, change)
+    with pytest.raises(ExactnessError, match=message):
+        run_gate(bases["smollm2"], folder, new_pieces(built["smollm2"]))
+
+
+def test_english_that_changes(bases: dict[str, Path], built: dict[str, Path], tmp_path: Path) -> None:
+    base = open_base(bases["smollm2"])
+    words = {word for text in foreign_samples() for word in re.findall(r"(?<= )[a-z]{6,}(?= )", text)}
+    word = next(word for word in sorted(words) if len(base.ids_of(f" {word}")) == 2)
+
+    def merge_that_word(tree: dict[str, Any]) -> None:
+        vocab, merges = tree["model"]["vocab"], tree["model"]["merges"]
+        token_of = {token_id: token for token, token_id in vocab.items()}
+        last = max(vocab, key=vocab.__getitem__)
+        vocab[f"Ġ{word}"] = vocab.pop(last)
+        merges[-1] = [token_of[token_id] for token_id in base.ids_of(f" {word}")]
+
+    folder = broken(built["smollm2"], tmp_path, merge_that_word)
+    pieces = new_pieces(built["smollm2"])
+    english = (*pieces[:-1], replace(pieces[-1], text=f" {word}"))
+    with pytest.raises(ExactnessError, match="spans a word boundary or is not Persian"):
+        run_gate(bases["smollm2"], folder, english)
+    # with the rule about pieces switched off the ids of English text still give it away
+    lenient = replace(default_profile(), is_valid_piece=lambda text: True)
+    with pytest.raises(ExactnessError, match="changes the ids of non-Persian text"):
+        run_gate(bases["smollm2"], folder, english, profile=lenient)
+
+
+@pytest.mark.parametrize("text", ["سلام دنیا", "سلام،", "۱۲", "the"])
+def test_a_piece_over_a_word_boundary(text: str, bases: dict[str, Path], built: dict[str, Path]) -> None:
+    pieces = new_pieces(built["smollm2"])
+    with pytest.raises(ExactnessError, match="word boundary"):
+        run_gate(bases["smollm2"], built["smollm2"], (replace(pieces[0], text=text), *pieces[1:]))
+
+
+def test_scores_of_zero_make_tokenizer_and_reference_differ(
+    bases: dict[str, Path], built: dict[str, Path], tmp_path: Path
+) -> None:
+    """The usual merge script appends pieces with score 0; its tokenizer.json says something else."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    folder = tmp_path / "zero"
+    shutil.copytree(built["mistral"], folder)
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString((folder / "tokenizer.model").read_bytes())
+    for piece in proto.pieces[32_000:-1]:
+        piece.score = 0.0
+    (folder / "tokenizer.model").write_bytes(proto.SerializeToString())
+    with pytest.raises(ExactnessError, match=r"different ids|can never be produced"):
+        run_gate(bases["mistral"], folder, new_pieces(built["mistral"]), pad=True)
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [(ByteBPE, "smollm2"), (SentencePieceBPE, "mistral")], ids=["byte", "sentencepiece"]
+)
+def test_build_saves_nothing_when_the_gate_refuses(
+    family: Any, name: str, bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = family.files
+
+    def careless(self: Any, learned: Any, *, pad_token: bool) -> dict[str, bytes]:
+        return honest(self, replace(learned, pieces=learned.pieces[:-1]), pad_token=pad_token)  # type: ignore
+
+    def careless_merges(self: Any, learned: Any, *, pad_token: bool) -> dict[str, bytes]:
+        return honest(self, replace(learned, merges=learned.merges[:-30]), pad_token=pad_token)  # type: ignore
+
+    monkeypatch.setattr(family, "files", careless_merges if family is ByteBPE else careless)
+    out = tmp_path / "sub" / "out"
+    with pytest.raises(ExactnessError):
+        build_vocab(bases[name], texts, out, new_tokens=200)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_without_the_rule_pieces_leave_persian_and_the_gate_sees_it(
+    smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training without the rule for pieces learns runs of digits and Latin with Persian."""
+    monkeypatch.setattr(pieces_module, "is_valid_piece", lambda profile, token_bytes: _is_text(token_bytes))
+    mixed = [f"{text} ۱۲۳۴ ۱۲۳۴ Vueها Vueها" for text in package_texts()]
+    with pytest.raises(ExactnessError, match="word boundary"):
+        build_vocab(smollm2, lambda: iter(mixed), tmp_path / "out", new_tokens=400)
+
+
+def _is_text(token_bytes: bytes) -> bool:
+    try:
+        token_bytes.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def test_changed_files_are_noticed(built: dict[str, Path], tmp_path: Path) -> None:
+    folder = broken(built["smollm2"], tmp_path, drop_last_merge)
+    with pytest.raises(VocabError, match="are not those"):
+        load_expansion(folder)
+    path = folder / "expansion.json"
+    path.write_bytes(path.read_bytes().replace(b'"added": 1200', b'"added": 1201'))
+    with pytest.raises(VocabError, match=r"expansion\.json is damaged: .*; build the vocabulary again"):
+        load_expansion(folder)
+    path.write_text("{")
+    with pytest.raises(VocabError, match="damaged"):
+        load_expansion(folder)
+    path.unlink()
+    with pytest.raises(VocabError, match="persianmind vocab build"):
+        load_expansion(folder)
+
+
+def test_an_expansion_of_another_version(built: dict[str, Path], tmp_path: Path) -> None:
+    folder = broken(built["smollm2"], tmp_path, lambda tree: None)
+    content = read_checked(folder / "expansion.json")
+    write_checked(folder / "expansion.json", {**content, "version": 1})
+    with pytest.raises(VocabError, match="another version"):
+        load_expansion(folder)
+
+
+def test_byte_alphabet() -> None:
+    assert to_token(" سلام\n".encode()) == "ĠØ³ÙĦØ§ÙħĊ"
