@@ -16,19 +16,13 @@ EXCLUDES = (
     "__pycache__",
     "*.pyc",
     "*.egg-info",
-    "venv",
-    "runs",
-    "shards",
-    "build",
-    "dist",
     "*.safetensors",
     "*.bin",
     "*.gguf",
     "*.log",
-    "tests",
-    "benchmarks",
-    "docs",
 )
+# Folders directly below the root: further down such a name may be a package of ours.
+ROOT_EXCLUDES = ("venv", "runs", "shards", "build", "dist", "tests", "benchmarks", "docs")
 MIB = 1 << 20
 RAYS_LIMIT_MIB = 100  # Ray keeps packages in the memory of the head
 
@@ -46,8 +40,10 @@ def included_files(root: Path) -> list[Path]:
     """Files below `root` that are shipped, relative to it, sorted. Links are not followed."""
     found = []
     for folder, names, files in os.walk(root):
-        names[:] = sorted(name for name in names if not is_excluded(name))
         here = Path(folder)
+        names[:] = sorted(
+            name for name in names if not is_excluded(name) and not (here == root and name in ROOT_EXCLUDES)
+        )
         found += [
             (here / name).relative_to(root)
             for name in sorted(files)

@@ -42,9 +42,11 @@ def replace_by_folder(path: Path) -> None:
 
 
 def halve(path: Path) -> None:
-    """The first half; of YAML, where any cut can pass, up to a line that begins a key of the top level."""
+    """The first half: of lines, up to the middle of one; of YAML, up to a key of the top level."""
     content = path.read_bytes()
     end = len(content) // 2
+    if path.suffix == ".jsonl":
+        end = content.index(b"\n", end) - 20
     if path.suffix == ".yaml":
         end = max(at.start() + 1 for at in re.finditer(rb"\n(?=\w)", content) if at.start() < end)
     path.write_bytes(content[:end])
@@ -113,6 +115,8 @@ def test_the_file_is_named_and_the_other_sections_remain(real_run: Path, name: s
         assert named == [] and f"{node}: 1 damaged line(s)" in sections(page)["energy"].panel("Remarks").text
     elif (name, kind) == ("vocab/expansion.json", "mistyped"):
         assert sections(page)["vocabulary"].panel("Sizes").facts()["new pieces"] == "400"
+    elif name.startswith("energy") and kind == "folder":
+        assert len(named) == 1 and file in named[0]
     elif name.startswith("energy") and kind == "removed":
         assert [gap.partition(": ")[0] for gap in named] == ["energy/*.jsonl"]
     else:
