@@ -3,7 +3,7 @@
     python benchmarks/data.py [--quick] [--json FILE] [--text URI ...]
 
 Documents of web-like length (log-normal, median about 330 tokens) are made of the lines of --text: all ways
-see the same JSON-lines file and the same tokenizer. Speed is tokens a second of processor time (one core),
+see the same JSON-lines file and the same tokenizer. Speed is tokens per second of processor time (one core),
 which a busy machine does not change; resume and start-up are wall time, the best of three fresh processes.
 
 HF is `datasets.map` with the group_texts of its run_clm example; TRL is `trl.pack_dataset` (left out where
@@ -29,7 +29,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from benchmarks.lib import data_parts, data_resume  # noqa: E402
-from benchmarks.lib.data_parts import ROW_LENGTH  # noqa: E402
+from benchmarks.lib.data_parts import SEQ_LEN  # noqa: E402
 
 RESUMES = {"ours": "resume_ours", "hf_map_style": "resume_hf", "hf_iterable": "resume_hf_iterable"}
 PARTS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
@@ -51,7 +51,7 @@ PARTS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Runs every part in a process of its own and prints one table a part."""
+    """Runs every part in a process of its own and prints one table per part."""
     options = _options()
     os.environ |= {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     if options.part:
@@ -66,7 +66,7 @@ def main() -> None:
             make_corpus(folder / f"{size}.jsonl", size, options.text)
         make_tokenizer(folder / "tokenizer", folder / f"{sizes[0]}.jsonl")
         run = _runner(folder)
-        result: dict[str, Any] = {"seq_len": ROW_LENGTH, "quick": options.quick}
+        result: dict[str, Any] = {"seq_len": SEQ_LEN, "quick": options.quick}
         result["throughput"] = {
             part: run(part, sizes[0])
             for part in ("ours", "ours_fast", "hf_group_texts", "trl_bfd", "trl_wrapped")
@@ -127,13 +127,13 @@ def _sizes(run: Callable[[str, int], dict[str, Any]], size: int) -> dict[str, An
 
 # --- the text and the tokenizer --------------------------------------------------------------------------
 def make_corpus(path: Path, tokens: int, uris: list[str]) -> None:
-    """Documents of lines of the text, of log-normal length; about 4.4 characters a token."""
+    """Documents of lines of the text, of log-normal length; about 4.4 characters per token."""
     from persianmind.recipe import Source
     from persianmind.text.stream import stream_records
 
     lines: list[str] = []
-    for row in stream_records("text", Source(uri=uris)):
-        lines += [line for line in row.fields["text"].split("\n") if len(line) > 20]
+    for record in stream_records("text", Source(uri=uris)):
+        lines += [line for line in record.fields["text"].split("\n") if len(line) > 20]
     chance = random.Random(0)
     written = 0
     with path.open("w", encoding="utf-8") as handle:

@@ -60,18 +60,20 @@ def measure(folder: Path, ranks: Ranks, marks: tuple[int, ...], methods: Sequenc
     """`bits_per_byte`: one number a mark for each method."""
     from persianmind.evaluate.text import held_out_sequences
     from persianmind.model.bases import resolve_base
-    from persianmind.text.documents import held_out_texts, training_texts
+    from persianmind.text.corpus import training_texts
+    from persianmind.text.heldout import fingerprints_of, select_held_out
+    from persianmind.text.spec import source_specs
     from persianmind.vocab.build import build_vocab
 
     recipe = _recipe("subword-mean")
     base, vocab = resolve_base(recipe.base), folder / "vocab"
     sources = recipe.vocab.sources
-    build_vocab(base, lambda: training_texts(recipe, sources), vocab, new_tokens=recipe.vocab.new_tokens)
-    held_out = list(held_out_texts(recipe, "fa"))
+    selected = select_held_out(recipe)
+    training = list(training_texts(source_specs(recipe, sources), fingerprints_of(selected)))
+    build_vocab(base, lambda: iter(training), vocab, new_tokens=recipe.vocab.new_tokens)
+    held_out = [document.text for document in selected["fa"]]
     expanded = held_out_sequences(held_out, vocab, ROW_LENGTH)
-    train_embeddings = held_out_sequences(
-        (("", text) for text in training_texts(recipe, sources)), vocab, ROW_LENGTH
-    ).sequences
+    train_embeddings = held_out_sequences(training, vocab, ROW_LENGTH).sequences
     figures: dict[str, Any] = {"marks": marks, "bits_per_byte": {}}
     for method in methods:
         curve = list(_curve(_recipe(method), vocab, base, ranks, train_embeddings, expanded, marks))
@@ -79,7 +81,7 @@ def measure(folder: Path, ranks: Ranks, marks: tuple[int, ...], methods: Sequenc
         print(f"{method}: {curve}", file=sys.stderr, flush=True)
     engine = _engine(recipe, vocab, base, ranks)
     own = held_out_sequences(held_out, base, ROW_LENGTH)
-    figures["base"] = bits_per_byte(engine.summed_loss(own.sequences, base_vocab_only=True), own.utf8_bytes)
+    figures["base"] = bits_per_byte(engine.summed_loss(own.sequences, base_vocab_only=True), own.n_bytes)
     return figures
 
 
@@ -93,7 +95,7 @@ def _curve(
     endless = cycle(rows)
     for step in range(marks[-1] + 1):
         if step in marks:
-            yield bits_per_byte(engine.summed_loss(held_out.sequences), held_out.utf8_bytes)
+            yield bits_per_byte(engine.summed_loss(held_out.sequences), held_out.n_bytes)
         if step < marks[-1]:
             engine.step([next(endless)])
     engine.close()

@@ -62,16 +62,20 @@ def prepare(folder: Path) -> tuple[Any, Any, Path, Path]:
     """(training rows, held-out rows, vocabulary folder, base folder)."""
     from persianmind.evaluate.text import held_out_sequences
     from persianmind.model.bases import resolve_base
-    from persianmind.text.documents import held_out_texts, training_texts
+    from persianmind.text.corpus import training_texts
+    from persianmind.text.heldout import fingerprints_of, select_held_out
+    from persianmind.text.spec import source_specs
     from persianmind.vocab.build import build_vocab
 
     recipe = load_recipe("demo", ["heldout.max_characters=1500"])
     base, vocab = resolve_base(recipe.base), folder / "vocab"
     sources = recipe.vocab.sources
-    build_vocab(base, lambda: training_texts(recipe, sources), vocab, new_tokens=recipe.vocab.new_tokens)
-    texts = (("", text) for text in training_texts(recipe, sources))
-    rows = held_out_sequences(texts, vocab, ROW_LENGTH).sequences
-    return rows, held_out_sequences(held_out_texts(recipe, "fa"), vocab, ROW_LENGTH), vocab, base
+    selected = select_held_out(recipe)
+    training = list(training_texts(source_specs(recipe, sources), fingerprints_of(selected)))
+    build_vocab(base, lambda: iter(training), vocab, new_tokens=recipe.vocab.new_tokens)
+    rows = held_out_sequences(training, vocab, ROW_LENGTH).sequences
+    held_out = [document.text for document in selected["fa"]]
+    return rows, held_out_sequences(held_out, vocab, ROW_LENGTH), vocab, base
 
 
 def measure(
@@ -98,13 +102,13 @@ def measure(
     config = resolve_deepspeed_config(ROOT / "ds_configs" / "zero2_qlora.json", recipe, 1)
     engine = Engine(model, config, Ranks(rank=0, world_size=1, local_rank=0, local_size=1))
     engine.set_rates({"adapters_a": 1e-3, "adapters_b": 1e-3, "embeddings": 4e-3})
-    before = bits_per_byte(engine.summed_loss(held_out.sequences), held_out.utf8_bytes)
+    before = bits_per_byte(engine.summed_loss(held_out.sequences), held_out.n_bytes)
     endless = cycle(rows)
     started_s = time.perf_counter()
     for _ in range(steps):
         engine.step([next(endless)])
     step_s = (time.perf_counter() - started_s) / steps
-    after = bits_per_byte(engine.summed_loss(held_out.sequences), held_out.utf8_bytes)
+    after = bits_per_byte(engine.summed_loss(held_out.sequences), held_out.n_bytes)
     size = sum(map(_bytes_of, model.parameters()))
     engine.close()
     name = precision if quantize == "none" else f"{quantize} ({precision})"

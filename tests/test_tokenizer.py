@@ -10,10 +10,18 @@ import pytest
 from transformers import AutoTokenizer
 
 from persianmind.common.errors import DataError
-from persianmind.data.build.source import build_source
-from persianmind.data.fast import HARD_STRINGS, FastEncoder
-from persianmind.tokenizer import FolderTokenizer
-from tests.data.helpers import make_bpe, make_recipe, sentences, write_jsonl
+from persianmind.tokenizer import HARD_STRINGS, FastEncoder, FolderTokenizer
+from tests.data.helpers import build, make_bpe, make_metaspace, make_recipe, sentences, write_jsonl
+
+
+@pytest.fixture(scope="module")
+def bpe_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bpe(tmp_path_factory.mktemp("tokenizers") / "bpe")
+
+
+@pytest.fixture(scope="module")
+def metaspace_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_metaspace(tmp_path_factory.mktemp("tokenizers") / "metaspace")
 
 
 @pytest.mark.parametrize("kind", ["bpe", "metaspace"])
@@ -65,6 +73,60 @@ def test_damaged_tokenizer_is_named(tmp_path: Path) -> None:
         FolderTokenizer(folder)
 
 
+def test_a_piece_of_evaluated_text_is_led_by_the_bos_the_folder_names(tmp_path: Path, bpe_dir: Path) -> None:
+    named = FolderTokenizer(make_bpe(tmp_path / "a", bos_token="<|im_start|>"))
+    assert named.bos_id is None and named.bos_or_eos_id == named._named("bos_token")
+    none = FolderTokenizer(bpe_dir)
+    assert none.bos_or_eos_id == none.eos_id
+
+
+def test_fingerprint_follows_every_file_that_tokenising_depends_on(tmp_path: Path) -> None:
+    folder = make_bpe(tmp_path / "t")
+    before = FolderTokenizer(folder).fingerprint()
+    (folder / "README.md").write_text("no file of the tokenizer")
+    assert FolderTokenizer(folder).fingerprint() == before
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    assert FolderTokenizer(folder).fingerprint() != before
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base that has a tokenizer.model alone, as Llama 2's own repository."""
+    import sentencepiece
+
+    folder = tmp_path_factory.mktemp("sentencepiece")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences(300)),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=400,
+        model_type="bpe",
+        byte_fallback=True,
+        minloglevel=2,
+    )
+    (folder / "tokenizer.vocab").unlink()
+    return folder
+
+
+def test_a_sentencepiece_model_alone_is_read(sentencepiece_dir: Path) -> None:
+    from sentencepiece import SentencePieceProcessor
+
+    reference = SentencePieceProcessor(model_file=str(sentencepiece_dir / "tokenizer.model"))
+    tokenizer = FolderTokenizer(sentencepiece_dir)
+    texts = sentences(50)
+    assert tokenizer.encode(texts) == [reference.encode(text) for text in texts]
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.vocab_size) == (1, 2, 400)
+    assert tokenizer.bos_or_eos_id == 1 and tokenizer.special_tokens() == ["</s>", "<s>"]
+    document = tokenizer.encode_documents(texts[:1])[0].tolist()
+    assert document == [1, *reference.encode(texts[0]), 2]
+    assert tokenizer.decode(document[1:-1]) == texts[0]
+
+
+def test_a_damaged_sentencepiece_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(b"no model")
+    with pytest.raises(DataError, match=r"tokenizer\.model is no tokenizer"):
+        FolderTokenizer(tmp_path)
+
+
 def _codes(texts: Sequence[str]) -> list[list[int]]:
     return [[ord(letter) for letter in text] for text in texts]
 
@@ -99,7 +161,7 @@ def test_fast_and_ordinary_builds_are_the_same_bytes(bpe_dir: Path, tmp_path: Pa
     path = write_jsonl(tmp_path / "c.jsonl", [{"text": f"متن {text}"} for text in texts])
     for name, fast in (("fast", True), ("plain", False)):
         recipe = make_recipe({"fa": {"uri": str(path)}}, data={"fast_tokenizer": fast})
-        build_source(recipe, "fa", bpe_dir, tmp_path / name)
+        build(recipe, "fa", bpe_dir, tmp_path / name)
     files = sorted(one.name for one in (tmp_path / "plain").glob("shard-*"))
     assert files
     assert all((tmp_path / "fast" / n).read_bytes() == (tmp_path / "plain" / n).read_bytes() for n in files)

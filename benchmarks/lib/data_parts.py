@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-ROW_LENGTH = 2048
+SEQ_LEN = 2048
 QUALITY = {"max_symbol_ratio": 1.0}  # lines of code among the text are wanted here
 
 
@@ -23,7 +23,8 @@ def peak_mib() -> float:
 
 
 def _ours(folder: Path, size: int, *, fast: bool) -> dict[str, Any]:
-    from persianmind.data.build.source import build_source
+    from persianmind.data.build.builder import build_source
+    from persianmind.data.build.source import source_job
     from persianmind.recipe import Recipe
     from persianmind.tokenizer import FolderTokenizer
 
@@ -36,12 +37,12 @@ def _ours(folder: Path, size: int, *, fast: bool) -> dict[str, Any]:
             "base": "none",
             "sources": {"fa": {"uri": str(folder / f"{size}.jsonl")}},
             "stages": [{"name": "one", "sources": {"fa": 1.0}, "epochs": 1.0}],
-            "data": {"seq_len": ROW_LENGTH, "fast_tokenizer": fast, "sequences_per_shard": 512},
+            "data": {"seq_len": SEQ_LEN, "fast_tokenizer": fast, "sequences_per_shard": 512},
             "quality": QUALITY,
         }
     )
     start = time.process_time()
-    manifest = build_source(recipe, "fa", folder / "tokenizer", out)
+    manifest = build_source(source_job(recipe, "fa", tokenizer=folder / "tokenizer", out=out, heldout=folder))
     seconds = time.process_time() - start
     return {
         "tokens_per_s": manifest.tokens / seconds,
@@ -101,8 +102,8 @@ def hf_group_texts(folder: Path, size: int) -> dict[str, Any]:
 
         def group(batch: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
             joined = [token for ids in batch["input_ids"] for token in ids]
-            whole = len(joined) // ROW_LENGTH * ROW_LENGTH
-            return {"input_ids": [joined[i : i + ROW_LENGTH] for i in range(0, whole, ROW_LENGTH)]}
+            whole = len(joined) // SEQ_LEN * SEQ_LEN
+            return {"input_ids": [joined[i : i + SEQ_LEN] for i in range(0, whole, SEQ_LEN)]}
 
         packed = tokenised.map(group, batched=True)
         seconds = time.process_time() - start
@@ -111,12 +112,12 @@ def hf_group_texts(folder: Path, size: int) -> dict[str, Any]:
         for i, length in enumerate(documents_in):
             if i % 1000 == 0:
                 position = 0
-            cut += position // ROW_LENGTH != (position + length - 1) // ROW_LENGTH
+            cut += position // SEQ_LEN != (position + length - 1) // SEQ_LEN
             position += length
         return {
             "tokens_per_s": tokens / seconds,
             "fill": 1.0,
-            "tokens_lost": tokens - len(packed) * ROW_LENGTH,
+            "tokens_lost": tokens - len(packed) * SEQ_LEN,
             "documents_cut": cut,
             "documents": len(documents_in),
             "peak_mib": peak_mib(),
@@ -132,20 +133,20 @@ def _trl(folder: Path, size: int, strategy: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as cache:
         start = time.process_time()
         tokenised = _tokenised(folder, size, cache)
-        packed = pack_dataset(tokenised, seq_length=ROW_LENGTH, strategy=strategy)
+        packed = pack_dataset(tokenised, seq_length=SEQ_LEN, strategy=strategy)
         seconds = time.process_time() - start
         lengths = [len(ids) for ids in tokenised["input_ids"]]
         kept = sum(len(ids) for ids in packed["input_ids"])
         if strategy == "wrapped":  # sequences of the joined stream: whoever spans a border is cut
             cut = sum(
-                (end - length) // ROW_LENGTH != (end - 1) // ROW_LENGTH
+                (end - length) // SEQ_LEN != (end - 1) // SEQ_LEN
                 for end, length in zip(accumulate(lengths), lengths, strict=True)
             )
         else:
-            cut = sum(length > ROW_LENGTH for length in lengths)
+            cut = sum(length > SEQ_LEN for length in lengths)
         return {
             "tokens_per_s": sum(lengths) / seconds,
-            "fill": kept / (len(packed) * ROW_LENGTH),
+            "fill": kept / (len(packed) * SEQ_LEN),
             "tokens_lost": sum(lengths) - kept,
             "documents_cut": cut,
             "documents": len(lengths),

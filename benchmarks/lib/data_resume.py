@@ -1,4 +1,4 @@
-"""Parts of benchmarks/data.py: going on after so many tokens, the first batch, memory while reading.
+"""Parts of benchmarks/data.py: going on after N tokens, the first batch, memory while reading.
 
 Each takes the benchmark's folder and a number of tokens, and runs in a process of its own.
 """
@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lib.data_parts import ROW_LENGTH, peak_mib
+from benchmarks.lib.data_parts import SEQ_LEN, peak_mib
 
 
 def make_packed(folder: Path, tokens: int) -> dict[str, Any]:
@@ -19,16 +19,17 @@ def make_packed(folder: Path, tokens: int) -> dict[str, Any]:
     import numpy as np
     from datasets import Dataset
 
-    from persianmind.data.build.source import build_source
+    from persianmind.data.build.builder import build_source
+    from persianmind.data.build.source import source_job
     from persianmind.data.read.dataset import TokenDataset
     from persianmind.recipe import Recipe
 
-    sequences = tokens // ROW_LENGTH + 64
+    sequences = tokens // SEQ_LEN + 64
     chance = np.random.default_rng(0)
     corpus = folder / "packed.jsonl"
     with corpus.open("w") as handle:  # digits and dashes; cut into sequences as they come
         for i in range(sequences):
-            numbers = chance.integers(0, 10, ROW_LENGTH - 16).tolist()
+            numbers = chance.integers(0, 10, SEQ_LEN - 16).tolist()
             handle.write(json.dumps({"text": f"{i} " + "-".join(map(str, numbers))}) + "\n")
     recipe = Recipe.model_validate(
         {
@@ -36,11 +37,12 @@ def make_packed(folder: Path, tokens: int) -> dict[str, Any]:
             "base": "none",
             "sources": {"fa": {"uri": str(corpus)}},
             "stages": [{"name": "one", "sources": {"fa": 1.0}, "epochs": 1.0}],
-            "data": {"seq_len": ROW_LENGTH, "sequences_per_shard": 512},
+            "data": {"seq_len": SEQ_LEN, "sequences_per_shard": 512},
             "quality": {"enabled": False},
         }
     )
-    build_source(recipe, "fa", folder / "tokenizer", folder / "packed")
+    out = folder / "packed"
+    build_source(source_job(recipe, "fa", tokenizer=folder / "tokenizer", out=out, heldout=folder))
     dataset = TokenDataset(folder / "packed")
     generator = ({"input_ids": dataset.sequence(i).input_ids} for i in range(len(dataset)))
     Dataset.from_list(list(generator)).save_to_disk(folder / "packed-hf")
@@ -56,10 +58,10 @@ def resume_ours(folder: Path, tokens: int) -> dict[str, Any]:
     start = time.perf_counter()
     dataset = TokenDataset(folder / "packed")
     data = StageData(Mixture({"fa": len(dataset)}, {"fa": 1.0}, 100, 0), {"fa": dataset})
-    first = tokens // ROW_LENGTH
+    first = tokens // SEQ_LEN
     batch = data.batch(range(first, first + 8))
     seconds = time.perf_counter() - start
-    assert batch["input_ids"].shape == (8, ROW_LENGTH)
+    assert batch["input_ids"].shape == (8, SEQ_LEN)
     return {"seconds": seconds}
 
 
@@ -84,10 +86,10 @@ def _resume_hf(folder: Path, tokens: int, *, iterable: bool) -> dict[str, Any]:
     if iterable:
         sequences = sequences.to_iterable_dataset()
     loader = DataLoader(sequences, batch_size=8, shuffle=not iterable)
-    loader = skip_first_batches(loader, tokens // ROW_LENGTH // 8)
+    loader = skip_first_batches(loader, tokens // SEQ_LEN // 8)
     batch = next(iter(loader))
     seconds = time.perf_counter() - start
-    assert batch["input_ids"].shape == (8, ROW_LENGTH)
+    assert batch["input_ids"].shape == (8, SEQ_LEN)
     return {"seconds": seconds}
 
 

@@ -13,11 +13,13 @@ import torch
 from torch.nn import functional
 
 from persianmind.data.build.packer import BestFitPacker
-from persianmind.data.read.dataset import build_sequence
+from persianmind.data.read.sequence import build_sequence
 from persianmind.model.adapted import AdaptedModel, build_adapted
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
-from persianmind.text.documents import training_texts
+from persianmind.text.corpus import training_texts
+from persianmind.text.heldout import fingerprints_of, select_held_out
+from persianmind.text.spec import source_specs
 
 BASE_VOCAB, ADDED, BIG_VOCAB = 4190, 1000, 41_510
 ROW_LENGTH, MICRO_ROWS, ACCUMULATION = 256, 2, 2
@@ -27,9 +29,10 @@ LEARNING_RATE = 1e-3
 
 def prepare(folder: Path) -> None:
     """Writes docs.json (ids of each document), pieces.json, base/ (4,190 rows) and wide/ (all 5,190 rows)."""
-    lines = [
-        text for text in training_texts(load_recipe("demo"), ["poems"]) for text in text.split("\n") if text
-    ]
+    recipe = load_recipe("demo")
+    evaluated = fingerprints_of(select_held_out(recipe))
+    texts = training_texts(source_specs(recipe, ["poems"]), evaluated)
+    lines = [line for text in texts for line in text.split("\n") if line]
     merges, encode = _train_bpe(lines)
     documents = list(_documents(lines, encode))
     (folder / "docs.json").write_text(json.dumps(documents))

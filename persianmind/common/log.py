@@ -42,12 +42,13 @@ class LineHandler(logging.Handler):
 
     def __init__(self, rank: int) -> None:
         super().__init__(logging.INFO if rank == 0 else logging.WARNING)
-        self._prefix = f"{ROOT}: rank {rank}: " if rank else f"{ROOT}: "
+        self._rank = f"rank {rank}: " if rank else ""
 
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split("\n"))
         if record.levelno >= logging.WARNING:
-            print_line(self._prefix + text, sys.stderr)
+            kind = "error: " if record.levelno >= logging.ERROR else ""
+            print_line(f"{ROOT}: {kind}{self._rank}{text}", sys.stderr)
         elif sys.stdout.isatty():
             console().print(text, markup=False, highlight=False, soft_wrap=True)
         else:

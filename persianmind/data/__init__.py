@@ -1,1 +1,1 @@
-"""Data: pack, token shards, global order, mixture, instruction rows. Knows text and a tokenizer."""
+"""Data: pack, token shards, global order, mixture, instruction records. Knows text and a tokenizer."""

@@ -51,12 +51,12 @@ def held_out_sequences(texts: Iterable[str], tokenizer_dir: Path, seq_len: int) 
         DataError: the folder holds no usable tokenizer.
     """
     tokenizer = FolderTokenizer(tokenizer_dir)
-    lead, room = tokenizer.bos_or_eos_id, seq_len - 1
+    lead, size = tokenizer.bos_or_eos_id, seq_len - 1
     pieces: list[list[int]] = []
     n_tokens = n_bytes = n_documents = 0
     for text in texts:
         ids = tokenizer.encode([text], parse_special=True)[0]
-        pieces += [[lead, *ids[start : start + room]] for start in range(0, len(ids), room)]
+        pieces += [[lead, *ids[start : start + size]] for start in range(0, len(ids), size)]
         n_tokens += len(ids)
         n_bytes += len(text.encode("utf-8"))
         n_documents += 1

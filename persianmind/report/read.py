@@ -85,15 +85,14 @@ def _read_recipe(run: RunFiles) -> None:
 def _read_results(run: RunFiles) -> None:
     path = run.folder.results
     content = _checked(run, path, "evaluation, samples and versions are not shown")
-    while True:
-        try:
-            run.results = RunResults.model_validate(content)
-            return
-        except ValidationError as error:
-            wrong = dict.fromkeys(_separable(item["loc"]) for item in error.errors())
+    try:
+        run.results = RunResults.model_validate(content)
+    except ValidationError as error:
+        wrong = dict.fromkeys(_separable(item["loc"]) for item in error.errors())
         for place in wrong:
             run.miss(path, f"{'.'.join(map(str, place))} is not usable", "it is not shown")
-        content = {key: _without(value, key, wrong) for key, value in content.items() if (key,) not in wrong}
+        sound = {key: _without(value, key, wrong) for key, value in content.items() if (key,) not in wrong}
+        run.results = RunResults.model_validate(sound)  # every field may be absent
 
 
 def _separable(place: tuple[int | str, ...]) -> tuple[int | str, ...]:

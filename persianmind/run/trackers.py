@@ -6,15 +6,15 @@ A tracker that fails later than its start is dropped with one line; a run never 
 from __future__ import annotations
 
 import importlib
-import sys
+import logging
 from pathlib import Path
 from typing import Any
 
 from persianmind.common.errors import MachineError
-from persianmind.common.log import print_line
 from persianmind.recipe import Recipe
 
 PROJECT = "persianmind"
+logger = logging.getLogger(__name__)
 
 
 class Tracker:
@@ -61,7 +61,7 @@ class Tracker:
         except Exception as error:
             self._run = None
             why = " ".join(str(error).split())[:200]
-            print_line(f"persianmind: {self.name} dropped, training goes on: {why}", sys.stderr)
+            logger.warning("%s dropped, training goes on: %s", self.name, why)
 
 
 def make_trackers(recipe: Recipe, run: Path) -> list[Tracker]:

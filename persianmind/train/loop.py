@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from persianmind.common.errors import PersianMindError, RunInterruptedError
 from persianmind.data.read.barrier import DataBarrier
 from persianmind.data.read.batches import StageData
-from persianmind.data.read.order import Mixture, mixture_shares, rank_samples
+from persianmind.data.read.order import Mixture, mixture_ratios, rank_samples
 from persianmind.engine.base import Batch, StopLevel
 from persianmind.engine.schedule import group_rates
 from persianmind.recipe import Recipe
@@ -118,7 +118,7 @@ def stage_data(recipe: Recipe, plan: StagePlan, datasets: dict[str, TokenDataset
     counts = {name: datasets[name].num_sequences for name in plan.stage.sources}
     mixture = Mixture(
         counts,
-        mixture_shares(plan.stage.sources, counts, recipe.data.mixture_temperature),
+        mixture_ratios(plan.stage.sources, counts, recipe.data.mixture_temperature),
         recipe.data.mixture_window,
         recipe.seed + plan.index,
         block_sequences=recipe.data.shuffle_block_sequences,

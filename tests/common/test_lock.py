@@ -24,9 +24,10 @@ from persianmind.common.lock import LockHeldError, LockOwner, OwnedLock, read_ow
 HOLDER = """
 import os, subprocess, sys, pathlib
 from persianmind.common.lock import OwnedLock
+ends_with_parent, parents_end = os.pipe()
 with OwnedLock(pathlib.Path(sys.argv[1])):
-    if sys.argv[2:] == ["fork"] and (child := os.fork()) == 0:
-        os.close(1); os.read(0, 1); os._exit(0)
+    if sys.argv[2:] == ["fork"] and os.fork() == 0:
+        os.close(1); os.close(parents_end); os.read(ends_with_parent, 1); os._exit(0)
     if sys.argv[2:] == ["start"]:
         subprocess.Popen(["cat"], stdout=subprocess.DEVNULL, close_fds=False)
     print(os.getpid(), flush=True)

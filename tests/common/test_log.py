@@ -25,9 +25,9 @@ def speak() -> None:
         (
             0,
             "loss 1.0 [bold]not markup[/bold]\n",
-            "persianmind: two lines\npersianmind: سلام\n",
+            "persianmind: two lines\npersianmind: error: سلام\n",
         ),
-        (1, "", "persianmind: rank 1: two lines\npersianmind: rank 1: سلام\n"),
+        (1, "", "persianmind: rank 1: two lines\npersianmind: error: rank 1: سلام\n"),
     ],
 )
 def test_lines_of_a_rank(capsys: pytest.CaptureFixture[str], rank: int, out: str, err: str) -> None:

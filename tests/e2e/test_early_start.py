@@ -22,7 +22,8 @@ import yaml
 
 from persianmind.data.manifest import read_building
 from persianmind.recipe.loading import find_recipe, load_recipe
-from persianmind.text.documents import training_texts
+from persianmind.text.corpus import training_texts
+from persianmind.text.spec import source_specs
 from tests.support.launch import ROOT, Launched, command, launch
 
 pytestmark = pytest.mark.slow
@@ -33,7 +34,7 @@ MANIFEST = "data/poems/manifest.json"
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """14 MB of different cuts of the poems: some ten seconds of building, near duplicates looked for."""
-    words = " ".join(training_texts(load_recipe("tiny"), ["poems"])).split()
+    words = " ".join(training_texts(source_specs(load_recipe("tiny"), ["poems"]), frozenset())).split()
     chance = random.Random(4)
     path = tmp_path_factory.mktemp("corpus") / "cuts.jsonl"
     with path.open("w", encoding="utf-8") as handle:
@@ -69,10 +70,8 @@ def _losses(launched: Launched) -> list[str]:
 
 
 def _finish_the_build(run: Path) -> None:
-    options = [f"--recipe={run / 'recipe.yaml'}", f"--tokenizer={run / 'vocab'}", f"--out={run / 'data'}"]
-    subprocess.run(
-        [sys.executable, "-m", "persianmind.data.build.worker", *options, "poems"], check=True, cwd=ROOT
-    )
+    setting = json.dumps({"plan": str(run / "builder.json")})
+    subprocess.run([sys.executable, "-m", "persianmind.data.build.worker", setting], check=True, cwd=ROOT)
 
 
 class Running:
@@ -95,9 +94,9 @@ class Running:
 
     def builders(self) -> list[psutil.Process]:
         """The processes that build into this run folder."""
-        out = f"--out={self.run / 'data'}"
+        plan = str(self.run / "builder.json")
         found = psutil.process_iter(["cmdline"])
-        return [one for one in found if out in (one.info["cmdline"] or []) and one.pid != self.process.pid]
+        return [one for one in found if any(plan in part for part in one.info["cmdline"] or [])]
 
     def hold_builder(self, shards: int) -> psutil.Process:
         """Stops the builder once so many shards of the poems are published: no race against its speed."""
@@ -145,7 +144,7 @@ def test_steps_are_done_before_the_build_and_losses_are_those_after_it(corpus: P
 
     late_run = tmp_path / "late"
     late_run.mkdir()
-    for name in ("data", "vocab"):
+    for name in ("data", "vocab", "heldout"):
         shutil.copytree(early.run / name, late_run / name)
     shutil.copy2(early.run / "recipe.yaml", late_run / "recipe.yaml")
     late = _launch(recipe, late_run)
@@ -193,7 +192,7 @@ def test_a_stop_and_a_killed_builder_while_waiting_are_kept_and_the_same_command
 
 
 def test_a_build_that_fails_ends_the_run_with_its_line(tmp_path: Path) -> None:
-    """More bad sequences than allowed, found when the run is under way."""
+    """More bad records than allowed, found when the run is under way."""
     sequences = [{"text": f"شعر شماره {i} از دیوان"} if i % 5 else {"text": None} for i in range(3000)]
     bad = tmp_path / "bad.jsonl"
     bad.write_text("".join(json.dumps(sequence) + "\n" for sequence in sequences), encoding="utf-8")
@@ -202,5 +201,5 @@ def test_a_build_that_fails_ends_the_run_with_its_line(tmp_path: Path) -> None:
     ended = launch("--recipe", str(_recipe(tmp_path, bad, stages)), "--output", str(run), ranks=2)
     assert ended.code == 2, ended.text
     assert len(ended.errors) == 1, ended.text
-    assert "sources.poems" in ended.errors[0] and "sequences are bad (20." in ended.errors[0]
+    assert "sources.poems" in ended.errors[0] and "records are bad (20." in ended.errors[0]
     assert "Traceback" not in ended.text

@@ -112,11 +112,14 @@ def test_held_out_text_is_in_no_shard(tiny_run: Launched) -> None:
 
     from persianmind.data.read.dataset import TokenDataset
     from persianmind.recipe.loading import load_recipe
-    from persianmind.text.documents import held_out_texts, training_texts
+    from persianmind.text.corpus import training_texts
+    from persianmind.text.heldout import held_out_fingerprints, read_held_out
+    from persianmind.text.spec import source_specs
 
-    recipe = load_recipe("tiny")
-    held_out = [text for _, text in held_out_texts(recipe, "fa")]
-    trained = list(training_texts(recipe, ["poems"]))
+    folder = tiny_run.run / "heldout"
+    held_out = [document.text for document in read_held_out(folder, "fa")]
+    specs = source_specs(load_recipe("tiny"), ["poems"])
+    trained = list(training_texts(specs, held_out_fingerprints(folder)))
     assert held_out and not set(held_out) & set(trained)
     tokenizer = Tokenizer.from_file(str(tiny_run.run / "vocab" / "tokenizer.json"))
     dataset = TokenDataset(tiny_run.run / "data" / "poems")

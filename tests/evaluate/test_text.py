@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from persianmind.evaluate.text import Batch, bos_or_eos, held_out_sequences, score
+from persianmind.data.read.batches import Batch
+from persianmind.evaluate.text import held_out_sequences, score
 from persianmind.model.bases import resolve_base
+from persianmind.tokenizer import FolderTokenizer
 
-TEXTS = [("a", "the import statement " * 30), ("b", "سلام دنیا"), ("c", "x = 1\n")]
+TEXTS = ["the import statement " * 30, "سلام دنیا", "x = 1\n"]
 
 
 @pytest.fixture(scope="module")
@@ -23,17 +25,17 @@ def test_every_token_is_predicted_exactly_once(tokenizer_dir: Path) -> None:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(tokenizer_dir / "tokenizer.json"))
-    expected = [tokenizer.encode(text, add_special_tokens=False).ids for _, text in TEXTS]
+    expected = [tokenizer.encode(text, add_special_tokens=False).ids for text in TEXTS]
     held_out = held_out_sequences(TEXTS, tokenizer_dir, 32)
     predicted = [int(x) for sequence in held_out.sequences for x in sequence["labels"][0] if x != -100]
     assert predicted == [token for ids in expected for token in ids]
-    assert held_out.tokens == len(predicted)
-    assert held_out.utf8_bytes == sum(len(text.encode()) for _, text in TEXTS)
+    assert held_out.n_tokens == len(predicted)
+    assert held_out.n_bytes == sum(len(text.encode()) for text in TEXTS)
     assert all(sequence["input_ids"].shape[1] <= 32 for sequence in held_out.sequences)
 
 
 def test_positions_restart_where_a_piece_is_led(tokenizer_dir: Path) -> None:
-    lead = bos_or_eos(tokenizer_dir)
+    lead = FolderTokenizer(tokenizer_dir).bos_or_eos_id
     for sequence in held_out_sequences(TEXTS, tokenizer_dir, 64).sequences:
         starts = np.flatnonzero(sequence["position_ids"][0] == 0)
         assert starts[0] == 0 and (sequence["input_ids"][0][starts] == lead).all()
@@ -47,7 +49,7 @@ def test_score_is_the_formula_and_does_not_depend_on_ranks(tokenizer_dir: Path) 
 
     alone = score(held_out, uniform, rank=0, world_size=1, sum_over_ranks=lambda x: x)  # type: ignore[arg-type]
     assert alone.perplexity == pytest.approx(1024)
-    assert alone.bits_per_byte == pytest.approx(10 * held_out.tokens / held_out.utf8_bytes)
+    assert alone.bits_per_byte == pytest.approx(10 * held_out.n_tokens / held_out.n_bytes)
     shares = [uniform(held_out.sequences[rank::3]) for rank in range(3)]
     for rank in range(3):
         shared = score(

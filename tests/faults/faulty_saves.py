@@ -32,8 +32,8 @@ def install(kind: str, rank: int, step: int, detail: str = "") -> None:
             number = signal.SIGKILL if kind == "kill-save" else signal.SIGTERM
             _around_save(step, on_phase=lambda phase: phase == detail and _signal(rank, number))
     elif me == rank:
-        break_it, mend = _disk_fault(kind, detail)
-        _around_save(step, before=break_it, after=mend)
+        break_it, fix = _disk_fault(kind, detail)
+        _around_save(step, before=break_it, after=fix)
 
 
 def _around_save(

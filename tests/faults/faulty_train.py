@@ -3,7 +3,7 @@
 kill, kill-in, kill-after: SIGKILL to this rank before, within and after the step. term, int: SIGTERM, SIGINT
 before it; term-twice: two of them; term-eval: in the first evaluation from that step on.
 nan, inf, spike: this rank's loss times that (100 for a spike) at that step alone; nan-on: from that step on.
-grad-nan, grad-inf: one gradient; data-nan, data-inf: what a row gives as its input.
+grad-nan, grad-inf: one gradient; data-nan, data-inf: the embeddings that this rank's sequences look up.
 hang: this rank sleeps for ever at the step; freeze: SIGSTOP. unwatched (a control): no watchdog on any rank.
 perturb: random numbers are drawn before a checkpoint is restored; no-rule: and none are set for other ranks.
 Faults of saves have names of their own: tests/faults/faulty_saves.py.
@@ -17,11 +17,15 @@ import signal
 import time
 from typing import Any
 
-import launcher.train as entry
 from persianmind.common.log import print_line
-from persianmind.engine.deepspeed.engine import Engine
+from persianmind.engine.deepspeed.engine import DeepSpeedEngine
 from persianmind.model.adapted import AdaptedModel
-from persianmind.train.loop import Trainer
+from persianmind.report.page import write_report
+from persianmind.train import command, loop
+from persianmind.train.callbacks import save
+from persianmind.train.callbacks.save import SaveCallback
+from persianmind.train.callbacks.watchdog import Watchdog
+from persianmind.train.context import RunContext
 from tests.faults import faulty_saves
 
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT, "freeze": signal.SIGSTOP}
@@ -43,19 +47,19 @@ def main() -> None:
             _install_evaluation(int(step)) if kind == "term-eval" else _install(kind, int(step))
     if os.environ.get("FROZEN"):
         _print_frozen()
-    entry.main()
+    command.main(write_report)
 
 
-def _now(engine: Engine) -> int:
-    """The number of the step about to be done: DeepSpeed's counter comes back with a checkpoint."""
-    return int(engine.deepspeed.global_steps) + 1
+def _now(engine: DeepSpeedEngine) -> int:
+    """The number of the step about to be done: the engine's counter comes back with a checkpoint."""
+    return engine.steps + 1
 
 
 def _install(kind: str, step: int) -> None:
-    ordinary_step, ordinary_forward = Engine.step, AdaptedModel.forward
+    ordinary_step, ordinary_forward = DeepSpeedEngine.step, AdaptedModel.forward
     active = False
 
-    def faulty_step(self: Engine, *arguments: Any, **options: Any) -> Any:
+    def faulty_step(self: DeepSpeedEngine, *arguments: Any, **options: Any) -> Any:
         nonlocal active
         active = _now(self) == step or (kind.endswith("-on") and _now(self) > step)
         if active:
@@ -71,11 +75,11 @@ def _install(kind: str, step: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return loss * FACTORS[kind] if active and kind in FACTORS and self.training else loss
 
-    Engine.step = faulty_step  # type: ignore[method-assign]
+    DeepSpeedEngine.step = faulty_step  # type: ignore[method-assign]
     AdaptedModel.forward = faulty_forward  # type: ignore[method-assign]
 
 
-def _at_step(kind: str, engine: Engine, active: Any) -> None:
+def _at_step(kind: str, engine: DeepSpeedEngine, active: Any) -> None:
     for number in {"term-twice": ["term", "term"]}.get(kind, [kind]):
         if number in SIGNALS:
             os.kill(os.getpid(), SIGNALS[number])
@@ -93,40 +97,36 @@ def _at_step(kind: str, engine: Engine, active: Any) -> None:
 
 
 def _install_evaluation(step: int) -> None:
-    ordinary, sent = Engine.summed_loss, False
+    ordinary, sent = DeepSpeedEngine.summed_loss, False
 
-    def faulty(self: Engine, *arguments: Any, **options: Any) -> float:
+    def faulty(self: DeepSpeedEngine, *arguments: Any, **options: Any) -> float:
         nonlocal sent
-        if self.deepspeed.global_steps >= step and not sent:
+        if self.steps >= step and not sent:
             sent = True
             os.kill(os.getpid(), signal.SIGTERM)
         return ordinary(self, *arguments, **options)
 
-    Engine.summed_loss = faulty  # type: ignore[method-assign]
+    DeepSpeedEngine.summed_loss = faulty  # type: ignore[method-assign]
 
 
 def _unwatched() -> None:
-    from persianmind.train.watchdog import Watchdog
-
-    Watchdog.start = lambda self: None  # type: ignore[method-assign]
+    Watchdog.watch = lambda self: None  # type: ignore[method-assign]
 
 
 def _perturb() -> None:
     import torch
 
-    ordinary = Trainer.restore
+    ordinary = SaveCallback.restore
 
-    def faulty(self: Trainer, checkpoint: Any) -> None:
+    def faulty(self: SaveCallback, *arguments: Any) -> None:
         torch.rand(int.from_bytes(os.urandom(1)) + 1)
-        ordinary(self, checkpoint)
+        ordinary(self, *arguments)
 
-    Trainer.restore = faulty  # type: ignore[method-assign]
+    SaveCallback.restore = faulty  # type: ignore[method-assign]
 
 
 def _no_rule() -> None:
-    from persianmind.train import saving
-
-    saving.seed_rng = lambda *_: None  # type: ignore[attr-defined]
+    save.seed_rng = lambda *_: None
 
 
 CONTROLS = {"unwatched": _unwatched, "perturb": _perturb, "no-rule": _no_rule}
@@ -135,18 +135,18 @@ CONTROLS = {"unwatched": _unwatched, "perturb": _perturb, "no-rule": _no_rule}
 def _print_frozen() -> None:
     import torch
 
-    ordinary = Trainer.train
+    ordinary = loop.train
 
-    def train(self: Trainer) -> None:
+    def train(context: RunContext, barrier: Any) -> None:
         try:
-            ordinary(self)
+            ordinary(context, barrier)
         finally:
-            trained = set(self.engine.model.trained())
-            rest = [v for n, v in self.engine.model.named_parameters() if n not in trained]
+            trained = set(context.engine.model.trained())
+            rest = [v for n, v in context.engine.model.named_parameters() if n not in trained]
             hashes = [int(torch.hash_tensor(v.detach()).view(torch.int64)) for v in rest]
             print_line(f"frozen {len(hashes)} {hash(tuple(hashes))}")
 
-    Trainer.train = train  # type: ignore[method-assign]
+    loop.train = train
 
 
 if __name__ == "__main__":

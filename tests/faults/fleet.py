@@ -2,9 +2,9 @@
 
     python fleet.py        requests as JSON lines on standard input, an answer a line on standard output
 
-A rank runs launcher/train.py's own `main` with its own flags and environment: real processes, sockets, files,
+A rank runs the `main` of launcher/train.py with its own flags and environment: real processes, sockets, files,
 engines. Only DeepSpeed's launcher is left out; its part (when one rank fails, the others are ended) is done
-here. A quarter of the tests still go through the launcher itself (tests/launching.py).
+here. A quarter of the tests still go through the launcher (tests/support/launch.py).
 """
 
 from __future__ import annotations
@@ -110,13 +110,12 @@ def _import_everything() -> None:
     import torch.utils.tensorboard  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
 
-    import launcher.train  # noqa: F401
+    import persianmind.data.build.builder
     import persianmind.data.build.source
     import persianmind.train.assemble
     import persianmind.train.finish
-    import persianmind.train.loop
-    import persianmind.train.selftest
     import persianmind.vocab.build  # noqa: F401
+    import tests.faults.faulty_train  # noqa: F401
 
 
 def _handle(request: dict[str, Any]) -> dict[str, Any]:
@@ -149,11 +148,6 @@ def _fork(rank: int, request: dict[str, Any], log: Path) -> int:
     (log.parent / f"pid-{rank}").write_text(str(os.getpid()), encoding="ascii")
     sys.argv = ["launcher/train.py", *request["arguments"]]
     from tests.faults.faulty_train import main
-
-    if os.environ.get("DUMP"):
-        import faulthandler
-
-        faulthandler.dump_traceback_later(6, repeat=True)
 
     try:
         main()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from persianmind.checkpoint.store import CheckpointStore
 from persianmind.checks.device import resolve_precision
-from persianmind.common.atomic import write_text
-from persianmind.recipe.loading import dump_recipe, load_recipe
+from persianmind.recipe.loading import load_recipe
+from persianmind.run.folder import RunFolder
 from tests.support.launch import Launched
 
-# Sections in which runs of one folder may differ: what is not the subject is left out.
+# Sections in which runs of one folder may differ: what is not the subject is switched off.
 BARE = ("export.enabled=false", "energy.enabled=false")
 COUNTS: dict[str, list[int]] = {}  # line of the fault table -> [passed, asked]
 
@@ -33,11 +33,11 @@ def count(line: str, done: int, asked: int) -> None:
 def prepared_copy(source: Path, run: Path, *overrides: str) -> Path:
     """A new run folder, of the recipe changed by `overrides`, with what preparation made of another one."""
     run.mkdir()
-    shutil.copytree(source / "data", run / "data")
-    shutil.copytree(source / "vocab", run / "vocab")
-    shutil.copy2(source / "prepared.json", run)
-    recipe = load_recipe("tiny", list(overrides))
-    write_text(run / "recipe.yaml", dump_recipe(resolve_precision(recipe, run)))
+    there, here = RunFolder(source), RunFolder(run)
+    for path in (there.data, there.vocab, there.heldout):
+        shutil.copytree(path, run / path.name)
+    shutil.copy2(there.prepared, here.prepared)
+    here.claim(resolve_precision(load_recipe("tiny", list(overrides)), here))
     return run
 
 
@@ -55,7 +55,7 @@ def losses(launched: Launched) -> dict[int, str]:
 def newest_step(run: Path) -> int:
     """The step a resume would begin with; 0 without a checkpoint."""
     store = CheckpointStore(run / "checkpoints", keep_last=9, keep_every_steps=None)
-    found = store.newest_good(lambda told: None)
+    found = store.newest_good()
     return found.step if found else 0
 
 

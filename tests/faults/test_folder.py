@@ -19,8 +19,8 @@ from tests.support.launch import Launched, launch
 pytestmark = pytest.mark.slow
 LINE = "two runs on one folder; the stale lock of a dead process"
 HOLD = (
-    "import pathlib, sys; from persianmind.common.lock import RunLock\n"
-    "with RunLock(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    "import pathlib, sys; from persianmind.run.folder import RunFolder, RunLock\n"
+    "with RunLock(RunFolder(pathlib.Path(sys.argv[1]))): print('held', flush=True); sys.stdin.read()"
 )
 
 

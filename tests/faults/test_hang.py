@@ -12,16 +12,20 @@ from pathlib import Path
 import pytest
 
 from persianmind.common.errors import HangError
+from persianmind.common.poll import wait_until
 from persianmind.engine.ranks import Ranks
-from persianmind.train.watchdog import Watchdog, current_frame
+from persianmind.engine.registry import backend
+from persianmind.run.folder import RunFolder
+from persianmind.train.callbacks.watchdog import Watchdog, current_frame
 from tests.faults.fleet import Fleet
 from tests.faults.helpers import BARE, assert_same_run, newest_step
 from tests.support.launch import Launched
+from tests.support.log import logged
 
 TIMEOUT_S = 3.0
 QUICK = f"train.hang_timeout_s={TIMEOUT_S}"
-# Preparing and assembling before the watch, one tick of it, and a busy machine.
-STATED_S, STILL_S = 25.0, 15.0
+STILL_S = 15.0
+WAIT_FRAMES = backend().wait_frames
 
 
 @pytest.mark.slow
@@ -32,9 +36,9 @@ def test_a_rank_that_hangs_is_named_with_the_place_and_the_run_can_go_on(
     # Unsupervised: every rank must end by itself.
     ended = fleet.run(fresh, *BARE, QUICK, fault=f"hang:{rank}:6", supervised=False, timeout_s=60)
     assert ended.codes == [HangError.exit_code] * 2, ended.text
-    assert ended.seconds < STATED_S
     assert (
-        f"no rank got on for {TIMEOUT_S:.0f} s (train.hang_timeout_s): rank {rank} (pid " in ended.errors[0]
+        f"no rank made progress for {TIMEOUT_S:.0f} s (train.hang_timeout_s): rank {rank} (pid "
+        in ended.errors[0]
     )
     assert "stands at faults/faulty_train.py" in ended.errors[0], ended.errors
     assert f"rank {1 - rank} (pid" not in ended.errors[0]
@@ -51,7 +55,6 @@ def test_a_rank_that_dies_or_stops_gives_no_sign_of_life(fleet: Fleet, fresh: Pa
     it is killed once the first rank has ended."""
     ended = fleet.run(fresh, *BARE, QUICK, fault="freeze:1:6")
     assert ended.codes[0] == HangError.exit_code, ended.text
-    assert ended.seconds < STATED_S
     assert "rank 1 (pid" in ended.errors[0] and "gives no sign of life" in ended.errors[0]
 
 
@@ -65,48 +68,54 @@ def test_a_rank_that_hangs_in_a_save_is_named(fleet: Fleet, fresh: Path) -> None
 
 @pytest.mark.slow
 def test_control_without_the_watchdog_they_still_hang(fleet: Fleet, fresh: Path) -> None:
-    started_s = time.monotonic()
     fault = "hang:1:6;unwatched:0:0"
     ended = fleet.run(fresh, *BARE, QUICK, fault=fault, supervised=False, timeout_s=STILL_S)
-    assert ended.codes == [-9, -9] and time.monotonic() - started_s >= STILL_S
-    assert not ended.errors
+    assert ended.codes == [-9, -9] and not ended.errors  # killed from outside when the time was over
 
 
-def watchdog(run: Path, rank: int, world_size: int, told: list[str], timeout_s: float = 0.5) -> Watchdog:
+class Ends(list[int]):
+    """The exit codes that watchdogs would have ended their process with."""
+
+    def wait_for(self, count: int) -> bool:
+        return bool(wait_until(lambda: len(self) >= count, timeout_s=60, interval_s=0.02))
+
+
+def watchdog(run: Path, rank: int, world_size: int, ends: Ends, timeout_s: float = 0.5) -> Watchdog:
     ranks = Ranks(rank=rank, world_size=world_size, local_rank=rank, local_size=world_size)
-    return Watchdog(run, ranks, timeout_s, say=told.append, end=lambda _: None)
+    return Watchdog(RunFolder(run), ranks, timeout_s, WAIT_FRAMES, end=ends.append)
 
 
 def test_progress_of_any_rank_keeps_all_alive(tmp_path: Path) -> None:
-    """Rank 0 does nothing for three times the timeout while rank 1 gets on: a long part on one rank."""
-    told: list[str] = []
-    with watchdog(tmp_path, 0, 2, told), watchdog(tmp_path, 1, 2, told) as other:
+    """Rank 0 does nothing for three times the timeout while rank 1 makes progress."""
+    ends = Ends()
+    with logged() as lines, watchdog(tmp_path, 0, 2, ends), watchdog(tmp_path, 1, 2, ends) as other:
         for _ in range(15):
             time.sleep(0.1)
             other.beat()
-        assert told == []
-        time.sleep(1.5)
-    assert len(told) == 2  # and when it stops, both say so
+        assert lines == [] and ends == []
+        assert ends.wait_for(2)  # and when it stops, both end
+    assert len(lines) == 2 and all("no rank made progress" in line for line in lines)
+    assert ends == [HangError.exit_code] * 2
 
 
 def test_storage_that_hangs_is_named_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    gone = threading.Event()
-    one = watchdog(tmp_path, 0, 1, told)
-    monkeypatch.setattr(one, "_write", lambda: gone.wait(10))
-    with one:
-        time.sleep(1.0)
+    ends, gone = Ends(), threading.Event()
+    one = watchdog(tmp_path, 0, 1, ends)
+    monkeypatch.setattr(one, "_write", lambda: gone.wait(60))
+    with logged() as lines, one:
+        assert ends.wait_for(1)
     gone.set()
-    assert "cannot be written or read; does that storage hang?" in told[0]
+    assert "cannot be written or read; does that storage hang?" in lines[0]
 
 
 STOPPED = """
 import os, pathlib, signal, sys, time
-from persianmind.train import watchdog
-from persianmind.train.ranks import Ranks
+from persianmind.engine.ranks import Ranks
+from persianmind.run.folder import RunFolder
+from persianmind.train.callbacks import watchdog
 if sys.argv[2:]:
     watchdog.STOPPED_S = float("inf")
-with watchdog.Watchdog(pathlib.Path(sys.argv[1]), Ranks(0, 1, 0, 1), 1.5):
+with watchdog.Watchdog(RunFolder(pathlib.Path(sys.argv[1])), Ranks(0, 1, 0, 1), 1.5, ()):
     time.sleep(0.3)
     print("ready", flush=True)
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -130,11 +139,12 @@ def test_a_suspended_job_is_not_taken_for_one_that_hangs(
 
 
 def test_a_run_that_is_over_is_not_watched(tmp_path: Path) -> None:
-    told: list[str] = []
-    with watchdog(tmp_path, 0, 1, told):
-        pass
-    time.sleep(1.0)
-    assert told == []
+    ends = Ends()
+    with logged() as lines:
+        with watchdog(tmp_path, 0, 1, ends):
+            pass
+        time.sleep(1.0)
+    assert lines == [] and ends == []
 
 
 def test_where_a_thread_stands() -> None:
@@ -147,8 +157,21 @@ def test_where_a_thread_stands() -> None:
     thread = threading.Thread(target=sleeper)
     thread.start()
     ready.wait(10)
-    where, waits = current_frame(thread)
+    where, waits = current_frame(thread, WAIT_FRAMES)
+    assert "threading.py" in where and not waits
+    assert current_frame(thread, ["tests/faults/test_hang"])[1]  # a frame of this file is below
     gone.set()
     thread.join()
-    assert "threading.py" in where and not waits
-    assert current_frame(thread) == ("nowhere (the thread has ended)", False)
+    assert current_frame(thread, WAIT_FRAMES) == ("nowhere (the thread has ended)", False)
+
+
+def test_the_engine_names_frames_that_exist() -> None:
+    """A collective that moved to another file would make a waiting rank the one that is blamed."""
+    import deepspeed.comm
+    import torch.distributed.distributed_c10d
+
+    from persianmind.engine import collectives
+
+    files = [torch.distributed.distributed_c10d.__file__, deepspeed.comm.__file__, collectives.__file__]
+    for part, file in zip(WAIT_FRAMES, files, strict=True):
+        assert file is not None and part in file

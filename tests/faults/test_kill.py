@@ -39,7 +39,7 @@ def test_kill_9_at_random_steps_leaves_every_loss_as_it_was(
     again = fleet.run(run, *BARE)
     assert again.code == 0 and "resuming from" in again.text, again.text
     assert_same_run(again, tiny_run)
-    assert again.results["perplexity"] == tiny_run.results["perplexity"]
+    assert again.results["evaluation"] == tiny_run.results["evaluation"]
     count("kill -9 of a random rank at a random step", len(at), KILLS_A_RUN)
 
 

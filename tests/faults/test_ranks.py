@@ -86,7 +86,7 @@ def test_journey(
 DROPOUT = "adapter.dropout=0.2"
 
 
-def test_dropout_after_a_change_of_ranks_hangs_on_seed_step_and_rank_alone(
+def test_dropout_after_a_change_of_ranks_depends_on_seed_step_and_rank_alone(
     fleet: Fleet, tmp_path: Path, tiny_run: Launched
 ) -> None:
     """Two resumes on one rank draw the same, whatever was drawn before; without the rule they do not."""

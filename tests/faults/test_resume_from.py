@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from persianmind.checkpoint.store import CheckpointStore
 from persianmind.engine.deepspeed.reshard import gather_state
+from tests.checkpoint.helpers import newest
 from tests.faults.fleet import Fleet
 from tests.faults.helpers import BARE, metrics, prepared_copy
 from tests.support.launch import Launched, launch
@@ -47,12 +47,11 @@ def test_lora_to_qlora_goes_on_where_the_weights_were(fleet: Fleet, qlora: Path,
     assert done.code == 0, done.text
     taken = f"trained weights taken from {tiny_run.run}/checkpoints/step-30 (step 30)"
     assert f"{taken}; optimizer, schedule and data start afresh" in done.text
-    assert done.results["weights_from"] == {"path": str(tiny_run.run), "step": 30, "stage": "instruct-2"}
+    assert done.results["warm_start"] == {"path": str(tiny_run.run), "step": 30, "stage": "instruct-2"}
     # 5.6 at the end of the source; 7.3 without its weights (the control below). 4 bits cost a little.
     assert done.metrics[0]["loss"] == pytest.approx(tiny_run.metrics[-1]["loss"], abs=0.6)
-    found = CheckpointStore(qlora / "checkpoints", keep_last=2, keep_every_steps=None).newest_good(print)
-    assert found is not None
-    steps = {float(one["step"]) for one in gather_state(found).parameters.values()}
+    saved = newest(qlora / "checkpoints")
+    steps = {float(one["step"]) for one in gather_state(saved).parameters.values()}
     assert steps == {4.0}  # of the optimizer: its own four, not thirty more
 
 

@@ -6,14 +6,15 @@ import os
 import random
 import signal
 import subprocess
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from persianmind.common.errors import RunLockedError
-from persianmind.common.lock import RunLock
+from persianmind.common.poll import wait_until
+from persianmind.run.folder import RunFolder, RunLock
 from tests.faults.fleet import Fleet
 from tests.faults.helpers import (
     BARE,
@@ -106,17 +107,13 @@ def test_exit_code_75_comes_through_the_launcher(tmp_path: Path, tiny_run: Launc
     assert newest_step(run) in (2, 3)
 
 
-def _wait_for(event: object, timeout_s: float = 120) -> None:
-    assert callable(event)
-    end_s = time.monotonic() + timeout_s
-    while not event():
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
+def _wait_for(event: Callable[[], bool]) -> None:
+    assert wait_until(event, timeout_s=120, interval_s=0.02)
 
 
 def _is_free(run: Path) -> bool:
     try:
-        with RunLock(run):
+        with RunLock(RunFolder(run)):
             return True
     except RunLockedError:
         return False

@@ -35,16 +35,16 @@ def test_kill_9_through_the_launcher_then_the_same_command(fresh: Path, tiny_run
     assert again.code == 0, again.text
     assert "resuming from" in again.text
     assert_same_run(again, tiny_run)
-    assert again.results["perplexity"] == tiny_run.results["perplexity"]
+    assert again.results["evaluation"] == tiny_run.results["evaluation"]
 
 
-def test_bad_numbers_on_one_rank_are_left_out_by_all_named_and_the_run_goes_on(
+def test_bad_numbers_on_one_rank_are_skipped_by_all_named_and_the_run_goes_on(
     fleet: Fleet, fresh: Path, tiny_run: Launched
 ) -> None:
     fault = ";".join(f"{kind}:{step}" for step, kind in BAD_STEPS.items())
     done = fleet.run(fresh, *BARE, fault=fault)
     assert done.code == 0, done.text
-    assert [line["step"] for line in done.metrics if not line["applied"]] == list(BAD_STEPS)
+    assert [line["step"] for line in done.metrics if line["skipped"]] == list(BAD_STEPS)
     first = {line["step"]: line["first_sample"] for line in done.metrics}
     for step in BAD_STEPS:
         samples = f"(samples {first[step]} to {first[step] + 3})"
@@ -60,7 +60,7 @@ def test_past_the_budget_the_run_ends_with_the_checkpoint_kept(fleet: Fleet, fre
     assert set(ended.codes) == {4}
     assert any("not finite" in line and "samples" in line for line in ended.errors), ended.text
     lines = [json.loads(line) for line in (fresh / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if not line["applied"]] == [6, 7, 8, 9]
+    assert [line["step"] for line in lines if line["skipped"]] == [6, 7, 8, 9]
     assert [path.name for path in (fresh / "checkpoints").glob("step-*")] == ["step-4"]
     count(LINE, 1, 1)
 
@@ -73,7 +73,7 @@ def test_an_evaluation_that_is_not_finite_is_one_line_on_all_ranks(fleet: Fleet,
     assert newest_step(fresh) == 12
 
 
-def test_a_spike_on_one_rank_is_left_out_where_the_rule_is_on(
+def test_a_spike_on_one_rank_is_skipped_where_the_rule_is_on(
     fleet: Fleet, tmp_path: Path, tiny_run: Launched
 ) -> None:
     """100 times the loss, the window filled by the eight steps before; the rule is an option."""
@@ -81,16 +81,16 @@ def test_a_spike_on_one_rank_is_left_out_where_the_rule_is_on(
     run = prepared_copy(tiny_run.run, tmp_path / "run", *rule)
     done = fleet.run(run, *BARE, *rule, fault="spike:1:10")
     assert done.code == 0, done.text
-    assert [line["step"] for line in done.metrics if line["spike"]] == [10]
-    assert [line["step"] for line in done.metrics if not line["applied"]] == [10]
-    assert "is a spike, step left out (samples 36 to 39)" in done.text
+    assert [line["step"] for line in done.metrics if line["skip_reason"] == "spike"] == [10]
+    assert [line["step"] for line in done.metrics if line["skipped"]] == [10]
+    assert "is a spike, step skipped (samples 36 to 39)" in done.text
     count(LINE, 1, 1)
 
 
 def test_control_without_the_rule_a_spike_is_applied(fleet: Fleet, fresh: Path) -> None:
     done = fleet.run(fresh, *BARE, fault="spike:1:10")
     assert done.code == 0, done.text
-    assert all(line["applied"] for line in done.metrics)
+    assert not any(line["skipped"] for line in done.metrics)
 
 
 def test_a_stage_that_ends_on_its_plateau_is_resumed_as_it_ended(
@@ -105,4 +105,4 @@ def test_a_stage_that_ends_on_its_plateau_is_resumed_as_it_ended(
     stages = [line["stage"] for line in again.metrics]
     assert stages == ["pretrain"] * 4 + ["instruct-1"] * 7 + ["instruct-2"] * 7
     assert [line["first_sample"] for line in again.metrics[4:11]] == [0, 4, 8, 12, 16, 20, 24]
-    assert [row["stage"] for row in again.results["perplexity"]][1] == "pretrain"
+    assert list(dict.fromkeys(score["stage"] for score in again.results["evaluation"]))[1] == "pretrain"

@@ -15,12 +15,12 @@ PIECES = [[3, 4], [5], [6, 7, 8], [9, 10]]
 ARCHITECTURES = ("llama", "mistral", "qwen2")
 
 
-def make_base(folder: Path, architecture: str, *, tied: bool, padded_rows: int = 0) -> Path:
+def make_base(folder: Path, architecture: str, *, tied: bool, padding: int = 0) -> Path:
     """A random two-layer model saved as an ordinary HF folder."""
     torch.manual_seed(3)
     config = AutoConfig.for_model(
         architecture,
-        vocab_size=BASE_VOCAB + padded_rows,
+        vocab_size=BASE_VOCAB + padding,
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=2,
@@ -46,7 +46,7 @@ def make_recipe(**sections: Any) -> Recipe:
 
 
 def packed_batch(length: int = 48, *, vocab: int, cut: int = 20, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Two documents in one row; labels are shifted and end at each document's end."""
+    """Two documents in one sequence; labels are shifted and end at each document's end."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, vocab, (1, length), generator=generator)
     positions = torch.cat([torch.arange(cut), torch.arange(length - cut)]).unsqueeze(0)

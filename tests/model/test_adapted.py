@@ -17,8 +17,8 @@ from tests.model.helpers import ARCHITECTURES, BASE_VOCAB, PIECES, make_base, ma
 VOCAB = BASE_VOCAB + len(PIECES)
 
 
-def _stirred(model: AdaptedModel) -> AdaptedModel:
-    """Adapters and rows away from their first values, as after training."""
+def _perturbed(model: AdaptedModel) -> AdaptedModel:
+    """Adapters and new embeddings away from their first values, as after training."""
     torch.manual_seed(5)
     with torch.no_grad():
         for value in model.trained().values():
@@ -28,11 +28,13 @@ def _stirred(model: AdaptedModel) -> AdaptedModel:
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_trains_adapters_and_new_rows_and_nothing_else(tmp_path: Path, architecture: str, tied: bool) -> None:
+def test_trains_adapters_and_new_embeddings_and_nothing_else(
+    tmp_path: Path, architecture: str, tied: bool
+) -> None:
     base = make_base(tmp_path / "base", architecture, tied=tied)
     model = build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)
-    rows = [name for name in model.trained() if "lora_" not in name]
-    assert len(rows) == (1 if tied else 2)
+    embeddings = [name for name in model.trained() if "lora_" not in name]
+    assert len(embeddings) == (1 if tied else 2)
     assert sum("lora_" in name for name in model.trained()) == 2 * 7 * 2
     model(**packed_batch(vocab=VOCAB)).backward()
     for name, value in model.named_parameters():
@@ -45,7 +47,7 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path, checkpointin
     gradients = []
     for setting in ("off", checkpointing):
         recipe = make_recipe(train={"precision": "fp32", "gradient_checkpointing": setting})
-        model = _stirred(build_adapted(base, recipe, PIECES, BASE_VOCAB))
+        model = _perturbed(build_adapted(base, recipe, PIECES, BASE_VOCAB))
         model.train()
         model(**packed_batch(vocab=VOCAB)).backward()
         gradients.append({name: value.grad for name, value in model.trained().items()})
@@ -59,7 +61,7 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path, checkpointin
 def test_packed_documents_do_not_see_each_other(tmp_path: Path, architecture: str, precision: str) -> None:
     base = make_base(tmp_path / "base", architecture, tied=False)
     recipe = make_recipe(train={"precision": precision})
-    model = _stirred(build_adapted(base, recipe, PIECES, BASE_VOCAB)).eval()
+    model = _perturbed(build_adapted(base, recipe, PIECES, BASE_VOCAB)).eval()
     batch = packed_batch(vocab=VOCAB, cut=20)
     other = {**batch, "input_ids": batch["input_ids"].clone()}
     other["input_ids"][0, :20] = torch.randint(0, VOCAB, (20,))
@@ -82,7 +84,7 @@ def test_packed_documents_do_not_see_each_other(tmp_path: Path, architecture: st
 
 def test_loss_is_that_of_the_whole_logits(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", "llama", tied=False)
-    model = _stirred(build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)).eval()
+    model = _perturbed(build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)).eval()
     batch = packed_batch(vocab=VOCAB)
     with torch.no_grad():
         logits = model.causal_lm(
@@ -92,7 +94,7 @@ def test_loss_is_that_of_the_whole_logits(tmp_path: Path) -> None:
         assert torch.allclose(model(**batch), expected, rtol=1e-5)
 
 
-def test_before_any_step_the_base_rows_score_as_the_base_model(tmp_path: Path) -> None:
+def test_before_any_step_the_base_embeddings_score_as_the_base_model(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", "llama", tied=True)
     model = build_adapted(base, make_recipe(), PIECES, BASE_VOCAB).eval()
     untouched = AutoModelForCausalLM.from_pretrained(base)
@@ -105,8 +107,8 @@ def test_before_any_step_the_base_rows_score_as_the_base_model(tmp_path: Path) -
         assert torch.equal(model(**batch, base_vocab_only=True), expected)
 
 
-def test_padding_rows_of_the_base_are_dropped(tmp_path: Path) -> None:
-    base = make_base(tmp_path / "base", "qwen2", tied=True, padded_rows=32)
+def test_padding_of_the_base_table_is_dropped(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", "qwen2", tied=True, padding=32)
     model = build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)
     assert model.input_table.base_vocab == BASE_VOCAB and model.input_table.added_vocab == len(PIECES)
 
@@ -117,7 +119,7 @@ def test_a_table_smaller_than_its_tokenizer_is_refused(tmp_path: Path) -> None:
         build_adapted(base, make_recipe(), PIECES, BASE_VOCAB + 1)
 
 
-def test_train_rows_all_trains_the_base_rows_too(tmp_path: Path) -> None:
+def test_train_embeddings_all_trains_the_base_embeddings_too(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", "llama", tied=False)
     model = build_adapted(base, make_recipe(vocab={"train_embeddings": "all"}), PIECES, BASE_VOCAB)
     assert sum("base_VD" in name for name in model.trained()) == 2
@@ -131,7 +133,7 @@ def test_exported_logits_equal_the_trained_ones(
 ) -> None:
     base = make_base(tmp_path / "base", architecture, tied=tied)
     _save_some_tokenizer(tmp_path / "tokenizer")
-    model = _stirred(build_adapted(base, make_recipe(adapter=extra), PIECES, BASE_VOCAB)).eval()
+    model = _perturbed(build_adapted(base, make_recipe(adapter=extra), PIECES, BASE_VOCAB)).eval()
     out = export_merged(model, base, tmp_path / "tokenizer", tmp_path / "out", dtype="float32")
     exported = AutoModelForCausalLM.from_pretrained(out)
     ids = packed_batch(vocab=VOCAB)["input_ids"]
@@ -146,7 +148,7 @@ def test_exported_logits_equal_the_trained_ones(
 def test_padding_at_export_changes_no_id_and_no_logit(tmp_path: Path, tied: bool) -> None:
     base = make_base(tmp_path / "base", "llama", tied=tied)
     _save_some_tokenizer(tmp_path / "tokenizer")
-    model = _stirred(build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)).eval()
+    model = _perturbed(build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)).eval()
     out = export_merged(
         model, base, tmp_path / "tokenizer", tmp_path / "out", dtype="float32", pad_vocab_to_multiple=64
     )

@@ -44,7 +44,7 @@ def test_equals_plain_cross_entropy_and_its_gradients(
         assert float(error) <= tolerance
 
 
-def test_frozen_base_rows_get_no_gradient() -> None:
+def test_frozen_base_embeddings_get_no_gradient() -> None:
     hidden, base, new, labels = _case(torch.float32)
     hidden.requires_grad_()
     new.requires_grad_()
@@ -52,7 +52,7 @@ def test_frozen_base_rows_get_no_gradient() -> None:
     assert base.grad is None and new.grad is not None and hidden.grad is not None
 
 
-def test_base_rows_alone_ignore_the_new_ones() -> None:
+def test_base_embeddings_alone_ignore_the_new_ones() -> None:
     hidden, base, new, labels = _case(torch.float32)
     labels = labels.clamp(max=BASE - 1)
     alone = summed_cross_entropy(hidden, labels, base, None)

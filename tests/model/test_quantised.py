@@ -1,4 +1,4 @@
-"""QLoRA: a 4-bit frozen base, adapters and rows over it, trained by the real engine on this machine."""
+"""QLoRA: a 4-bit frozen base, adapters and new embeddings over it, trained by the real engine on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from persianmind.engine.deepspeed.config import resolve_deepspeed_config
-from persianmind.engine.deepspeed.engine import Engine
+from persianmind.engine.deepspeed.engine import DeepSpeedEngine
 from persianmind.engine.deepspeed.start import prepare_environment, start_distributed
 from persianmind.engine.ranks import Ranks
 from persianmind.estimate.flops import weight_count
@@ -69,14 +69,14 @@ def test_training_lowers_the_loss_and_leaves_the_4_bit_base_alone(tmp_path: Path
     base = make_base(tmp_path / "base", "llama", tied=False)
     model = build_adapted(base, _recipe(), PIECES, BASE_VOCAB)
     config = resolve_deepspeed_config(ROOT / "ds_configs" / "zero2_qlora.json", load_recipe("tiny"), 1)
-    engine = Engine(model, config, RANKS)
+    engine = DeepSpeedEngine(model, config, RANKS)
     engine.set_rates(dict.fromkeys(("adapters_a", "adapters_b", "embeddings"), 1e-2))
     before = {name: value.detach().clone() for name, value in _quantised(model).items()}
     batch: Any = {name: np.asarray(value) for name, value in packed_batch(vocab=VOCAB).items()}
     losses = [engine.step([batch]).loss for _ in range(20)]
     assert losses[-1] < 0.9 * losses[0]
     assert all(torch.equal(value, before[name]) for name, value in _quantised(model).items())
-    masters = engine.deepspeed.optimizer.single_partition_of_fp32_groups
+    masters = engine._deepspeed.optimizer.single_partition_of_fp32_groups
     assert all(master.dtype == torch.float32 for master in masters)
     engine.close()
     # Deltas are those of full-precision adapters, never of a module that was merged in 4 bits.

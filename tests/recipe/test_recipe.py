@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from persianmind.common.errors import RecipeError
-from persianmind.recipe import Recipe
+from persianmind.recipe import Recipe, Stage
+from persianmind.recipe.hints import RENAMED_KEYS
 from persianmind.recipe.loading import dump_recipe, known_recipes, load_recipe, parse_recipe
 
 GOLDEN = Path(__file__).with_name("recipe_keys.json")
@@ -58,6 +59,19 @@ def test_mistakes_are_one_line_that_names_the_place(override: str, message: str)
     assert "\n" not in str(caught.value)
 
 
+def test_an_old_key_names_the_new_one_at_its_place() -> None:
+    assert len(RENAMED_KEYS) >= 16
+    for (section, old), new in RENAMED_KEYS.items():
+        place = f"{section}.0" if section == "stages" else section
+        with pytest.raises(RecipeError) as caught:
+            load_recipe("tiny", [f"{place}.{old}=1"])
+        assert f"unknown key '{place}.{old}' (it is called {new!r} now)" in str(caught.value)
+        fields = Recipe.model_fields[section].annotation
+        model = Stage if section == "stages" else fields
+        assert new in model.model_fields, (section, new)  # type: ignore[union-attr]
+        assert old not in model.model_fields, (section, old)  # type: ignore[union-attr]
+
+
 def test_overrides_take_yaml_values() -> None:
     recipe = load_recipe("tiny", ["train.learning_rate=2e-4", "stages.1.tokens=99", "vocab.sources=[poems]"])
     assert recipe.train.learning_rate == 2e-4
@@ -88,7 +102,7 @@ def test_recipes_are_frozen() -> None:
 
 
 def test_option_surface_is_the_golden_one() -> None:
-    """A new, renamed or removed key is a decision: regenerate with `python tests/test_recipe.py`."""
+    """A new, renamed or removed key is a decision: regenerate with `python -m tests.recipe.test_recipe`."""
     assert option_surface() == json.loads(GOLDEN.read_text(encoding="utf-8"))
 
 

@@ -21,17 +21,3 @@ def light_run(tiny_run: Launched, tmp_path_factory: pytest.TempPathFactory) -> P
 def real_run(light_run: Path, tmp_path: Path) -> Path:
     """A copy of the finished tiny run that a test may damage."""
     return Path(shutil.copytree(light_run, tmp_path / "run"))
-
-
-# TEMPORARY
-@pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory):
-    import sys
-
-    sys.path.insert(0, "/tmp")
-    from convert import conv
-
-    p = tmp_path_factory.mktemp("g") / "run"
-    shutil.copytree("/tmp/base_pages/golden", p)
-    conv(p)
-    return Launched(0, "", 0.0, p)

@@ -7,10 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persianmind.report.charts import Chart, Series, draw, nice_ticks, short, smooth, thin
-from persianmind.report.read import number
+from persianmind.report.charts import Chart, Drawing, Series, draw, draw_wide
+from persianmind.report.series import nice_ticks, short, smooth, thin
+from persianmind.report.values import number, quotient, scalar_text
 
 reasonable = st.floats(-1e9, 1e9, allow_nan=False)
+anything = st.floats(allow_nan=True, allow_infinity=True)
+
+
+def drawn(chart: Chart) -> Drawing:
+    drawing = draw(chart)
+    assert drawing is not None
+    return drawing
+
+
+def coordinates(path: str) -> list[tuple[float, float]]:
+    """The points of an SVG path."""
+    pairs = re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", path)
+    return [(float(x), float(y)) for x, y in pairs]
 
 
 @given(reasonable, reasonable)
@@ -42,26 +56,62 @@ def test_smoothing_follows_a_level_and_damps_noise() -> None:
     assert max(abs(y - 3) for _, y in noisy[200:]) < 0.2
 
 
-def test_every_drawn_coordinate_is_finite_and_inside() -> None:
+def test_every_drawn_coordinate_is_inside() -> None:
     points = [(float(i), math.sin(i) * 1e-5) for i in range(50)]
-    drawn = draw(Chart("x", [Series("a", points, "t-fa")], marks=[(10.0, "stage")]))
-    numbers = [float(n) for n in re.findall(r"[ML ](-?\d+\.\d)", drawn)]
-    assert len(numbers) == 100 and all(0 <= n <= 480 for n in numbers)
-    assert "nan" not in drawn and 'role="img"' in drawn
+    [trace] = drawn(Chart("x", [Series("a", points, "t-fa")], marks=[(10.0, "stage")])).traces
+    places = coordinates(trace.path)
+    assert len(places) == 50
+    assert all(54 <= x <= 468 and 20 <= y <= 200 for x, y in places)
+
+
+def test_the_wide_drawing_is_wider_and_says_the_same() -> None:
+    wide, narrow = draw_wide(Chart("x", [Series("a", [(0.0, 1.0), (1.0, 2.0)], "t-fa")]))
+    assert (wide.width, narrow.width) == (980, 480)
+    assert max(x for x, _ in coordinates(wide.traces[0].path)) == 968
+    assert [y for _, y in coordinates(wide.traces[0].path)] == [
+        y for _, y in coordinates(narrow.traces[0].path)
+    ]
 
 
 def test_one_point_a_constant_and_nothing_can_be_drawn() -> None:
-    assert "<circle" in draw(Chart("x", [Series("a", [(1.0, 2.0)], "t-fa")]))
-    assert "<path" in draw(Chart("x", [Series("a", [(1.0, 2.0), (2.0, 2.0)], "t-fa")]))
-    assert draw(Chart("x", [Series("a", [], "t-fa")])) == ""
+    [single] = drawn(Chart("x", [Series("a", [(1.0, 2.0)], "t-fa")])).traces
+    assert len(single.dots) == 1 and single.path == ""
+    [constant] = drawn(Chart("x", [Series("a", [(1.0, 2.0), (2.0, 2.0)], "t-fa")])).traces
+    assert len(coordinates(constant.path)) == 2 and not constant.dots
+    assert draw(Chart("x", [Series("a", [], "t-fa")])) is None and draw_wide(Chart("x", [])) == []
 
 
 def test_stacked_areas_lie_on_each_other() -> None:
     lower, upper = [(0.0, 1.0), (1.0, 1.0)], [(0.0, 2.0), (1.0, 2.0)]
-    drawn = draw(Chart("x", [Series("a", lower, "t-fa"), Series("b", upper, "t-en")], stacked=True))
-    paths = re.findall(r'class="area [^"]+" d="M([^Z]+)Z', drawn)
-    top_of_lower = paths[0].split("L")[:2]
-    assert top_of_lower == list(reversed(paths[1].split("L")[2:]))
+    chart = Chart("x", [Series("a", lower, "t-fa"), Series("b", upper, "t-en")], stacked=True)
+    first, second = (coordinates(trace.path) for trace in drawn(chart).traces)
+    assert first[:2] == list(reversed(second[2:]))
+    assert second[0][1] < first[0][1]  # pixels count from the top
+
+
+def test_a_legend_names_the_series_where_there_are_several() -> None:
+    one, two = Series("a", [(0.0, 1.0)], "t-fa"), Series("b", [(0.0, 2.0)], "t-en", quiet=True)
+    assert drawn(Chart("x", [one])).legend == []
+    assert drawn(Chart("x", [one, two])).legend == [("key t-fa", "a"), ("key t-en quiet", "b")]
+
+
+def test_marks_and_ticks_carry_their_text() -> None:
+    chart = Chart(
+        "x", [Series("a", [(0.0, 1.0), (9.0, 2.0)], "t-fa")], marks=[(0.0, "<b>")], ticks=[(9.0, "end")]
+    )
+    labels = {label.text: label for label in drawn(chart).labels}
+    assert labels["<b>"].kind == "mark-label" and labels["end"].anchor == "end"
+    assert [line.x1 for line in drawn(chart).lines if line.kind == "mark"] == [54]
+
+
+@given(st.lists(st.tuples(anything, anything), max_size=30), st.booleans())
+def test_no_number_stops_a_drawing(points: list[tuple[float, float]], stacked: bool) -> None:
+    series = [Series("a", points, "t-fa"), Series("b", points, "t-en")]
+    drawing = draw(Chart("x", series, stacked=stacked, from_zero=True))
+    fits = [p for p in points if all(math.isfinite(v) and abs(v) <= 1e100 for v in p)]
+    assert (drawing is None) == (not fits) or stacked
+    for trace in drawing.traces if drawing else []:
+        assert all(math.isfinite(v) and abs(v) < 2000 for p in coordinates(trace.path) for v in p)
 
 
 @pytest.mark.parametrize(
@@ -74,5 +124,16 @@ def test_axis_numbers_are_short(value: float, text: str) -> None:
 
 def test_what_is_no_number_is_none() -> None:
     assert number(3) == 3.0
-    for value in (True, None, "3", float("nan"), float("inf"), [1]):
+    for value in (True, None, "3", float("nan"), float("inf"), [1], 10**400):
         assert number(value) is None
+
+
+def test_a_quotient_is_finite_or_none() -> None:
+    assert quotient(1.0, 4.0, 100) == 25
+    for part, whole in ((None, 1.0), (1.0, None), (1.0, 0.0), (1e308, 1e-308)):
+        assert quotient(part, whole) is None
+
+
+def test_only_scalars_are_written_out() -> None:
+    assert [scalar_text(value) for value in ("a", 2, 0.5, True, None)] == ["a", "2", "0.5", "True", "None"]
+    assert [scalar_text(value) for value in ([1], {"a": 1}, object())] == ["–"] * 3

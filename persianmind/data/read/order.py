@@ -79,32 +79,32 @@ def locate_sequence(
     return first + permute(index - first, size, mix64(seed ^ mix64(block)), epoch)
 
 
-def window_counts(shares: Mapping[str, float], window: int) -> dict[str, int]:
+def window_counts(ratios: Mapping[str, float], window: int) -> dict[str, int]:
     """Samples of each source in every window: whole numbers that add up to `window`, by largest remainder.
 
     Raises:
         DataError: a source would never be served; the message gives a window that is large enough.
     """
-    total = sum(shares.values())
-    exact = {name: window * share / total for name, share in shares.items()}
+    total = sum(ratios.values())
+    exact = {name: window * ratio / total for name, ratio in ratios.items()}
     counts = {name: int(value) for name, value in exact.items()}
     by_remainder = sorted(exact, key=lambda name: (counts[name] - exact[name], name))
     for name in by_remainder[: window - sum(counts.values())]:
         counts[name] += 1
     for name, count in counts.items():
         if count == 0:
-            enough = int(total / shares[name]) + 1
+            enough = int(total / ratios[name]) + 1
             raise DataError(
-                f"source {name!r} has a share of {shares[name] / total:.2g}, less than one sample in a "
+                f"source {name!r} has a ratio of {ratios[name] / total:.2g}, less than one sample in a "
                 f"window of {window}; set data.mixture_window={enough} or raise its weight"
             )
     return counts
 
 
-def mixture_shares(
+def mixture_ratios(
     weights: Mapping[str, float], sequences_by_source: Mapping[str, int | None], temperature: float | None
 ) -> dict[str, float]:
-    """Shares that add up to 1: by weight, or by weight x sequences^(1/temperature).
+    """Ratios that add up to 1: by weight, or by weight x sequences^(1/temperature).
 
     Raises:
         ValueError: a temperature is given and the sequences of a source are not known yet.
@@ -121,7 +121,7 @@ def mixture_shares(
 
 
 class Mixture:
-    """Which sequence of which source is sample i. Shares are exact in every window [k w, (k+1) w).
+    """Which sequence of which source is sample i. Ratios are exact in every window [k w, (k+1) w).
 
     Each source is served in epochs of its own: every sequence once before any sequence again. The number of
     sequences of a source may be None, not known yet: then only those of whole blocks of its first epoch can

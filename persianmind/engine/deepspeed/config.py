@@ -11,26 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.common.errors import ConfigConflictError, RecipeError
+from persianmind.engine.schedule import gradient_accumulation_steps
 from persianmind.recipe import Recipe
-
-
-def accumulation_steps(recipe: Recipe, world_size: int) -> int:
-    """Micro-batches a rank sums up before one optimizer step.
-
-    Raises:
-        RecipeError: the global batch does not divide over the ranks; the message lists sizes that do.
-    """
-    train = recipe.train
-    per_micro_step = train.micro_batch_size * world_size
-    if train.global_batch_size % per_micro_step:
-        units = train.global_batch_size // train.micro_batch_size
-        fitting = [str(n) for n in range(1, units + 1) if units % n == 0]
-        raise RecipeError(
-            f"train.global_batch_size={train.global_batch_size} does not divide over {world_size} ranks with "
-            f"train.micro_batch_size={train.micro_batch_size}; use {', '.join(fitting)} ranks, or change one "
-            f"of the two"
-        )
-    return train.global_batch_size // per_micro_step
 
 
 def read_deepspeed_config(path: Path) -> dict[str, Any]:
@@ -88,11 +70,14 @@ def resolve_deepspeed_config(path: Path, recipe: Recipe, world_size: int) -> dic
 def _decided(recipe: Recipe, world_size: int) -> dict[str, tuple[Any, str]]:
     """What the recipe decides: dotted place in the JSON -> (value, place in the recipe)."""
     train = recipe.train
+    accumulation = gradient_accumulation_steps(
+        train.global_batch_size, train.micro_batch_size, world_size
+    )
     ranks = f"train.global_batch_size={train.global_batch_size} over {world_size} ranks"
     return {
         "train_batch_size": (train.global_batch_size, "train.global_batch_size"),
         "train_micro_batch_size_per_gpu": (train.micro_batch_size, "train.micro_batch_size"),
-        "gradient_accumulation_steps": (accumulation_steps(recipe, world_size), ranks),
+        "gradient_accumulation_steps": (accumulation, ranks),
         "gradient_clipping": (train.max_grad_norm, "train.max_grad_norm"),
         "bf16.enabled": (train.precision == "bf16", "train.precision"),
         "optimizer.params.lr": (train.learning_rate, "train.learning_rate"),

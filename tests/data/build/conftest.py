@@ -19,5 +19,3 @@ def corpus(tmp_path: Path) -> Path:
     write_jsonl(tmp_path / "corpus" / "a.jsonl", records[:700])
     write_jsonl(tmp_path / "corpus" / "b.jsonl", records[700:])
     return tmp_path / "corpus"
-
-

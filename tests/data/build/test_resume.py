@@ -160,7 +160,9 @@ def test_full_disk_is_named_and_the_build_goes_on_after_it(
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
-def test_too_many_bad_records_stop_the_build_and_a_higher_budget_goes_on(bpe_dir: Path, tmp_path: Path) -> None:
+def test_too_many_bad_records_stop_the_build_and_a_higher_budget_goes_on(
+    bpe_dir: Path, tmp_path: Path
+) -> None:
     records = [{"text": text} if i % 10 else {"text": None} for i, text in enumerate(sentences(2500))]
     path = write_jsonl(tmp_path / "c.jsonl", records)
     with pytest.raises(

@@ -89,9 +89,7 @@ def test_the_source_that_training_runs_out_of_first_is_built_next(tmp_path: Path
         turns.append(name)
     assert turns[:11] == ["fa", "en", *["fa"] * 9]
     assert turns.count("fa") >= 19 and turns.index("dialogues") == 22
-    assert order.priority("fa", 99) == order.priority("fa", 0), (
-        "part of a block can serve nobody"
-    )
+    assert order.priority("fa", 99) == order.priority("fa", 0), "part of a block can serve nobody"
     assert order.priority("fa", 1900)[0] == len(stages), "enough for every stage: last of all"
 
 
@@ -176,8 +174,8 @@ def _join_watcher() -> None:
 # --- the process -------------------------------------------------------------------------------------------
 @pytest.fixture
 def large(tmp_path: Path) -> Recipe:
-    """A source that takes some seconds to build."""
-    return _recipe(tmp_path, [_stage(fa=1.0)], documents=25_000, sequences_per_shard=64)
+    """A source of some 95 shards."""
+    return _recipe(tmp_path, [_stage(fa=1.0)], documents=10_000, sequences_per_shard=64)
 
 
 def _start(recipe: Recipe, tokenizer: Path, folder: Path) -> BackgroundBuild:

@@ -44,9 +44,7 @@ def test_every_token_of_every_document_is_in_exactly_one_place(
 ) -> None:
     folder = tmp_path_factory.mktemp("build")
     records = [{"text": f"متن {i} {text}"} for i, text in enumerate(texts)]
-    recipe = _recipe(
-        write_jsonl(folder / "c.jsonl", records), data={"seq_len": 16, "sequences_per_shard": 3}
-    )
+    recipe = _recipe(write_jsonl(folder / "c.jsonl", records), data={"seq_len": 16, "sequences_per_shard": 3})
     manifest = build(recipe, "fa", bpe_dir, folder / "out")
     tokenizer = FolderTokenizer(bpe_dir)
     clean = [normalise(record["text"], Normalise()) for record in records]

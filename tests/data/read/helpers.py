@@ -95,9 +95,11 @@ def served(data: StageData, samples: range) -> list[tuple[tuple[str, int], bytes
     return found
 
 
-def build_part(recipe: Recipe, name: str, tokenizer: Path, out: Path, shards: int) -> None:
+def build_part(
+    recipe: Recipe, name: str, tokenizer: Path, out: Path, shards: int, heldout: Path | None = None
+) -> None:
     """Builds in this process until N shards are published, and stops there as if interrupted."""
-    with closing(build_steps(make_job(recipe, name, tokenizer, out / name))) as steps:
+    with closing(build_steps(make_job(recipe, name, tokenizer, out / name, heldout))) as steps:
         for step in steps:
             if step.shards >= shards:
                 return

@@ -15,7 +15,7 @@ from persianmind.data.read.order import (
     Mixture,
     locate_sequence,
     mix64,
-    mixture_shares,
+    mixture_ratios,
     permute,
     rank_samples,
     window_counts,
@@ -88,7 +88,7 @@ def _mixture(**changes: object) -> Mixture:
     return Mixture(sequences, weights, window=50, seed=11, **changes)  # type: ignore[arg-type]
 
 
-def test_shares_are_exact_in_every_window() -> None:
+def test_ratios_are_exact_in_every_window() -> None:
     mixture = _mixture()
     for window in range(40):
         sources = Counter(mixture.locate(i)[0] for i in range(50 * window, 50 * window + 50))
@@ -171,20 +171,20 @@ def test_a_mixture_does_not_need_sequences_that_are_not_built() -> None:
     early = Mixture(dict.fromkeys(sequences), weights, 10, 11, block_sequences=16)
     assert [early.locate(i) for i in range(60)] == [known.locate(i) for i in range(60)]
     with pytest.raises(ValueError, match="still being built"):
-        mixture_shares(weights, {"fa": 97, "en": None}, 2.0)
+        mixture_ratios(weights, {"fa": 97, "en": None}, 2.0)
 
 
 @given(
-    shares=st.dictionaries(
+    ratios=st.dictionaries(
         st.text("abcdef", min_size=1, max_size=3), st.floats(0.05, 10), min_size=1, max_size=5
     ),
     window=st.integers(300, 1000),
 )
-def test_window_counts_add_up_and_are_near_the_shares(shares: dict[str, float], window: int) -> None:
-    counts = window_counts(shares, window)
-    total = sum(shares.values())
+def test_window_counts_add_up_and_are_near_the_ratios(ratios: dict[str, float], window: int) -> None:
+    counts = window_counts(ratios, window)
+    total = sum(ratios.values())
     assert sum(counts.values()) == window
-    assert all(abs(counts[name] - window * share / total) < 1 for name, share in shares.items())
+    assert all(abs(counts[name] - window * ratio / total) < 1 for name, ratio in ratios.items())
 
 
 def test_too_rare_a_source_names_a_window_that_is_enough() -> None:
@@ -202,9 +202,9 @@ def test_source_without_sequences_is_refused() -> None:
 def test_temperature_flattens_sizes() -> None:
     sequences = {"fa": 10_000, "en": 100}
     weights = {"fa": 1.0, "en": 1.0}
-    assert mixture_shares(weights, sequences, None)["en"] == pytest.approx(0.5)
-    assert mixture_shares(weights, sequences, 1.0)["en"] == pytest.approx(100 / 10_100)
-    assert mixture_shares(weights, sequences, 2.0)["en"] == pytest.approx(10 / 110)
+    assert mixture_ratios(weights, sequences, None)["en"] == pytest.approx(0.5)
+    assert mixture_ratios(weights, sequences, 1.0)["en"] == pytest.approx(100 / 10_100)
+    assert mixture_ratios(weights, sequences, 2.0)["en"] == pytest.approx(10 / 110)
 
 
 def test_adding_a_source_leaves_the_order_of_the_others() -> None:

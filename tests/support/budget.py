@@ -1,0 +1,64 @@
+"""A pytest plugin: how long the tests of each folder took, and a failure where that is over its budget.
+
+Budgets are seconds of test time, set-up included, on two cores (tests/budget.json, a number for the unit tests of a
+folder and one for its integration tests). A machine that is known to be slower sets $PERSIANMIND_TEST_SLOWNESS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+BUDGETS = Path(__file__).resolve().parents[1] / "budget.json"
+
+
+class TimeBudget:
+    """Sums up the reports of one session (of all its workers)."""
+
+    def __init__(self, kind: str, whole: bool) -> None:
+        self.kind = kind
+        self.whole = whole
+        self.seconds: dict[str, float] = defaultdict(float)
+        slowness = float(os.environ.get("PERSIANMIND_TEST_SLOWNESS", "1"))
+        self.budgets: dict[str, float] = {
+            folder: kinds.get(kind, 0.0) * slowness
+            for folder, kinds in json.loads(BUDGETS.read_text(encoding="utf-8")).items()
+        }
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        parts = report.nodeid.partition("::")[0].split("/")
+        self.seconds[parts[1] if len(parts) > 2 else "."] += report.duration
+
+    @property
+    def exceeded(self) -> list[str]:
+        """Folders over their budget; only a whole suite is held against it."""
+        return [one for one, used in self.seconds.items() if used > self.budgets.get(one, 0.0)] if self.whole else []
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.exceeded and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.whole:
+            return
+        terminalreporter.section(f"time per folder, s ({self.kind})")
+        for folder, used in sorted(self.seconds.items(), key=lambda item: -item[1]):
+            over = "  OVER ITS BUDGET: make it faster, or move what takes minutes to `make test-more`"
+            allowed = self.budgets.get(folder, 0.0)
+            terminalreporter.write_line(
+                f"{folder:12} {used:7.1f} of {allowed:5.0f}{over if folder in self.exceeded else ''}"
+            )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Active in the process that collects the reports."""
+    if hasattr(config, "workerinput"):
+        return
+    marks = config.option.markexpr
+    kind = "unit" if "not integration" in marks else "more" if marks.startswith("more") else "integration"
+    whole = bool(marks) and not config.args_source.name.startswith("ARGS")
+    config.pluginmanager.register(TimeBudget(kind, whole), "time-budget")
