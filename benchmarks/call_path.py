@@ -26,7 +26,8 @@ ENTRIES = {"build_steps", "train_stage"}
 
 
 class Tracer:
-    """Records (caller file, callee file) of every call that carries the mark, in order of first occurrence."""
+    """Records (caller file, callee file) of every call that carries the mark, in order of first
+    occurrence."""
 
     def __init__(self, package: Path) -> None:
         self.package = f"{package}/"

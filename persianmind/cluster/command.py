@@ -38,8 +38,6 @@ RUNS = "PERSIANMIND_RUNS"
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the command of a job
 COMMANDS = ("status", "logs", "stop")
 DASHBOARD = "http://127.0.0.1:8265"
-# Flags that say how to submit; a job is started without them.
-SUBMIT_ONLY = {"address", "job_id", "max_upload_mib", "follow", "detach"}
 
 
 @dataclass(frozen=True, slots=True)

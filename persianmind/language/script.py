@@ -82,6 +82,6 @@ class Script:
 
     @property
     def _symbols(self) -> str:
-        """A run of what is no word character and no space (Python's \\w has no marks and no joiner)."""
+        r"""A run of what is no word character and no space (Python's \\w has no marks and no joiner)."""
         excluded = f"{self.marks}{self.joiner}"
         return rf"(?:(?![{excluded}])[^\w\s])+" if excluded else r"[^\w\s]+"

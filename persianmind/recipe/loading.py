@@ -15,6 +15,7 @@ from persianmind.recipe.hints import explain
 from persianmind.recipe.overrides import apply_override
 from persianmind.recipe.whole import Recipe
 
+MAX_NODES = 100_000
 RECIPE_FOLDER = PROJECT_ROOT / "launcher" / "recipes"
 
 
@@ -49,7 +50,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = find_recipe(name_or_path)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = _read_tree(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
@@ -57,6 +58,28 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         apply_override(tree, override)
     return parse_recipe(tree, place=str(path))
+
+
+def _read_tree(text: str) -> Any:
+    """Plain YAML; anchors are allowed as long as what they stand for, written out, stays small.
+
+    Raises:
+        yaml.YAMLError: no YAML, or aliases that stand for more than any recipe holds.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = 1  # of a node that holds itself
+            parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+            inner = parts if isinstance(node, yaml.CollectionNode) else []
+            sizes[id(node)] = 1 + sum(map(size, inner))
+        return sizes[id(node)]
+
+    root = yaml.compose(text, yaml.SafeLoader)
+    if root is not None and size(root) > MAX_NODES:
+        raise yaml.YAMLError(f"its aliases stand for more than {MAX_NODES} values")
+    return yaml.safe_load(text)
 
 
 def parse_recipe(tree: dict[str, Any], place: str) -> Recipe:

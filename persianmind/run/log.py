@@ -99,7 +99,8 @@ def read_results(folder: RunFolder) -> RunResults:
         return RunResults()
     except ValidationError as error:
         raise DamagedFileError(
-            f"{folder.results} is not a results file of this version ({error.errors()[0]['msg']}); move it away"
+            f"{folder.results} is not a results file of this version ({error.errors()[0]['msg']}); "
+            "move it away"
         ) from None
 
 

@@ -84,7 +84,7 @@ def _turn(role: str, content: str, before: Sequence[Message]) -> Message:
 def render_prompt(
     prompt: str, context: str | None = None, template: PromptTemplate = default_profile().prompt
 ) -> str:
-    """The text before the answer to one prompt.
+    r"""The text before the answer to one prompt.
 
     In Persian: "{context}\\nYou: {prompt}\\nPersianMind: "; the template's own context unless one is given.
     """

@@ -19,9 +19,10 @@ from typing import Any
 
 import psutil
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from persianmind.common.poll import wait_until
+from tests.support.launch import BIN, ROOT, free_port
+
 SUBMIT = ROOT / "cluster" / "submit.py"
-BIN = Path(sys.executable).parent
 WORKER = "ray::RayTrainWo"  # the process name is cut at 15 characters
 # The self-tests before step 1 have tests of their own; here every attempt would do them again.
 TINY = ("--recipe", "tiny")
@@ -104,13 +105,13 @@ def wait_for(
     what: Callable[[], Any], timeout_s: float, process: subprocess.Popen[bytes] | None = None
 ) -> Any:
     """The first true value of `what`; fails when time is over, or when `process` ends before."""
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        if value := what():
-            return value
+
+    def is_running() -> None:
         assert process is None or process.poll() is None, f"ended early with {process.returncode}"
-        time.sleep(0.02)
-    raise AssertionError(f"nothing after {timeout_s} s")
+
+    found = wait_until(what, timeout_s=timeout_s, interval_s=0.02, while_waiting=is_running)
+    assert found, f"nothing after {timeout_s} s"
+    return found
 
 
 def step_of(run: Path) -> int:
@@ -171,8 +172,8 @@ class Head:
 
     def start(self) -> None:
         """`ray start --head --block`, and waits until the dashboard answers."""
-        self.port = self.port or _free_port()
-        gcs = _free_port()
+        self.port = self.port or free_port()
+        gcs = free_port()
         command = ["start", "--head", "--block", f"--port={gcs}", f"--num-cpus={self.cpus}"]
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={self.port}", "--disable-usage-stats"]
         command += ["--object-store-memory=100000000", f"--temp-dir={self.folder}/r"]
@@ -202,14 +203,6 @@ class Head:
         if self.process is not None:
             end_family(self.process)
             self.process = None
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

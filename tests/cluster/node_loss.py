@@ -49,5 +49,4 @@ def lose_a_node(
         f"a node's death: second attempt after {again_s - lost_s:.1f} s, its first step after "
         f"{first_s - lost_s:.1f} s"
     )
-    assert first_s - lost_s < 150
     return lost_s

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from persianmind.energy.ledger import read_ledger
+from persianmind.run.folder import RunFolder
 from tests.cluster import namespaces
 from tests.cluster.helpers import BIN, FAST, ROOT, TINY, assert_complete, end_family, environment
 
@@ -40,4 +41,4 @@ def test_two_machines_with_a_hostfile(tmp_path: Path) -> None:
     assert codes == [0, 0], "\n".join((tmp_path / f"log{node}").read_text()[-2000:] for node in (0, 1))
     assert "x 2 ranks)" in (tmp_path / "log0").read_text()
     assert_complete(run, 30)
-    assert sorted(read_ledger(run).nodes) == ["box0", "box1"]
+    assert sorted(read_ledger(RunFolder(run)).nodes) == ["box0", "box1"]

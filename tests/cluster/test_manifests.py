@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 import yaml
 
-from cluster.submit import build_parser
-from launcher.train import build_parser as launcher_parser
+from persianmind.cluster.command import SubmitArguments, submit_app
+from persianmind.common.console import invoke
 from tests.cluster.helpers import ROOT
 
 
@@ -84,16 +84,17 @@ def test_rayjob_entrypoint_parses_and_fits_its_cluster() -> None:
     spec = load("rayjob.yaml")["spec"]
     words = shlex.split(spec["entrypoint"])
     assert words[:2] == ["python", "cluster/submit.py"]
-    options, rest = build_parser().parse_known_args(words[2:])
-    launched = launcher_parser().parse_args(rest)
+    given = invoke(submit_app, words[2:], prog="cluster/submit.py")
+    assert isinstance(given, SubmitArguments) and given.train.output is not None
+    output = given.train.output
     group = spec["rayClusterSpec"]["workerGroupSpecs"][0]
     container = group["template"]["spec"]["containers"][0]
-    assert options.nodes == group["replicas"]
-    assert str(options.gpus_per_node) == container["resources"]["limits"]["nvidia.com/gpu"]
+    assert given.nodes == group["replicas"]
+    assert str(given.gpus_per_node) == container["resources"]["limits"]["nvidia.com/gpu"]
     mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
-    assert any(launched.output.is_relative_to(mount) for mount in mounts)
+    assert any(output.is_relative_to(mount) for mount in mounts)
     head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
-    assert any(launched.output.is_relative_to(mount["mountPath"]) for mount in head["volumeMounts"])
+    assert any(output.is_relative_to(mount["mountPath"]) for mount in head["volumeMounts"])
     assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from persianmind.energy.ledger import read_ledger
+from persianmind.run.folder import RunFolder
 from tests.cluster import namespaces
 from tests.cluster.helpers import (
     BIN,
@@ -101,7 +102,7 @@ def machines() -> Iterator[Machines]:
 def test_a_node_is_lost_and_the_job_ends_on_the_other(machines: Machines, tmp_path: Path) -> None:
     run = tmp_path / "run"
     lost_s = lose_a_node(machines.submit, lambda: machines.kill(2), run, tmp_path / "log")
-    ledger = read_ledger(run)
+    ledger = read_ledger(RunFolder(run))
     nodes = [node for node in ledger.nodes if node.endswith((".2", ".3"))]
     assert len(nodes) == 2, ledger.nodes
     (gone,) = [one for one in ledger.attempts if one.node.endswith(namespaces.address(2))]

@@ -16,7 +16,7 @@ from tests.cluster.helpers import end_family, environment, start, wait_for
 from tests.cluster.node_loss import lose_a_node
 from tests.support.launch import free_port
 
-# With namespaces the same is tested on nodes with addresses of their own (test_cluster_nodes.py).
+# With namespaces the same is tested on nodes with addresses of their own (test_nodes.py).
 pytestmark = [pytest.mark.slow] if namespaces.unavailable() else [pytest.mark.long]
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.submit import for_the_job, shared_output
 from persianmind.cluster import package, security, sizing
+from persianmind.cluster.command import SubmitArguments, job_arguments, shared_output, submit_app
 from persianmind.cluster.jobs import exit_code, job_id
 from persianmind.cluster.sizing import (
     Node,
@@ -18,12 +18,14 @@ from persianmind.cluster.sizing import (
     resolve_scale,
     workers_that_fit,
 )
+from persianmind.common.console import invoke
 from persianmind.common.errors import CheckpointWriteError, ClusterError, RecipeError, RunInterruptedError
 from persianmind.recipe.loading import load_recipe
+from persianmind.run.folder import RunFolder
 from persianmind.train.run import RunRequest
 from tests.cluster.helpers import ROOT, errors_in, submit
 
-TINY = load_recipe("tiny")  # 4 rows a step, 1 a micro-batch
+TINY = load_recipe("tiny")  # 4 sequences per step, 1 per micro-batch
 
 
 def ask(**flags: int | None) -> Scale:
@@ -56,7 +58,7 @@ def test_scale_refused(flags: dict[str, int], words: str) -> None:
 @pytest.mark.parametrize(
     ("nodes", "scale", "expected"),
     [
-        # A box with as many CPUs as GPUs, a common old desktop: one CPU a worker, not ten.
+        # A box with as many CPUs as GPUs, a common old desktop: one CPU per worker, not ten.
         ([Node("a", 4, 4)], Scale(4, 4, gpu=True), 1),
         ([Node("a", 2, 4)], Scale(4, 4, gpu=True), 0.5),
         ([Node("a", 64, 4)], Scale(4, 4, gpu=True), 8),
@@ -128,7 +130,8 @@ def test_this_project_is_small_and_whole() -> None:
         "cluster/submit.py",
         "launcher/train.py",
         "ds_configs/zero2.json",
-        "persianmind/recipe.py",
+        "persianmind/recipe/whole.py",
+        "persianmind/data/build/job.py",  # "build" names a package of ours, not only what is left out
     } <= names
     assert {"launcher/recipes/tiny.yaml", "pyproject.toml"} <= names
     assert size < 20 * package.MIB
@@ -165,9 +168,37 @@ def test_token_counts_only_with_the_mode(tmp_path: Path, monkeypatch: pytest.Mon
     assert security.token_is_set()
 
 
-def test_the_job_gets_the_flags_without_the_submitting() -> None:
-    given = "--recipe tiny --address http://h:1 --job-id a --follow --max-upload-mib=3 --cpu-workers 2 a.b=1"
-    assert for_the_job(["--detach", *given.split()]) == ["--recipe", "tiny", "--cpu-workers", "2", "a.b=1"]
+def parse(words: str) -> SubmitArguments:
+    given = invoke(submit_app, words.split(), prog="cluster/submit.py")
+    assert isinstance(given, SubmitArguments)
+    return given
+
+
+def test_the_job_gets_the_flags_without_those_that_say_how_to_submit() -> None:
+    given = "--recipe tiny --address http://h:1 --job-id a --detach --max-upload-mib=3 --cpu-workers 2 a.b=1"
+    assert job_arguments(parse(given)) == ["--recipe", "tiny", "--cpu-workers", "2", "a.b=1"]
+    followed = given.replace("--detach", "--follow")
+    assert job_arguments(parse(followed)) == job_arguments(parse(given))
+
+
+def test_the_job_runs_what_was_asked_for() -> None:
+    """Read again inside the job, its flags say the same of the run and its size as those given here."""
+    every_flag = (
+        "--recipe tiny --deepspeed ds_configs/zero2_qlora.json --output /shared/run --resume must "
+        "--resume-from /shared/other --nodes 2 --gpus-per-node 4 --min-workers 4 --max-failures 1 --wait-s 7 "
+        "--resize-s 9 --address http://h:1 train.learning_rate=1e-3 seed=9"
+    )
+    given = parse(every_flag)
+    inside = parse(" ".join(job_arguments(given)))
+    submitting = {"address": None, "job_id": None}
+    assert inside == dataclasses.replace(given, **submitting)
+    assert inside.train.overrides == ("train.learning_rate=1e-3", "seed=9")
+
+
+def test_the_shipped_config_is_found_in_the_jobs_own_copy() -> None:
+    path = ROOT / "ds_configs" / "zero2_qlora.json"
+    words = job_arguments(parse(f"--deepspeed {path} --cpu-workers 2"))
+    assert words[words.index("--deepspeed") + 1] == "ds_configs/zero2_qlora.json"
 
 
 def test_exit_codes() -> None:
@@ -183,16 +214,16 @@ def test_the_same_command_has_the_same_id() -> None:
 
 
 def test_run_folder_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = RunRequest(TINY, Path("zero2.json"), Path("runs/tiny"))
+    request = RunRequest(TINY, Path("zero2.json"), RunFolder(Path("runs/tiny")))
     monkeypatch.delenv("PERSIANMIND_RUNS", raising=False)
     with pytest.raises(ClusterError, match="give --output /shared"):
         shared_output(request, explicit=False)
     with pytest.raises(ClusterError, match="absolute path"):
         shared_output(request, explicit=True)
     monkeypatch.setenv("PERSIANMIND_RUNS", "/mnt/runs")
-    assert shared_output(request, explicit=False).run == Path("/mnt/runs/tiny")
-    given = dataclasses.replace(request, run=Path("/x"))
-    assert shared_output(given, explicit=True).run == Path("/x")
+    assert shared_output(request, explicit=False).folder.path == Path("/mnt/runs/tiny")
+    given = dataclasses.replace(request, folder=RunFolder(Path("/x")))
+    assert shared_output(given, explicit=True).folder.path == Path("/x")
 
 
 @pytest.mark.parametrize(
@@ -223,7 +254,7 @@ def test_policies_tell_mistakes_from_lost_workers() -> None:
     from ray.train.v2._internal.execution.failure_handling import FailureDecision
     from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
 
-    from persianmind.cluster.policies import Budget, named_errors
+    from persianmind.cluster.policies import RestartBudget, named_errors
 
     def failed(*errors: Exception) -> Exception:
         statuses = {rank: WorkerStatus(False, error) for rank, error in enumerate(errors)}
@@ -246,7 +277,7 @@ def test_policies_tell_mistakes_from_lost_workers() -> None:
     for errors, ranks in named.items():
         found = named_errors(failed(*errors))
         assert (None if found is None else sorted(found)) == ranks
-        decision = Budget(FailureConfig(max_failures=3)).make_decision(failed(*errors))
+        decision = RestartBudget(FailureConfig(max_failures=3)).make_decision(failed(*errors))
         assert decision == (FailureDecision.RETRY if ranks is None else FailureDecision.RAISE)
-    assert Budget(FailureConfig(max_failures=3)).make_decision(failed(full)) == FailureDecision.RETRY
+    assert RestartBudget(FailureConfig(max_failures=3)).make_decision(failed(full)) == FailureDecision.RETRY
     assert named_errors(RuntimeError("no workers at all")) is None

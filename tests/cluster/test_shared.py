@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.helpers import ROOT, environment
+from tests.support.launch import free_port
 
 PROBE = """
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from torch import distributed
 from persianmind.cluster.worker import check_shared
 from persianmind.common.errors import ClusterError
-from persianmind.train.ranks import ranks_from_environment
+from persianmind.engine.ranks import ranks_from_environment
 distributed.init_process_group("gloo")
 try:
     print("nodes", *check_shared(Path(sys.argv[1]), ranks_from_environment(), wait_s=1.0), flush=True)
@@ -50,11 +51,7 @@ def probe(folders: list[Path], port: int) -> list[str]:
 
 @pytest.fixture
 def port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    return free_port()
 
 
 @pytest.mark.slow

@@ -2,9 +2,9 @@
 
     python fleet.py        requests as JSON lines on standard input, an answer a line on standard output
 
-A rank runs the `main` of launcher/train.py with its own flags and environment: real processes, sockets, files,
-engines. Only DeepSpeed's launcher is left out; its part (when one rank fails, the others are ended) is done
-here. A quarter of the tests still go through the launcher (tests/support/launch.py).
+A rank runs the `main` of launcher/train.py with its own flags and environment: real processes, sockets,
+files, engines. Only DeepSpeed's launcher is left out; its part (when one rank fails, the others are ended)
+is done here. A quarter of the tests still go through the launcher (tests/support/launch.py).
 """
 
 from __future__ import annotations

@@ -32,12 +32,11 @@ def count(line: str, done: int, asked: int) -> None:
 
 def prepared_copy(source: Path, run: Path, *overrides: str) -> Path:
     """A new run folder, of the recipe changed by `overrides`, with what preparation made of another one."""
-    run.mkdir()
     there, here = RunFolder(source), RunFolder(run)
+    here.claim(resolve_precision(load_recipe("tiny", list(overrides)), here))
     for path in (there.data, there.vocab, there.heldout):
         shutil.copytree(path, run / path.name)
     shutil.copy2(there.prepared, here.prepared)
-    here.claim(resolve_precision(load_recipe("tiny", list(overrides)), here))
     return run
 
 

@@ -1,4 +1,5 @@
-"""QLoRA: a 4-bit frozen base, adapters and new embeddings over it, trained by the real engine on this machine."""
+"""QLoRA: a 4-bit frozen base, adapters and new embeddings over it, trained by the real engine on this
+machine."""
 
 from __future__ import annotations
 

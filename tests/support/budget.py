@@ -1,7 +1,8 @@
 """A pytest plugin: how long the tests of each folder took, and a failure where that is over its budget.
 
-Budgets are seconds of test time, set-up included, on two cores (tests/budget.json, a number for the unit tests of a
-folder and one for its integration tests). A machine that is known to be slower sets $PERSIANMIND_TEST_SLOWNESS.
+Budgets are seconds of test time, set-up included, on two cores (tests/budget.json, a number for the unit
+tests of a folder and one for its integration tests). A machine that is known to be slower sets
+$PERSIANMIND_TEST_SLOWNESS.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class TimeBudget:
     @property
     def exceeded(self) -> list[str]:
         """Folders over their budget; only a whole suite is held against it."""
-        return [one for one, used in self.seconds.items() if used > self.budgets.get(one, 0.0)] if self.whole else []
+        over = [one for one, used in self.seconds.items() if used > self.budgets.get(one, 0.0)]
+        return over if self.whole else []
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self.exceeded and session.exitstatus == pytest.ExitCode.OK:

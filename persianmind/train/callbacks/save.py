@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from persianmind.train.context import RunContext, StepOutcome
 
 PACKAGES = ("torch", "deepspeed", "transformers", "peft", "tokenizers", "persianmind")
-IDENTITY = ("recipe_fingerprint", "base_fingerprint", "tokenizer_fingerprint")
 logger = logging.getLogger(__name__)
 
 
