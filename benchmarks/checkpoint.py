@@ -38,13 +38,15 @@ def main() -> None:
         print(json.dumps(resume(Path(options.resume), options.parameters)))
         return
     sizes = SIZES["quick" if options.quick else "full"]
-    rows = [measure(size, repeats=2 if options.quick else 3) for size in sizes]
+    results = [measure(size, repeats=2 if options.quick else 3) for size in sizes]
     print(f"{'trained':>12}{'MB':>8}" + "".join(f"{name:>13}" for name in COLUMNS))
-    for row in rows:
-        values = "".join(f"{row[name]:>13,.1f}" for name in COLUMNS)
-        print(f"{row['trained_parameters']:>12,.0f}{row['size_bytes'] / 1e6:>8,.1f}{values}")
+    for one in results:
+        values = "".join(f"{one[name]:>13,.1f}" for name in COLUMNS)
+        print(f"{one['trained_parameters']:>12,.0f}{one['size_bytes'] / 1e6:>8,.1f}{values}")
     if options.json:
-        Path(options.json).write_text(json.dumps({"rows": rows, "cpus": os.cpu_count()}, indent=1) + "\n")
+        Path(options.json).write_text(
+            json.dumps({"results": results, "cpus": os.cpu_count()}, indent=1) + "\n"
+        )
 
 
 def _options() -> argparse.Namespace:
@@ -98,25 +100,25 @@ def measure(num_parameters: int, repeats: int) -> dict[str, float]:
     """Medians over `repeats` saves and resumes."""
     engine = make_engine(num_parameters)
     train_a_step(engine)
-    rows: list[dict[str, float]] = []
+    measured: list[dict[str, float]] = []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
-            rows.append(once(engine, num_parameters, Path(folder)))
+            measured.append(once(engine, num_parameters, Path(folder)))
     engine.destroy()
-    middle = {key: sorted(row[key] for row in rows)[len(rows) // 2] for key in rows[0]}
+    middle = {key: sorted(one[key] for one in measured)[len(measured) // 2] for key in measured[0]}
     return {"trained_parameters": float(num_parameters), **middle}
 
 
 def once(engine: Any, num_parameters: int, folder: Path) -> dict[str, float]:
     """One save and one resume of each kind."""
     from persianmind.checkpoint.store import CheckpointStore
-    from persianmind.engine.deepspeed.files import load_engine, snapshot_engine, write_snapshot
+    from persianmind.engine.deepspeed.files import DeepSpeedSnapshot, load_engine, snapshot_engine
     from persianmind.engine.deepspeed.reshard import gather_state, scatter_state
 
     store = CheckpointStore(folder, keep_last=1, keep_every_steps=None)
-    snapshot_ms, snapshot = timed_ms(lambda: snapshot_engine(engine))
-    write_ms, _ = timed_ms(lambda: store.save(1, {}, lambda to: write_snapshot(snapshot, to)))
-    verify_ms, found = timed_ms(lambda: store.newest_good(print))
+    snapshot_ms, snapshot = timed_ms(lambda: DeepSpeedSnapshot(snapshot_engine(engine)))
+    write_ms, _ = timed_ms(lambda: store.save(1, {}, snapshot.write))
+    verify_ms, found = timed_ms(store.newest_good)
     load_ms, _ = timed_ms(lambda: load_engine(engine, found))
     reshard_ms, _ = timed_ms(lambda: scatter_state(engine.optimizer, gather_state(found)))
     command = [sys.executable, __file__, "--resume", str(folder), "--parameters", str(num_parameters)]
@@ -138,7 +140,7 @@ def resume(folder: Path, num_parameters: int) -> dict[str, int]:
     from persianmind.engine.deepspeed.files import load_engine
 
     engine = make_engine(num_parameters)
-    found = CheckpointStore(folder, keep_last=1, keep_every_steps=None).newest_good(print)
+    found = CheckpointStore(folder, keep_last=1, keep_every_steps=None).newest_good()
     assert found is not None
     load_engine(engine, found)
     train_a_step(engine)

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from persianmind.engine.deepspeed.start import prepare_environment
+from persianmind.engine.registry import backend
 
 
 def measure(precision: str, tokens: int, repeats: int) -> float:
-    """Median processor seconds of loss and gradient over one packed row of `tokens`."""
+    """Median processor seconds of loss and gradient over one packed sequence of `tokens`."""
     import torch
 
     from persianmind.model.adapted import build_adapted
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="64 tokens, one repeat")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
-    prepare_environment()
+    backend().prepare_environment()
     tokens, repeats = (64, 1) if options.quick else (128, 3)
     figures: dict[str, Any] = {"tokens": tokens, "repeats": repeats}
     for precision in ("fp32", "bf16"):

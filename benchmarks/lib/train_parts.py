@@ -21,25 +21,27 @@ from benchmarks.lib.train_setup import (
     ACCUMULATION,
     BIG_VOCAB,
     LEARNING_RATE,
-    MICRO_ROWS,
+    MICRO_BATCH_SIZE,
     ours,
-    packed_rows,
+    packed_sequences,
     prepare,
     read_documents,
     recipe_of,
 )
-from persianmind.engine.deepspeed.config import resolve_deepspeed_config
-from persianmind.engine.deepspeed.engine import Engine, parameter_groups
-from persianmind.engine.deepspeed.start import prepare_environment, start_distributed
+from persianmind.engine.base import Engine
+from persianmind.engine.groups import GROUPS, parameter_groups
 from persianmind.engine.ranks import Ranks, ranks_from_environment
+from persianmind.engine.registry import backend
+from persianmind.model.adapted import AdaptedModel
+from persianmind.recipe import Recipe
 
-ZERO2 = Path(__file__).resolve().parents[2] / "ds_configs" / "zero2.json"
-RATES = dict.fromkeys(("adapters_a", "adapters_b", "embeddings"), LEARNING_RATE)
+HANG_TIMEOUT_S = 1800.0
+RATES = dict.fromkeys(GROUPS, LEARNING_RATE)
 
 
 def run(part: str, folder: Path, useful_tokens: int) -> None:
     """Runs one side; rank 0 writes `folder/part.json`."""
-    prepare_environment()
+    backend().prepare_environment()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     ranks = ranks_from_environment()
     from benchmarks.lib import train_peers
@@ -63,21 +65,27 @@ def run(part: str, folder: Path, useful_tokens: int) -> None:
 
 def run_ours(folder: Path, ranks: Ranks, useful_tokens: int) -> dict[str, Any]:
     """This project's engine."""
-    start_distributed(ranks)
+    backend().start(ranks, HANG_TIMEOUT_S)
     held_out, documents = read_documents(folder)
     recipe = recipe_of(ranks.world_size)
     before = status_bytes("VmRSS")
-    engine = Engine(ours(folder), resolve_deepspeed_config(ZERO2, recipe, ranks.world_size), ranks)
-    engine.set_rates(RATES)
+    engine = _open_engine(ours(folder), recipe, ranks)
     timer = StepTimer(useful_tokens)
-    for group in _steps(packed_rows(documents), recipe.train.global_batch_size):
+    for group in _steps(packed_sequences(documents), recipe.train.global_batch_size):
         engine.step(_micro_batches(group[ranks.rank :: ranks.world_size]))
-        if timer.step(sum(row["useful"] for row in group), tokens=_tokens(group)):
+        if timer.step(sum(one["useful"] for one in group), tokens=_tokens(group)):
             break
-    rows = packed_rows(held_out)
-    loss = engine.summed_loss(_plain(rows)) / _targets(rows)
+    sequences = packed_sequences(held_out)
+    loss = engine.summed_loss(_plain(sequences)) / _targets(sequences)
     size = _checkpoint_bytes(engine, folder / "checkpoint", ranks)
     return {**timer.figures(before), "loss": loss, "checkpoint_bytes": size}
+
+
+def _open_engine(model: AdaptedModel, recipe: Recipe, ranks: Ranks) -> Engine:
+    config = backend().resolve_config(backend().default_config, recipe, ranks.world_size)
+    engine = backend().open(model, config, ranks)
+    engine.set_rates(RATES)
+    return engine
 
 
 def run_bare(folder: Path, useful_tokens: int) -> dict[str, Any]:
@@ -97,18 +105,18 @@ def run_bare(folder: Path, useful_tokens: int) -> dict[str, Any]:
         head: Any = model.causal_lm.get_output_embeddings()  # type: ignore[operator]
         return functional.cross_entropy(head(hidden).flatten(0, 1), labels.flatten(), reduction="sum")
 
-    for group in _steps(packed_rows(documents), MICRO_ROWS * ACCUMULATION):
+    for group in _steps(packed_sequences(documents), MICRO_BATCH_SIZE * ACCUMULATION):
         targets = _targets(group)
         for batch in _micro_batches(group):
             (summed(batch) / targets).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if timer.step(sum(row["useful"] for row in group), tokens=_tokens(group)):
+        if timer.step(sum(one["useful"] for one in group), tokens=_tokens(group)):
             break
-    rows = packed_rows(held_out)
+    sequences = packed_sequences(held_out)
     with torch.no_grad():
-        loss = sum(float(summed(batch)) for batch in _plain(rows)) / _targets(rows)
+        loss = sum(float(summed(batch)) for batch in _plain(sequences)) / _targets(sequences)
     return {**timer.figures(before), "loss": loss}
 
 
@@ -117,11 +125,10 @@ def memory_ours(folder: Path, ranks: Ranks) -> dict[str, Any]:
     from benchmarks.lib.train_setup import make_llama
     from persianmind.model.adapted import adapt
 
-    start_distributed(ranks)
+    backend().start(ranks, HANG_TIMEOUT_S)
     recipe = recipe_of(1, "train.global_batch_size=2", "train.gradient_checkpointing=full")
     model = adapt(make_llama(32_000), recipe, [[1, 2]] * (BIG_VOCAB - 32_000), 32_000)
-    engine = Engine(model, resolve_deepspeed_config(ZERO2, recipe, 1), ranks)
-    engine.set_rates(RATES)
+    engine = _open_engine(model, recipe, ranks)
     ids = np.random.default_rng(0).integers(0, BIG_VOCAB, (2, 2048))
     positions = np.tile(np.arange(2048), (2, 1))
     with PeakMemory() as peak:
@@ -133,16 +140,15 @@ def traffic(folder: Path, ranks: Ranks) -> dict[str, Any]:
     """Bytes a rank sends in a step at accumulation 16: ours, and DeepSpeed used the ordinary way."""
     import deepspeed
 
-    start_distributed(ranks)
+    backend().start(ranks, HANG_TIMEOUT_S)
     _, documents = read_documents(folder)
-    rows = packed_rows(documents)[: 32 * MICRO_ROWS]
-    batches = _micro_batches(rows[ranks.rank :: ranks.world_size])
-    recipe = recipe_of(1, f"train.global_batch_size={32 * MICRO_ROWS}")
+    sequences = packed_sequences(documents)[: 32 * MICRO_BATCH_SIZE]
+    batches = _micro_batches(sequences[ranks.rank :: ranks.world_size])
+    recipe = recipe_of(1, f"train.global_batch_size={32 * MICRO_BATCH_SIZE}")
     figures: dict[str, Any] = {}
     world = ranks.world_size
     with counted_collectives() as counter:
-        engine = Engine(ours(folder), resolve_deepspeed_config(ZERO2, recipe, ranks.world_size), ranks)
-        engine.set_rates(RATES)
+        engine = _open_engine(ours(folder), recipe, ranks)
         for _ in range(2):
             counter.reset()
             engine.step(batches)
@@ -153,7 +159,7 @@ def traffic(folder: Path, ranks: Ranks) -> dict[str, Any]:
             model=model,
             model_parameters=parameter_groups(model, 0.0),
             config={
-                "train_micro_batch_size_per_gpu": MICRO_ROWS,
+                "train_micro_batch_size_per_gpu": MICRO_BATCH_SIZE,
                 "gradient_accumulation_steps": 16,
                 "optimizer": {"type": "AdamW", "params": {"lr": LEARNING_RATE, "torch_adam": True}},
                 "zero_optimization": {"stage": 2},
@@ -225,54 +231,56 @@ def folder_bytes(folder: Path) -> int:
 
 
 def held_out_loss(model: Any, folder: Path) -> float:
-    """Mean loss a target of an ordinary HF model over the packed held-out rows, documents kept apart."""
-    rows = packed_rows(read_documents(folder)[0])
+    """Mean loss a target of an ordinary HF model over the packed held-out sequences, documents kept apart."""
+    sequences = packed_sequences(read_documents(folder)[0])
     total = 0.0
     model.eval()
     with torch.no_grad():
-        for row in rows:
-            tensors = {n: torch.from_numpy(row[n]) for n in ("input_ids", "position_ids")}
+        for sequence in sequences:
+            tensors = {n: torch.from_numpy(sequence[n]) for n in ("input_ids", "position_ids")}
             logits = model(**tensors, use_cache=False).logits
-            labels = torch.from_numpy(row["labels"]).flatten()
+            labels = torch.from_numpy(sequence["labels"]).flatten()
             total += float(functional.cross_entropy(logits.flatten(0, 1), labels, reduction="sum"))
-    return total / _targets(rows)
+    return total / _targets(sequences)
 
 
-def _steps(rows: list[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    """Groups of rows, for ever."""
-    rows = rows[: len(rows) // size * size]
-    endless = cycle(rows)
+def _steps(sequences: list[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    """Groups of sequences, for ever."""
+    sequences = sequences[: len(sequences) // size * size]
+    endless = cycle(sequences)
     while True:
         yield list(islice(endless, size))
 
 
-def _micro_batches(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _micro_batches(sequences: list[dict[str, Any]]) -> list[dict[str, Any]]:
     names = ("input_ids", "position_ids", "labels")
-    groups = [rows[start : start + MICRO_ROWS] for start in range(0, len(rows), MICRO_ROWS)]
-    return [{name: np.concatenate([row[name] for row in group]) for name in names} for group in groups]
+    groups = [
+        sequences[start : start + MICRO_BATCH_SIZE] for start in range(0, len(sequences), MICRO_BATCH_SIZE)
+    ]
+    return [
+        {name: np.concatenate([sequence[name] for sequence in group]) for name in names} for group in groups
+    ]
 
 
-def _plain(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: array for name, array in row.items() if name != "useful"} for row in rows]
+def _plain(sequences: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: array for name, array in sequence.items() if name != "useful"} for sequence in sequences]
 
 
-def _targets(rows: list[dict[str, Any]]) -> int:
-    return sum(int((row["labels"] >= 0).sum()) for row in rows)
+def _targets(sequences: list[dict[str, Any]]) -> int:
+    return sum(int((sequence["labels"] >= 0).sum()) for sequence in sequences)
 
 
-def _tokens(rows: list[dict[str, Any]]) -> int:
-    return sum(row["input_ids"].size for row in rows)
+def _tokens(sequences: list[dict[str, Any]]) -> int:
+    return sum(sequence["input_ids"].size for sequence in sequences)
 
 
 def _checkpoint_bytes(engine: Engine, folder: Path, ranks: Ranks) -> int:
     """What a checkpoint of all ranks takes."""
-    from persianmind.engine.deepspeed.files import snapshot_engine, write_snapshot
-
     if ranks.rank == 0:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     torch.distributed.barrier()
-    write_snapshot(snapshot_engine(engine.deepspeed), folder)
+    engine.snapshot().write(folder)
     torch.distributed.barrier()
     return folder_bytes(folder)
 

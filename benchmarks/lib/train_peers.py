@@ -14,8 +14,8 @@ from benchmarks.lib.train_setup import (
     ACCUMULATION,
     BIG_VOCAB,
     LEARNING_RATE,
-    MICRO_ROWS,
-    ROW_LENGTH,
+    MICRO_BATCH_SIZE,
+    SEQ_LEN,
     make_llama,
     read_documents,
 )
@@ -32,7 +32,7 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def run_hf(folder: Path, useful_tokens: int) -> dict[str, Any]:
-    """Trainer with its padding collator; as many documents a micro-batch as fill our rows' tokens."""
+    """Trainer with its padding collator; as many documents per micro-batch as fill our sequences' tokens."""
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
@@ -41,7 +41,7 @@ def run_hf(folder: Path, useful_tokens: int) -> dict[str, Any]:
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder / "wide"), _lora())
     timer = train_parts.StepTimer(useful_tokens)
     # Padded to the longest, 4 documents of this length distribution take about our 2 x 256 tokens.
-    arguments = TrainingArguments(**_arguments(folder / "hf", rows=4))
+    arguments = TrainingArguments(**_arguments(folder / "hf", batch_size=4))
     trainer = _counting(Trainer, timer)(
         model=model,
         args=arguments,
@@ -65,10 +65,10 @@ def run_trl(folder: Path, useful_tokens: int) -> dict[str, Any]:
     before = train_parts.status_bytes("VmRSS")
     timer = train_parts.StepTimer(useful_tokens)
     arguments = SFTConfig(
-        **_arguments(folder / "trl", rows=MICRO_ROWS),
+        **_arguments(folder / "trl", batch_size=MICRO_BATCH_SIZE),
         packing=True,
         packing_strategy="bfd_split",
-        max_length=ROW_LENGTH,
+        max_length=SEQ_LEN,
         dataset_num_proc=None,
     )
     trainer = _counting(SFTTrainer, timer)(
@@ -92,8 +92,8 @@ def memory_hf(folder: Path) -> dict[str, Any]:
     model = get_peft_model(make_llama(BIG_VOCAB), _lora())
     model.enable_input_require_grads()
     generator = torch.Generator().manual_seed(0)
-    rows = [torch.randint(0, BIG_VOCAB, (2048,), generator=generator).tolist() for _ in range(2)]
-    options = _arguments(folder / "memory", rows=2)
+    documents = [torch.randint(0, BIG_VOCAB, (2048,), generator=generator).tolist() for _ in range(2)]
+    options = _arguments(folder / "memory", batch_size=2)
     options |= {
         "deepspeed": None,
         "gradient_accumulation_steps": 1,
@@ -105,7 +105,7 @@ def memory_hf(folder: Path) -> dict[str, Any]:
     trainer = Trainer(
         model=model,
         args=TrainingArguments(**options),
-        train_dataset=[{"input_ids": row} for row in rows],
+        train_dataset=[{"input_ids": document} for document in documents],
         data_collator=_pad_to_longest,
     )
     with train_parts.PeakMemory() as peak:
@@ -113,10 +113,10 @@ def memory_hf(folder: Path) -> dict[str, Any]:
     return peak.figures()
 
 
-def _arguments(out: Path, *, rows: int) -> dict[str, Any]:
+def _arguments(out: Path, *, batch_size: int) -> dict[str, Any]:
     return {
         "output_dir": str(out),
-        "per_device_train_batch_size": rows,
+        "per_device_train_batch_size": batch_size,
         "gradient_accumulation_steps": ACCUMULATION,
         "max_steps": 1000,
         "learning_rate": LEARNING_RATE,
@@ -193,23 +193,23 @@ def _figures(trainer: Any, timer: train_parts.StepTimer, before_bytes: int, out:
 
 def _truncated(documents: list[list[int]]) -> list[dict[str, Any]]:
     """As `tokenizer(..., truncation=True, max_length=...)` leaves them."""
-    return [{"input_ids": document[:ROW_LENGTH]} for document in documents]
+    return [{"input_ids": document[:SEQ_LEN]} for document in documents]
 
 
-def _pad_to_longest(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+def _pad_to_longest(documents: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     """What DataCollatorForLanguageModeling(mlm=False) gives, without needing a tokenizer."""
-    longest = max(len(row["input_ids"]) for row in rows)
-    ids = torch.zeros(len(rows), longest, dtype=torch.int64)
+    longest = max(len(document["input_ids"]) for document in documents)
+    ids = torch.zeros(len(documents), longest, dtype=torch.int64)
     mask = torch.zeros_like(ids)
-    for number, row in enumerate(rows):
-        length = len(row["input_ids"])
-        ids[number, :length] = torch.tensor(row["input_ids"])
+    for number, document in enumerate(documents):
+        length = len(document["input_ids"])
+        ids[number, :length] = torch.tensor(document["input_ids"])
         mask[number, :length] = 1
     return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
 
 
 def _any_tokenizer() -> Any:
-    """SFTTrainer wants one although the rows are tokenised; it is never asked to encode."""
+    """SFTTrainer wants one although the documents are tokenised; it is never asked to encode."""
     from tokenizers import Tokenizer, models
 
     return Tokenizer(models.WordLevel({"p": 0, "e": 1, "u": 2}, unk_token="u"))

@@ -22,13 +22,13 @@ from persianmind.text.heldout import fingerprints_of, select_held_out
 from persianmind.text.spec import source_specs
 
 BASE_VOCAB, ADDED, BIG_VOCAB = 4190, 1000, 41_510
-ROW_LENGTH, MICRO_ROWS, ACCUMULATION = 256, 2, 2
+SEQ_LEN, MICRO_BATCH_SIZE, ACCUMULATION = 256, 2, 2
 HELD_OUT_DOCUMENTS, BASE_STEPS = 60, 30
 LEARNING_RATE = 1e-3
 
 
 def prepare(folder: Path) -> None:
-    """Writes docs.json (ids of each document), pieces.json, base/ (4,190 rows) and wide/ (all 5,190 rows)."""
+    """Writes docs.json (ids of each document), pieces.json, base/ (4,190 ids) and wide/ (all 5,190 ids)."""
     recipe = load_recipe("demo")
     evaluated = fingerprints_of(select_held_out(recipe))
     texts = training_texts(source_specs(recipe, ["poems"]), evaluated)
@@ -73,9 +73,9 @@ def recipe_of(ranks: int, *overrides: str) -> Recipe:
         [
             "adapter.rank=8",
             "adapter.alpha=16",
-            f"data.seq_len={ROW_LENGTH}",
-            f"train.micro_batch_size={MICRO_ROWS}",
-            f"train.global_batch_size={MICRO_ROWS * ACCUMULATION * ranks}",
+            f"data.seq_len={SEQ_LEN}",
+            f"train.micro_batch_size={MICRO_BATCH_SIZE}",
+            f"train.global_batch_size={MICRO_BATCH_SIZE * ACCUMULATION * ranks}",
             "train.gradient_checkpointing=off",
             *overrides,
         ],
@@ -94,22 +94,26 @@ def read_documents(folder: Path) -> tuple[list[list[int]], list[list[int]]]:
     return documents[:HELD_OUT_DOCUMENTS], documents[HELD_OUT_DOCUMENTS:]
 
 
-def packed_rows(documents: list[list[int]], length: int = ROW_LENGTH) -> list[dict[str, Any]]:
-    """Best-fit rows as [1, L] arrays, with `useful` tokens beside."""
+def packed_sequences(documents: list[list[int]], length: int = SEQ_LEN) -> list[dict[str, Any]]:
+    """Best-fit sequences as [1, L] arrays, with `useful` tokens beside."""
     packer: BestFitPacker[list[int]] = BestFitPacker(length, 64)
     closed: list[list[list[int]]] = []
     for document in documents:
         for start in range(0, len(document), length):
             closed += packer.add(document[start : start + length])
-    rows = []
+    sequences = []
     for pieces in closed + packer.finish():
         tokens = np.zeros(length, dtype=np.int64)
         flat = [token for piece in pieces for token in piece]
         tokens[: len(flat)] = flat
-        row = build_sequence(tokens, np.array([len(piece) for piece in pieces], dtype=np.int32), None)
-        arrays = {"input_ids": row.input_ids, "position_ids": row.position_ids, "labels": row.labels}
-        rows.append({"useful": len(flat), **{name: array[None] for name, array in arrays.items()}})
-    return rows
+        sequence = build_sequence(tokens, np.array([len(piece) for piece in pieces], dtype=np.int32), None)
+        arrays = {
+            "input_ids": sequence.input_ids,
+            "position_ids": sequence.position_ids,
+            "labels": sequence.labels,
+        }
+        sequences.append({"useful": len(flat), **{name: array[None] for name, array in arrays.items()}})
+    return sequences
 
 
 def _train_bpe(lines: list[str]) -> tuple[dict[int, tuple[int, int]], Any]:
@@ -139,7 +143,7 @@ def _spelled(number: int, merges: dict[int, tuple[int, int]]) -> list[int]:
 
 
 def _documents(lines: list[str], encode: Any) -> Iterator[list[int]]:
-    """Log-normal lengths, median 40 tokens (against rows of 256 as web text against rows of 2,048)."""
+    """Log-normal lengths, median 40 tokens (to sequences of 256 as web text to sequences of 2,048)."""
     chooser = random.Random(0)
     ids = iter(token for line in lines for token in [*encode(line), 0])
     while True:
@@ -151,15 +155,16 @@ def _documents(lines: list[str], encode: Any) -> Iterator[list[int]]:
 
 
 def _teach(base: Any, documents: list[list[int]]) -> None:
-    """A few full steps, so that the base's rows mean something before new ones are added."""
+    """A few full steps, so that the base's embeddings mean something before new ones are added."""
     optimizer = torch.optim.AdamW(base.parameters(), lr=2e-3)
-    rows = packed_rows(documents)
+    sequences = packed_sequences(documents)
     for step in range(BASE_STEPS):
-        group = rows[step * 8 : step * 8 + 8]
+        group = sequences[step * 8 : step * 8 + 8]
         batch = {
-            n: torch.from_numpy(np.concatenate([row[n] for row in group])) for n in ("input_ids", "labels")
+            n: torch.from_numpy(np.concatenate([sequence[n] for sequence in group]))
+            for n in ("input_ids", "labels")
         }
-        positions = torch.from_numpy(np.concatenate([row["position_ids"] for row in group]))
+        positions = torch.from_numpy(np.concatenate([sequence["position_ids"] for sequence in group]))
         logits = base(input_ids=batch["input_ids"], position_ids=positions, use_cache=False).logits
         functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten()).backward()
         optimizer.step()
