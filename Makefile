@@ -40,7 +40,7 @@ demo: setup
 test: test-unit test-integration
 
 test-unit: setup
-	$(PYTEST) -m "not integration and not more and not long" -n $(WORKERS) --dist loadfile
+	$(PYTEST) -m "not integration and not more and not long" -n $(WORKERS) --dist loadgroup
 
 test-integration: setup
 	$(PYTEST) -m "integration and not more and not long"

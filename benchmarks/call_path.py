@@ -46,7 +46,7 @@ class Tracer:
                 self.edges.setdefault((self._file(frame), caller))
             return
         count = frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount
-        names = [n for n in frame.f_code.co_varnames[:count + 2] if n in frame.f_locals and n != "self"]
+        names = [n for n in frame.f_code.co_varnames[: count + 2] if n in frame.f_locals and n != "self"]
         if any(self._marked(frame.f_locals[name]) for name in names):
             here = self._file(frame)
             caller = self._caller(frame)
@@ -140,6 +140,7 @@ export: {enabled: false}
 
 def main() -> None:
     import os
+
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory() as folder:

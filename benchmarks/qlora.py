@@ -3,8 +3,8 @@
     python benchmarks/qlora.py [--quick] [--json FILE]
 
 SmolLM2-135M-Instruct with the demo's vocabulary, adapters of rank 8 and new embeddings, one process,
-sequences of 128 tokens. bf16 is trained for a few steps only: processors without bf16 instructions emulate it slowly.
-fp32 against nf4 with fp32 matmuls shows the same difference over more steps.
+sequences of 128 tokens. bf16 is trained for a few steps only: processors without bf16 instructions emulate
+it slowly. fp32 against nf4 with fp32 matmuls shows the same difference over more steps.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Children (workers of tests, launchers) import this checkout, whatever their working folder is.
@@ -21,6 +22,13 @@ from tests.support.log import reset_logging
 
 # One build of DeepSpeed's CPU kernel for the whole suite, the one that runs use too.
 os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(extensions_folder()))
+
+
+# A busy machine must not fail a test; what takes too long fails its folder's budget.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
+
+SHARED_FOLDERS = {"tests/vocab"}
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +55,13 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long fault runs are for `make faults`, `-m long` or PERSIANMIND_LONG_TESTS=1."""
+    """Long fault runs are for `make faults`, `-m long` or PERSIANMIND_LONG_TESTS=1.
+
+    Side by side, the tests of one file share a worker; so do those of a folder with costly session fixtures.
+    """
+    for item in items:
+        folder, _, file = item.nodeid.partition("::")[0].rpartition("/")
+        item.add_marker(pytest.mark.xdist_group(folder if folder in SHARED_FOLDERS else f"{folder}/{file}"))
     if "long" in config.option.markexpr or os.environ.get("PERSIANMIND_LONG_TESTS") == "1":
         return
     for item in items:

@@ -177,8 +177,8 @@ def check_shared(run: Path, ranks: Ranks, wait_s: float = SHARED_WAIT_S) -> list
         raise ClusterError(f"{outcomes[0]['problem']}; give an --output that every node can write")
     if blind := list(dict.fromkeys(view["node"] for view in views if not view["seen"])):
         raise ClusterError(
-            f"the run folder {outcomes[0]['run']} of {views[0]['node']} is not seen by {', '.join(blind)}; put "
-            "--output on storage that every node mounts at the same path (NFS)"
+            f"the run folder {outcomes[0]['run']} of {views[0]['node']} is not seen by {', '.join(blind)}; "
+            "put --output on storage that every node mounts at the same path (NFS)"
         )
     return list(dict.fromkeys(view["node"] for view in views))
 

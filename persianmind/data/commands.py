@@ -10,12 +10,12 @@ import typer
 
 from persianmind.common.console import JsonFlag, emit_json, emit_table
 from persianmind.common.errors import RecipeError
-from persianmind.recipe import Recipe
 
 if TYPE_CHECKING:
     from persianmind.data.build.job import BuildProgress
     from persianmind.data.manifest import Manifest
     from persianmind.data.read.dataset import TokenDataset
+    from persianmind.recipe import Recipe
 
 app = typer.Typer(no_args_is_help=True)
 HELD_OUT = "heldout"  # beside the folders of the sources

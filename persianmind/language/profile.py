@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from persianmind.language.script import Script
-from persianmind.recipe import Normalise
+
+if TYPE_CHECKING:
+    from persianmind.recipe import Normalise
 
 
 class Normaliser(Protocol):

@@ -72,14 +72,14 @@ def flips_found(folder: Path, count: int, seed: int) -> int:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_200_bit_flips_in_a_real_checkpoint_are_all_found(zero_runs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "step-3"
     shutil.copytree(zero_runs / "bf16" / "a2" / "step-3", folder)
     assert flips_found(folder, 200, seed=7) == 200
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_every_byte_of_a_manifest_counts(tmp_path: Path) -> None:
     two_checkpoints(tmp_path)
     path = tmp_path / "step-20" / MANIFEST

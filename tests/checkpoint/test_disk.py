@@ -44,7 +44,7 @@ LIMITS_BYTES = (10, 1_500, 3_000, 20_000, 700_000)
 NO_LIMIT_BYTES = 1 << 40
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_file_size_limit_in_the_middle_of_a_save(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     limits = [str(limit) for limit in (*LIMITS_BYTES, NO_LIMIT_BYTES)]

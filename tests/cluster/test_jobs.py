@@ -30,7 +30,7 @@ from tests.cluster.helpers import (
     wait_for,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 import yaml
 
-from persianmind.cluster.command import SubmitArguments, submit_app
+from persianmind.cluster.arguments import SubmitArguments
+from persianmind.cluster.command import submit_app
 from persianmind.common.console import invoke
 from tests.cluster.helpers import ROOT
 

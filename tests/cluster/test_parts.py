@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from persianmind.cluster import package, security, sizing
-from persianmind.cluster.command import SubmitArguments, job_arguments, shared_output, submit_app
+from persianmind.cluster.arguments import SubmitArguments, job_arguments, shared_output
+from persianmind.cluster.command import submit_app
 from persianmind.cluster.jobs import exit_code, job_id
 from persianmind.cluster.sizing import (
     Node,

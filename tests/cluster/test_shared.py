@@ -54,14 +54,14 @@ def port() -> int:
     return free_port()
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_one_folder_is_seen_by_both_and_left_as_it_was(tmp_path: Path, port: int) -> None:
     run = tmp_path / "run"
     assert probe([run, run], port) == ["nodes box0 box1"] * 2
     assert not run.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_two_folders_are_refused_by_both_with_the_same_words(tmp_path: Path, port: int) -> None:
     (tmp_path / "a").mkdir()
     said = probe([tmp_path / "a" / "run", tmp_path / "b" / "run"], port)
@@ -70,7 +70,7 @@ def test_two_folders_are_refused_by_both_with_the_same_words(tmp_path: Path, por
     assert not (tmp_path / "a" / "run").exists() and not (tmp_path / "b").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_folder_nobody_can_write_is_refused_by_both(tmp_path: Path, port: int) -> None:
     file = tmp_path / "file"
     file.write_text("")

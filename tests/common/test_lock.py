@@ -137,7 +137,11 @@ def test_a_link_in_place_of_the_lock_is_not_followed(path: Path, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("no_locks")
-@pytest.mark.parametrize("text", ["", "{", "[]", owner(2**22 + 1), owner(os.getpid(), started_s=1.0)])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", owner(2**22 + 1), owner(os.getpid(), started_s=1.0)],
+    ids=["nothing", "cut", "foreign", "dead", "reused"],
+)
 def test_without_locks_a_dead_or_reused_pid_is_taken_over(path: Path, text: str) -> None:
     """Nothing recorded, a cut record, a pid that does not exist, a pid that another process has now."""
     path.write_text(text)

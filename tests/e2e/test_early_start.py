@@ -26,7 +26,7 @@ from persianmind.text.corpus import training_texts
 from persianmind.text.spec import source_specs
 from tests.support.launch import ROOT, Launched, command, launch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 DOCUMENTS = 12_000
 MANIFEST = "data/poems/manifest.json"
 

@@ -61,7 +61,7 @@ def read_golden() -> dict[str, Any]:
     return golden
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_losses_are_the_golden_ones(tiny_run: Launched) -> None:
     losses, recorded = run_losses(tiny_run.run), read_golden()["losses"]
     assert len(losses) == 30
@@ -73,7 +73,7 @@ def test_losses_are_the_golden_ones(tiny_run: Launched) -> None:
     pytest.skip(f"no golden losses for {machine_key()!r}: compared with another machine's to within rounding")
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_packed_rows_are_the_golden_ones(tiny_run: Launched) -> None:
     assert sequence_hashes(tiny_run.run) == read_golden()["sequences"]
 

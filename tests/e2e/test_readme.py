@@ -26,10 +26,10 @@ def test_the_number_of_commands_is_known() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for command in COMMANDS:
         if command.startswith("make "):
-            assert f"\n{command.split()[1]}: setup" in makefile
+            assert f"\n{command.split()[1]}: " in makefile
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("command", [one for one in COMMANDS if not one.startswith(LONG)])
 def test_command_runs(command: str, tiny_run: Launched, tmp_path: Path) -> None:
     words = [word.replace("runs/tiny", str(tiny_run.run)) for word in command.split()]

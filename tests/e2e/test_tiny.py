@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from tests.support.launch import BIN, ROOT, Launched, launch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 # English may get worse by at most this many bits per byte while Persian is learned (random base: it has
 # nothing to forget but the shape of byte frequencies).
 ENGLISH_BOUND = 0.5

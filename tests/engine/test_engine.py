@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.launch import ROOT, launch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def _run(code: str, folder: Path, timeout_s: float) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_leftover_lock_is_cleared(tmp_path: Path) -> None:
     from persianmind.engine.deepspeed.kernel import extensions_folder
 

@@ -18,7 +18,7 @@ from persianmind.engine.deepspeed.loading import VerifiedReader, load_verified
 from tests.checkpoint.helpers import Trap, forge_manifest, make_store, newest
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 SLOTS = [
     "deepspeed/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt",

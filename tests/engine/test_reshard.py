@@ -42,7 +42,7 @@ def same_bits(one: FullState, other: FullState) -> bool:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("journey", [("a2", "b1", "c2"), ("a1", "b2", "c1")], ids=["2-1-2", "1-2-1"])
 def test_masters_moments_and_weights_survive_the_journey(
@@ -64,7 +64,7 @@ def test_masters_moments_and_weights_survive_the_journey(
         assert torch.equal(weights[0][name], weights[2][name]), name
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_training_goes_on_as_if_nothing_had_moved(zero_runs: Path, precision: str) -> None:
     """2 ranks train on from their own files, or from files that 1 rank wrote: the same bits two steps later,
@@ -76,7 +76,7 @@ def test_training_goes_on_as_if_nothing_had_moved(zero_runs: Path, precision: st
     assert not same_bits(direct, gather_state(checkpoint_of(zero_runs / precision / "unmoved")))
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_background_save_keeps_the_moment_of_its_snapshot(zero_runs: Path, precision: str) -> None:
     on_time = checkpoint_of(zero_runs / precision / "a2")
@@ -86,7 +86,7 @@ def test_background_save_keeps_the_moment_of_its_snapshot(zero_runs: Path, preci
     assert not same_bits(gather_state(late), gather_state(checkpoint_of(zero_runs / precision / "direct2")))
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_error_of_one_rank_is_raised_by_both(zero_runs: Path) -> None:
     told = [(zero_runs / f"failure-{rank}.txt").read_text() for rank in (0, 1)]
     assert told[0] == told[1]
@@ -94,7 +94,7 @@ def test_error_of_one_rank_is_raised_by_both(zero_runs: Path) -> None:
     assert list((zero_runs / "failed").iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_checkpoint_holds_no_frozen_weight_and_no_code(zero_runs: Path) -> None:
     found = checkpoint_of(zero_runs / "bf16" / "a2")
     assert sorted(found.files) == [
@@ -106,7 +106,7 @@ def test_checkpoint_holds_no_frozen_weight_and_no_code(zero_runs: Path) -> None:
     assert set(module) == set(NAMES)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_wrong_rank_order_would_be_noticed(zero_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Control of the journey tests: pieces joined in another order are other bits."""
     found = checkpoint_of(zero_runs / "fp32" / "a2")
@@ -116,7 +116,7 @@ def test_wrong_rank_order_would_be_noticed(zero_runs: Path, monkeypatch: pytest.
     assert not same_bits(right, gather_state(found))
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_missing_rank_file_is_named(zero_runs: Path, tmp_path: Path) -> None:
     source = checkpoint_of(zero_runs / "fp32" / "a2")
     folder = tmp_path / "step-3"
@@ -126,7 +126,7 @@ def test_missing_rank_file_is_named(zero_runs: Path, tmp_path: Path) -> None:
         gather_state(forged)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_incomplete_pieces_are_named(zero_runs: Path, tmp_path: Path) -> None:
     """Rank 1's file replaced by a copy of rank 0's, hashes forged: the pieces no longer add up."""
     source = checkpoint_of(zero_runs / "fp32" / "a2")
@@ -139,7 +139,7 @@ def test_incomplete_pieces_are_named(zero_runs: Path, tmp_path: Path) -> None:
         gather_state(checkpoint_of(tmp_path))
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_other_parameters_are_refused_by_name_before_anything_changes(zero_runs: Path) -> None:
     shapes = parameter_shapes(checkpoint_of(zero_runs / "fp32" / "a2"))
     flat = {name: shape for group in shapes for name, shape in group.items()}

@@ -31,6 +31,7 @@ class Fleet:
     """The side of the tests. One run at a time."""
 
     def __init__(self) -> None:
+        self._sent = 0
         environment = {**os.environ, "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
         self._server = subprocess.Popen(
             [sys.executable, str(Path(__file__))],
@@ -54,8 +55,10 @@ class Fleet:
     ) -> None:
         """Sends a run off; `finish` waits for it."""
         assert self._server.stdin is not None
+        self._sent += 1
         recipe = () if "--recipe" in flags else ("--recipe", "tiny")
         request = {
+            "id": self._sent,
             "arguments": ["--deepspeed", str(ZERO2), *recipe, "--output", str(run), *flags, *overrides],
             "environment": {"FAULT": fault, "MASTER_PORT": str(free_port()), **(environment or {})},
             "ranks": ranks,
@@ -69,7 +72,8 @@ class Fleet:
     def finish(self) -> FleetRun:
         """The run that was sent off, ended."""
         assert self._server.stdout is not None
-        answer = json.loads(self._server.stdout.readline())
+        while (answer := json.loads(self._server.stdout.readline())).pop("id") != self._sent:
+            pass  # of a run whose test gave up waiting
         return FleetRun(run=self._run, **answer)
 
     def run(self, run: Path, *overrides: str, **options: Any) -> FleetRun:
@@ -126,6 +130,7 @@ def _handle(request: dict[str, Any]) -> dict[str, Any]:
         codes, first = _wait(pids, request["supervised"], started_s + request["timeout_s"])
         text = log.read_text(encoding="utf-8", errors="replace")
     return {
+        "id": request["id"],
         "codes": codes,
         "first": first,
         "text": text,

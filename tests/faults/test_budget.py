@@ -10,7 +10,7 @@ from tests.faults.fleet import Fleet
 from tests.faults.helpers import assert_same_run, newest_step
 from tests.support.launch import Launched
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 
 def test_a_budget_ends_the_run_with_a_checkpoint_and_a_higher_one_goes_on(
@@ -22,7 +22,7 @@ def test_a_budget_ends_the_run_with_a_checkpoint_and_a_higher_one_goes_on(
     # At the first step at which the meter, which starts beside the run, has counted anything.
     step = stopped.metrics[-1]["step"]
     assert "the energy budget of 0.000 kWh is used up" in line and f"at step {step};" in line
-    assert "forecast: about" in stopped.text
+    assert "estimate: about" in stopped.text
     assert newest_step(fresh) == step
     again = fleet.run(fresh, "energy.budget_kwh=1")
     assert again.code == 0, again.text

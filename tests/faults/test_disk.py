@@ -10,7 +10,7 @@ from tests.faults.fleet import Fleet
 from tests.faults.helpers import BARE, assert_same_run, count, is_long, newest_step, prepared_copy
 from tests.support.launch import Launched
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 # Fault, its rank and detail, and what the line must name. The store's own five are in tests/checkpoint.
 SHORT = [
     ("limit", 1, "100000", "File too large"),

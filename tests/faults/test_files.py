@@ -23,7 +23,7 @@ from tests.faults.fleet import Fleet
 from tests.faults.helpers import BARE, assert_same_run, count, is_long, prepared_copy
 from tests.support.launch import Launched
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 FLIPS = 5000 if is_long() else 200
 SHARES = (0.0, 0.01, 0.5, 0.99)
 BF16 = ("train.precision=bf16", "stages.0.tokens=3072", "stages.1.tokens=1024", "stages.2.tokens=1024")

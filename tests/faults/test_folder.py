@@ -16,7 +16,7 @@ from tests.faults.fleet import Fleet
 from tests.faults.helpers import BARE, assert_same_run, count, metrics
 from tests.support.launch import Launched, launch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 LINE = "two runs on one folder; the stale lock of a dead process"
 HOLD = (
     "import pathlib, sys; from persianmind.run.folder import RunFolder, RunLock\n"

@@ -12,7 +12,7 @@ from tests.faults.fleet import Fleet
 from tests.faults.helpers import BARE, assert_same_run, count, is_long, newest_step, prepared_copy
 from tests.support.launch import Launched
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 KILLS_A_RUN = 5
 RUNS = 10 if is_long() else 1
 PHASE_ROUNDS = 5 if is_long() else 1

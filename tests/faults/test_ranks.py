@@ -12,7 +12,7 @@ from tests.faults.fleet import Fleet
 from tests.faults.helpers import BARE, count, is_long, losses, prepared_copy
 from tests.support.launch import Launched
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 # Ranks of each leg, and the step near which it is stopped; stages of 6, 3 and 3 steps.
 STEPS, STAGES = 12, ("stages.0.tokens=6144", "stages.1.tokens=3072", "stages.2.tokens=3072")
 JOURNEYS = {

@@ -14,7 +14,7 @@ from tests.faults.fleet import Fleet
 from tests.faults.helpers import BARE, metrics, prepared_copy
 from tests.support.launch import Launched, launch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 # The last stage of the tiny recipe again, over a base in 4 bits.
 QLORA = (
     "train.quantize=nf4",

@@ -27,7 +27,7 @@ from tests.faults.helpers import (
 )
 from tests.support.launch import ROOT, Launched, command, launch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 LINE = "SIGTERM: to the launcher, one rank, twice, while saving, while evaluating"
 ROUNDS = 5 if is_long() else 1
 FAULTY = ROOT / "tests" / "faults" / "faulty_train.py"

@@ -12,7 +12,7 @@ from tests.faults.fleet import Fleet
 from tests.faults.helpers import BARE, assert_same_run, count, losses, newest_step, prepared_copy
 from tests.support.launch import ROOT, Launched, launch
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 FAULTY = ROOT / "tests" / "faults" / "faulty_train.py"
 LINE = "NaN or Inf in one rank's gradient, data, loss; a spike"
 # Step -> what happens to one rank's numbers at it.

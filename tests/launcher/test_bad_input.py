@@ -39,7 +39,7 @@ def test_an_empty_corpus_is_named_and_writes_nothing(outside: Path) -> None:
     assert list(outside.iterdir()) == [outside / "empty.jsonl"]
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_two_ranks_say_a_mistake_once(outside: Path) -> None:
     done = launch("--recipe", "tiny", "train.global_batch_size=3", ranks=2, cwd=outside)
     assert done.code != 0

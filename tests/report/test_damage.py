@@ -17,7 +17,7 @@ from persianmind.report.page import write_report
 from tests.report.parsed import Node, gaps, parse, sections
 from tests.report.test_real_run import SECTIONS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 # By file: the sections that cannot be shown without it.
 LOST: dict[str, set[str]] = {

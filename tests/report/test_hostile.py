@@ -15,7 +15,7 @@ from tests.report.parsed import Node, gaps, parse, sections
 from tests.report.test_damage import rewrite
 from tests.report.test_real_run import SECTIONS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 ATTACKS = {
     "element": "<script>alert(1)</script>",

@@ -15,7 +15,7 @@ from persianmind.report.page import write_report
 from tests.report.parsed import Node, gaps, parse, sections
 from tests.support.launch import Launched
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 SECTIONS = [
     "evaluation", "samples", "energy", "training", "vocabulary", "data", "checkpoints", "recipe",

@@ -17,7 +17,7 @@ TEXT = ("package://hafez", "package://gettext-fa", str(TEXT_FOLDER))
 NEW_TOKENS = 5_000
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_thousands_of_pieces_on_a_sentencepiece_base() -> None:
     command = [sys.executable, BENCHMARK, "--part", "sentencepiece", "--no-speed"]
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1"}

@@ -70,9 +70,7 @@ def resolve_deepspeed_config(path: Path, recipe: Recipe, world_size: int) -> dic
 def _decided(recipe: Recipe, world_size: int) -> dict[str, tuple[Any, str]]:
     """What the recipe decides: dotted place in the JSON -> (value, place in the recipe)."""
     train = recipe.train
-    accumulation = gradient_accumulation_steps(
-        train.global_batch_size, train.micro_batch_size, world_size
-    )
+    accumulation = gradient_accumulation_steps(train.global_batch_size, train.micro_batch_size, world_size)
     ranks = f"train.global_batch_size={train.global_batch_size} over {world_size} ranks"
     return {
         "train_batch_size": (train.global_batch_size, "train.global_batch_size"),

@@ -88,7 +88,7 @@ def test_second_build_returns_at_once_and_touches_nothing(
     assert files_of(tmp_path / "out") == before
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_workers_change_no_byte(bpe_dir: Path, corpus: Path, tmp_path: Path) -> None:
     build(_recipe(corpus), "fa", bpe_dir, tmp_path / "one")
     build(_recipe(corpus), "fa", bpe_dir, tmp_path / "two", workers=2)
