@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from persianmind.checkpoint import verify
 from persianmind.checkpoint.manifest import Checkpoint, FileEntry, read_manifest, write_manifest
 from persianmind.checkpoint.store import CheckpointStore
 from persianmind.common.checksum import hash_file
@@ -115,6 +117,23 @@ def flip_bit(path: Path, bit: int) -> None:
     content = bytearray(path.read_bytes())
     content[bit // 8] ^= 1 << (bit % 8)
     path.write_bytes(bytes(content))
+
+
+def flips_found(folder: Path, count: int, seed: int) -> int:
+    """Flips `count` single bits, each anywhere in the checkpoint, and counts how many are found and named."""
+    draw = random.Random(seed)
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    sizes = [(folder / name).stat().st_size for name in names]
+    found = 0
+    for _ in range(count):
+        name = draw.choices(names, weights=sizes)[0]
+        bit = draw.randrange((folder / name).stat().st_size * 8)
+        flip_bit(folder / name, bit)
+        _, problems = verify.examine(folder)
+        found += any(name in problem for problem in problems)
+        flip_bit(folder / name, bit)
+    assert verify.examine(folder)[1] == []
+    return found
 
 
 def forge_manifest(folder: Path, extra_names: tuple[str, ...] = ()) -> Checkpoint:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,15 @@ import pytest
 from persianmind.checkpoint import verify
 from persianmind.checkpoint.manifest import MANIFEST, read_manifest
 from persianmind.common.errors import CheckpointError
-from tests.checkpoint.helpers import flip_bit, make_store, newest_and_log, on_ranks, save, two_checkpoints
+from tests.checkpoint.helpers import (
+    flip_bit,
+    flips_found,
+    make_store,
+    newest_and_log,
+    on_ranks,
+    save,
+    two_checkpoints,
+)
 from tests.support.log import logged
 
 FILES = ["deepspeed/rank_0.pt", "deepspeed/rank_1.pt", "rng-rank-0.json", MANIFEST]
@@ -53,30 +60,6 @@ def test_cut_pointer_changes_nothing(tmp_path: Path, share: float) -> None:
     path = tmp_path / "latest.json"
     os.truncate(path, int(path.stat().st_size * share))
     assert resumed_step(tmp_path) == (20, "")
-
-
-def flips_found(folder: Path, count: int, seed: int) -> int:
-    """Flips `count` single bits, each anywhere in the checkpoint, and counts how many are found and named."""
-    draw = random.Random(seed)
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    sizes = [(folder / name).stat().st_size for name in names]
-    found = 0
-    for _ in range(count):
-        name = draw.choices(names, weights=sizes)[0]
-        bit = draw.randrange((folder / name).stat().st_size * 8)
-        flip_bit(folder / name, bit)
-        _, problems = verify.examine(folder)
-        found += any(name in problem for problem in problems)
-        flip_bit(folder / name, bit)
-    assert verify.examine(folder)[1] == []
-    return found
-
-
-@pytest.mark.integration
-def test_200_bit_flips_in_a_real_checkpoint_are_all_found(zero_runs: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "step-3"
-    shutil.copytree(zero_runs / "bf16" / "a2" / "step-3", folder)
-    assert flips_found(folder, 200, seed=7) == 200
 
 
 @pytest.mark.integration

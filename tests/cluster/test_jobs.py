@@ -39,6 +39,7 @@ def head() -> Iterator[Head]:
         yield one
 
 
+@pytest.mark.more
 def test_job_is_shipped_joined_and_can_be_given_again(head: Head, tmp_path: Path) -> None:
     run, log = tmp_path / "run", tmp_path / "log"
     flags = (*TINY, "--output", str(run), "--cpu-workers", "2", "--address", head.address, "--job-id", "one")

@@ -98,6 +98,7 @@ def machines() -> Iterator[Machines]:
             shutil.rmtree(ours.folder, ignore_errors=True)
 
 
+@pytest.mark.more
 @pytest.mark.integration
 def test_a_node_is_lost_and_the_job_ends_on_the_other(machines: Machines, tmp_path: Path) -> None:
     run = tmp_path / "run"

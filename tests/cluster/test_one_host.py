@@ -17,7 +17,7 @@ from tests.cluster.node_loss import lose_a_node
 from tests.support.launch import free_port
 
 # With namespaces the same is tested on nodes with addresses of their own (test_nodes.py).
-pytestmark = [pytest.mark.integration] if namespaces.unavailable() else [pytest.mark.long]
+pytestmark = [pytest.mark.integration, pytest.mark.more] if namespaces.unavailable() else [pytest.mark.long]
 
 
 class OneHost:

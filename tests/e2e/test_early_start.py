@@ -119,6 +119,7 @@ def published(run: Path) -> int:
     return 0 if building is None else len(building.shards)
 
 
+@pytest.mark.more
 def test_steps_are_done_before_the_build_and_losses_are_those_after_it(corpus: Path, tmp_path: Path) -> None:
     stages = [{"name": "pretrain", "sources": {"poems": 0.6, "messages": 0.4}, "tokens": 20_480}]
     recipe = _recipe(tmp_path, corpus, stages, sequences_per_shard=256, shuffle_block_sequences=512)

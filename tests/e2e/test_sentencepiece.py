@@ -53,14 +53,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Launched:
 
 
 def test_the_run_finishes_and_learns(run: Launched) -> None:
-    rows = run.results["perplexity"]
-    assert [row["stage"] for row in rows] == ["base", "pretrain", "instruct-1", "instruct-2"]
-    assert rows[-1]["fa"]["bits_per_byte"] < 0.7 * rows[0]["fa"]["bits_per_byte"]
+    assert run.stages == ["base", "pretrain", "instruct-1", "instruct-2"]
+    assert run.bits("instruct-2", "fa") < 0.7 * run.bits("base", "fa")
     assert run.results["model"]["base_vocab"] == 32_000
     assert run.results["model"]["added_vocab"] == 401  # 400 pieces and [PAD], the last id
 
 
-def test_the_export_has_one_row_an_id_and_round_trips(run: Launched) -> None:
+def test_the_export_has_an_embedding_per_id_and_round_trips(run: Launched) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(run.run / "export")

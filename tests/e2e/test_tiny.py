@@ -16,7 +16,6 @@ from tests.support.launch import BIN, ROOT, Launched, launch
 pytestmark = pytest.mark.integration
 # English may get worse by at most this many bits per byte while Persian is learned (random base: it has
 # nothing to forget but the shape of byte frequencies).
-ENGLISH_BOUND = 0.5
 
 
 def test_run_folder_has_what_scripts_rely_on(tiny_run: Launched) -> None:
@@ -42,22 +41,22 @@ def test_run_folder_has_what_scripts_rely_on(tiny_run: Launched) -> None:
     }
 
 
-def test_metrics_have_a_line_an_optimizer_step(tiny_run: Launched) -> None:
+def test_metrics_have_a_line_per_optimizer_step(tiny_run: Launched) -> None:
     lines = tiny_run.metrics
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
     assert [line["stage"] for line in lines] == ["pretrain"] * 16 + ["instruct-1"] * 7 + ["instruct-2"] * 7
     for line in lines:
         assert float.fromhex(line["loss_hex"]) == line["loss"]
         assert 0 < line["target_tokens"] <= line["useful_tokens"] <= line["tokens"] == 1024
-        assert line["applied"] and line["learning_rate"] > 0 and line["tokens_per_s"] > 0
+        assert not line["skipped"] and line["learning_rate"] > 0 and line["tokens_per_s"] > 0
 
 
-def test_persian_is_learned_and_english_kept(tiny_run: Launched) -> None:
-    rows = tiny_run.results["perplexity"]
-    assert [row["stage"] for row in rows] == ["base", "pretrain", "instruct-1", "instruct-2"]
-    assert rows[-1]["fa"]["bits_per_byte"] < 0.5 * rows[0]["fa"]["bits_per_byte"]
-    assert rows[-1]["en"]["bits_per_byte"] < rows[0]["en"]["bits_per_byte"] + ENGLISH_BOUND
-    assert len({row["fa"]["bytes"] for row in rows}) == 1
+def test_persian_is_learned(tiny_run: Launched) -> None:
+    """That English is kept shows only a base that knows some: test_real_base.py."""
+    assert tiny_run.stages == ["base", "pretrain", "instruct-1", "instruct-2"]
+    assert tiny_run.bits("instruct-2", "fa") < 0.5 * tiny_run.bits("base", "fa")
+    held_out = [one for one in tiny_run.results["evaluation"] if one["language"] == "fa"]
+    assert len({one["n_bytes"] for one in held_out}) == 1
 
 
 def test_energy_is_accounted(tiny_run: Launched) -> None:
@@ -97,7 +96,7 @@ def test_export_is_loaded_by_transformers_alone(tiny_run: Launched) -> None:
     assert tiny_run.results["export"]["relative_loss_difference"] < 1e-4
 
 
-def test_export_keeps_the_base_rows_bit_for_bit(tiny_run: Launched) -> None:
+def test_export_keeps_the_base_embeddings_bit_for_bit(tiny_run: Launched) -> None:
     from persianmind.model.bases import resolve_base
 
     base = load_file(resolve_base("random://llama") / "model.safetensors")
@@ -107,7 +106,7 @@ def test_export_keeps_the_base_rows_bit_for_bit(tiny_run: Launched) -> None:
 
 
 def test_held_out_text_is_in_no_shard(tiny_run: Launched) -> None:
-    """Counted by the builder, and seen by decoding: no held-out poem's first line is in the training rows."""
+    """Counted by the builder, and seen by decoding: no held-out poem's first line is in the training data."""
     from tokenizers import Tokenizer
 
     from persianmind.data.read.dataset import TokenDataset
@@ -123,10 +122,10 @@ def test_held_out_text_is_in_no_shard(tiny_run: Launched) -> None:
     assert held_out and not set(held_out) & set(trained)
     tokenizer = Tokenizer.from_file(str(tiny_run.run / "vocab" / "tokenizer.json"))
     dataset = TokenDataset(tiny_run.run / "data" / "poems")
-    rows = "".join(tokenizer.decode(dataset.sequence(i).input_ids.tolist()) for i in range(len(dataset)))
+    packed = "".join(tokenizer.decode(dataset.sequence(i).input_ids.tolist()) for i in range(len(dataset)))
     assert dataset.manifest.documents_held_out > 0
-    assert trained[0].splitlines()[0] in rows  # the search can find what is there
-    assert not [text for text in held_out if text.splitlines()[0] in rows]
+    assert trained[0].splitlines()[0] in packed  # the search can find what is there
+    assert not [text for text in held_out if text.splitlines()[0] in packed]
 
 
 def test_the_same_command_says_that_all_is_done(tiny_run: Launched) -> None:

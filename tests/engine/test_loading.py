@@ -15,7 +15,7 @@ from persianmind.checkpoint.manifest import Checkpoint, read_manifest
 from persianmind.common.errors import CheckpointError
 from persianmind.engine.deepspeed import loading
 from persianmind.engine.deepspeed.loading import VerifiedReader, load_verified
-from tests.checkpoint.helpers import Trap, forge_manifest, make_store, newest
+from tests.checkpoint.helpers import Trap, flips_found, forge_manifest, make_store, newest
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.integration
@@ -99,6 +99,12 @@ def test_link_put_in_after_verification_is_refused(run: Path, tmp_path: Path) ->
     path.symlink_to(tmp_path / "same-bytes.pt")
     with pytest.raises(CheckpointError, match="symbolic link"):
         load_verified(found, SLOTS[2])
+
+
+def test_200_bit_flips_in_a_real_checkpoint_are_all_found(zero_runs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "step-3"
+    shutil.copytree(zero_runs / "bf16" / "a2" / "step-3", folder)
+    assert flips_found(folder, 200, seed=7) == 200
 
 
 def test_files_of_other_kinds_are_not_loaded(run: Path) -> None:

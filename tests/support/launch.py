@@ -50,6 +50,20 @@ class Launched:
         results: dict[str, Any] = json.loads((self.run / "results.json").read_text(encoding="utf-8"))
         return results
 
+    def bits(self, stage: str, language: str) -> float:
+        """Bits per byte of one stage on one language, from results.json."""
+        (found,) = (
+            one["bits_per_byte"]
+            for one in self.results["evaluation"]
+            if (one["stage"], one["language"]) == (stage, language)
+        )
+        return float(found)
+
+    @property
+    def stages(self) -> list[str]:
+        """Stages that were evaluated, in order."""
+        return list(dict.fromkeys(one["stage"] for one in self.results["evaluation"]))
+
 
 def command(
     arguments: Sequence[str], *, ranks: int, script: Path = TRAIN, port: int | None = None
