@@ -83,9 +83,12 @@ def list_checkpoints(run: RunArgument, as_json: JsonFlag = False) -> None:
 @app.command("verify")
 def verify_checkpoints(run: RunArgument, name: StepOption = None, as_json: JsonFlag = False) -> None:
     """Compare every byte of every checkpoint (or of one) with its manifest; exit code 5 if any differs."""
-    from persianmind.checkpoint.verify import examine
+    from persianmind.checkpoint.verify import examine_checkpoint
 
-    results = [{"checkpoint": folder.name, "problems": examine(folder)[1]} for folder in _choose(run, name)]
+    results = [
+        {"checkpoint": folder.name, "problems": examine_checkpoint(folder)[1]}
+        for folder in _choose(run, name)
+    ]
     bad = [str(result["checkpoint"]) for result in results if result["problems"]]
     if as_json:
         emit_json({"run": str(run), "whole": not bad, "checkpoints": results})

@@ -27,7 +27,7 @@ from persianmind.checkpoint.retention import (
     remove_leftovers,
     superseded,
 )
-from persianmind.checkpoint.verify import examine, list_files, share_of
+from persianmind.checkpoint.verify import examine_checkpoint, list_files, share_of
 from persianmind.common.atomic import fsync_file, fsync_folder, write_json
 from persianmind.common.checksum import hash_file
 from persianmind.common.errors import CheckpointError, CheckpointWriteError
@@ -216,7 +216,7 @@ class CheckpointStore:
         listing = on_rank_0(group, self._newest_first)
         names = together(group, listing, f"{self.root} cannot be read")[0] or []
         for position, name in enumerate(names):
-            checkpoint, problems = examine(self.root / name, group)
+            checkpoint, problems = examine_checkpoint(self.root / name, group)
             if checkpoint is not None and not problems:
                 if position and group.rank == 0:
                     logger.warning(f"resuming from the older checkpoint {checkpoint.path}, which is whole")

@@ -84,7 +84,7 @@ def content_damage(checkpoint: Checkpoint, names: Iterable[str]) -> list[str]:
     return problems
 
 
-def examine(folder: Path, group: RankGroup = SOLO) -> tuple[Checkpoint | None, list[str]]:
+def examine_checkpoint(folder: Path, group: RankGroup = SOLO) -> tuple[Checkpoint | None, list[str]]:
     """Reads and verifies one checkpoint folder; every rank returns the same list of problems (empty: good).
 
     The checkpoint is None where even the manifest cannot be used.

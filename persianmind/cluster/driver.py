@@ -210,7 +210,7 @@ def _fit(request: RunRequest, options: DriverOptions, cpus: float, board: Any) -
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise explain(error, options.max_failures) from None
+        raise explain_failure(error, options.max_failures) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -220,7 +220,7 @@ def _ask_stop(board: Any) -> None:
     board.ask_stop.remote()
 
 
-def explain(error: Exception, max_failures: int) -> PersianMindError:
+def explain_failure(error: Exception, max_failures: int) -> PersianMindError:
     """What ended the run, as one named error: the workers' own where they gave one."""
     from persianmind.cluster.policies import WORTH_RETRYING, named_errors
 

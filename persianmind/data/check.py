@@ -57,7 +57,7 @@ class Finding:
             kept.append({"place": place, "sample": content[:160]})
 
 
-def examine(spec: SourceSpec, evaluated: frozenset[int], max_bad_record_ratio: float) -> Finding:
+def examine_source(spec: SourceSpec, evaluated: frozenset[int], max_bad_record_ratio: float) -> Finding:
     """Judges every record of one source as a build would.
 
     Args:

@@ -125,7 +125,7 @@ def check(
     as_json: JsonFlag = False,
 ) -> None:
     """The data doctor: read every record of the sources and say what is wrong with them. Writes nothing."""
-    from persianmind.data.check import examine
+    from persianmind.data.check import examine_source
     from persianmind.text.heldout import fingerprints_of, select_held_out
     from persianmind.text.spec import source_specs
     from persianmind.text.stream import check_sources
@@ -134,7 +134,7 @@ def check(
     check_sources(plan.sources)
     evaluated = fingerprints_of(select_held_out(plan))
     specs = source_specs(plan, plan.sources)
-    findings = {spec.name: examine(spec, evaluated, plan.data.max_bad_record_ratio) for spec in specs}
+    findings = {spec.name: examine_source(spec, evaluated, plan.data.max_bad_record_ratio) for spec in specs}
     if as_json:
         emit_json({"sources": {name: finding.as_json() for name, finding in findings.items()}})
         return

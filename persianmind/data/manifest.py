@@ -93,7 +93,7 @@ class Building(_Closed):
 M = TypeVar("M", Manifest, Building)
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_data_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes the manifest whole, with its checksum; the list of an unfinished build is then gone."""
     write_checked(folder / MANIFEST, manifest.model_dump(mode="json"))
     (folder / BUILDING).unlink(missing_ok=True)
@@ -104,7 +104,7 @@ def write_building(folder: Path, building: Building) -> None:
     write_checked(folder / BUILDING, building.model_dump(mode="json"))
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_data_manifest(folder: Path) -> Manifest:
     """Reads and checks the manifest itself (not yet the shards).
 
     Raises:

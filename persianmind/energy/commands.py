@@ -17,8 +17,8 @@ def _energy() -> None:
     """The energy and CO2 account of a run."""
 
 
-@app.command()
-def report(
+@app.command("report")
+def energy_report(
     run: Annotated[Path, typer.Argument(help="The run folder, such as runs/demo.")],
     compare: Annotated[
         list[Path] | None, typer.Option("--compare", help="Another run folder beside it; may be repeated.")
@@ -42,8 +42,8 @@ def report(
         show_account(folder, summary, others)
 
 
-@app.command()
-def sweep(
+@app.command("sweep")
+def power_sweep(
     run: Annotated[Path, typer.Argument(help="The folder of a run that is training now on this machine.")],
     limits: Annotated[str, typer.Option(help="Watts to try, such as 220,250,280; without it, five.")] = "",
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps counted for each limit.")] = 20,

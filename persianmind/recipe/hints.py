@@ -31,7 +31,7 @@ RENAMED_KEYS = {
 }
 
 
-def explain(error: ValidationError) -> str:
+def explain_errors(error: ValidationError) -> str:
     """All problems on one line; an unknown key names the nearest key that exists at that place."""
     problems = []
     for item in error.errors():

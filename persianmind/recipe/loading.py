@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from persianmind.common.errors import RecipeError, nearest
 from persianmind.common.paths import PROJECT_ROOT
-from persianmind.recipe.hints import explain
+from persianmind.recipe.hints import explain_errors
 from persianmind.recipe.overrides import apply_override
 from persianmind.recipe.whole import Recipe
 
@@ -87,7 +87,7 @@ def parse_recipe(tree: dict[str, Any], place: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError(f"{place}: {explain(error)}") from None
+        raise RecipeError(f"{place}: {explain_errors(error)}") from None
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -10,7 +10,7 @@ from persianmind.recipe.section import Count, Name, Ratio, Section
 
 
 class Normalise(Section):
-    """Options of the Persian normaliser (persianmind/text/normalise.py)."""
+    """Options of the Persian normaliser (persianmind/language/persian_rules.py)."""
 
     digits: Literal["keep", "persian", "ascii"] = "keep"
     diacritics: Literal["keep", "strip"] = "keep"

@@ -17,12 +17,12 @@ from persianmind.recipe.evaluate import Evaluate
 from persianmind.recipe.export import Export
 from persianmind.recipe.section import Name, Section
 from persianmind.recipe.text import HeldOut, Normalise, Quality, Source
-from persianmind.recipe.train import Checkpoint, Stage, Train
+from persianmind.recipe.train import Saving, Stage, Train
 from persianmind.recipe.vocab import Vocab
 
 
 class Recipe(Section):
-    """A run. `base`: a Hugging Face folder, a hub name, or `package://NAME` (see model/load.py)."""
+    """A run. `base`: a Hugging Face folder, a hub name, or `package://NAME` (see model/bases.py)."""
 
     name: Name
     base: str
@@ -35,7 +35,7 @@ class Recipe(Section):
     vocab: Vocab = Vocab()
     adapter: Adapter = Adapter()
     train: Train = Train()
-    checkpoint: Checkpoint = Checkpoint()
+    checkpoint: Saving = Saving()
     stages: list[Stage] = Field(min_length=1)
     evaluate: Evaluate = Evaluate()
     energy: Energy = Energy()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from persianmind.data.read.dataset import TokenDataset
 
 
-def train(context: RunContext, barrier: DataBarrier) -> None:
+def train_stages(context: RunContext, barrier: DataBarrier) -> None:
     """Runs every stage from `context.step` on.
 
     Raises:

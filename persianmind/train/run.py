@@ -143,7 +143,7 @@ def _train(request: RunRequest, context: RunContext, barrier: DataBarrier) -> Ad
     import torch.distributed
 
     from persianmind.train.callbacks.save import SaveCallback
-    from persianmind.train.loop import train
+    from persianmind.train.loop import train_stages
 
     saves = next(one for one in context.callbacks if isinstance(one, SaveCallback))
     try:
@@ -151,7 +151,7 @@ def _train(request: RunRequest, context: RunContext, barrier: DataBarrier) -> Ad
         for callback in context.callbacks:
             callback.start(context)
         _warm_start(request, context, saves)
-        train(context, barrier)
+        train_stages(context, barrier)
         logger.info(f"training done: {context.step} steps")
     finally:
         for callback in context.callbacks:

@@ -129,10 +129,10 @@ def flips_found(folder: Path, count: int, seed: int) -> int:
         name = draw.choices(names, weights=sizes)[0]
         bit = draw.randrange((folder / name).stat().st_size * 8)
         flip_bit(folder / name, bit)
-        _, problems = verify.examine(folder)
+        _, problems = verify.examine_checkpoint(folder)
         found += any(name in problem for problem in problems)
         flip_bit(folder / name, bit)
-    assert verify.examine(folder)[1] == []
+    assert verify.examine_checkpoint(folder)[1] == []
     return found
 
 

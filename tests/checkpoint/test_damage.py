@@ -149,7 +149,7 @@ def test_ranks_share_the_hashing_and_agree(tmp_path: Path, monkeypatch: pytest.M
     read: list[str] = []
     real = verify.hash_file
     monkeypatch.setattr(verify, "hash_file", lambda path: (read.append(path.name), real(path))[1])
-    assert on_ranks(2, lambda group: verify.examine(tmp_path / "step-20", group)[1]) == [[], []]
+    assert on_ranks(2, lambda group: verify.examine_checkpoint(tmp_path / "step-20", group)[1]) == [[], []]
     assert sorted(read) == ["rank_0.pt", "rank_1.pt", "rng-rank-0.json"]  # each once, not once a rank
     flip_bit(tmp_path / "step-20" / FILES[1], 77)
     found = on_ranks(3, lambda group: make_store(tmp_path).newest_good(group))

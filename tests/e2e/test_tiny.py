@@ -14,8 +14,6 @@ from safetensors.numpy import load_file
 from tests.support.launch import BIN, ROOT, Launched, launch
 
 pytestmark = pytest.mark.integration
-# English may get worse by at most this many bits per byte while Persian is learned (random base: it has
-# nothing to forget but the shape of byte frequencies).
 
 
 def test_run_folder_has_what_scripts_rely_on(tiny_run: Launched) -> None:

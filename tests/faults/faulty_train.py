@@ -135,9 +135,9 @@ CONTROLS = {"unwatched": _unwatched, "perturb": _perturb, "no-rule": _no_rule}
 def _print_frozen() -> None:
     import torch
 
-    ordinary = loop.train
+    ordinary = loop.train_stages
 
-    def train(context: RunContext, barrier: Any) -> None:
+    def printing(context: RunContext, barrier: Any) -> None:
         try:
             ordinary(context, barrier)
         finally:
@@ -146,7 +146,7 @@ def _print_frozen() -> None:
             hashes = [int(torch.hash_tensor(v.detach()).view(torch.int64)) for v in rest]
             print_line(f"frozen {len(hashes)} {hash(tuple(hashes))}")
 
-    loop.train = train
+    loop.train_stages = printing
 
 
 if __name__ == "__main__":

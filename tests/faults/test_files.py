@@ -65,6 +65,7 @@ class Copies:
         assert "resuming from the older checkpoint" in lines[1]
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_file_cut(sources: dict[str, Path], tmp_path: Path, precision: str) -> None:
     copies = Copies(sources[precision], tmp_path)
@@ -78,6 +79,7 @@ def test_every_file_cut(sources: dict[str, Path], tmp_path: Path, precision: str
             count("each checkpoint file cut at 0, 1, 50 and 99%", 1, 1)
 
 
+@pytest.mark.more
 def test_single_bit_flips(sources: dict[str, Path], tmp_path: Path) -> None:
     """Anywhere in the newest checkpoint, by size; the file is named every time."""
     folder = Copies(sources["fp32"], tmp_path).fresh()
@@ -88,9 +90,9 @@ def test_single_bit_flips(sources: dict[str, Path], tmp_path: Path) -> None:
         index = draw.choices(range(len(names)), weights=sizes)[0]
         place, bit = draw.randrange(sizes[index]), 1 << draw.randrange(8)
         _flip(folder / names[index], place, bit)
-        found += any(names[index] in problem for problem in verify.examine(folder)[1])
+        found += any(names[index] in problem for problem in verify.examine_checkpoint(folder)[1])
         _flip(folder / names[index], place, bit)
-    assert verify.examine(folder)[1] == []
+    assert verify.examine_checkpoint(folder)[1] == []
     count("single bit flips", found, FLIPS)
     assert found == FLIPS
 
@@ -103,6 +105,7 @@ def _flip(path: Path, place: int, bit: int) -> None:
         handle.write(bytes([byte ^ bit]))
 
 
+@pytest.mark.more
 def test_control_without_hashing_flips_and_swaps_pass(
     sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +113,7 @@ def test_control_without_hashing_flips_and_swaps_pass(
     folder = Copies(sources["fp32"], tmp_path).fresh()
     _flip(folder / "deepspeed/mp_rank_00_model_states.pt", 1000, 4)
     _swap(folder / "rng-rank-0.safetensors", folder / "rng-rank-1.safetensors")
-    assert verify.examine(folder)[1] == []
+    assert verify.examine_checkpoint(folder)[1] == []
 
 
 def _swap(one: Path, other: Path) -> None:
@@ -154,6 +157,7 @@ def structure(copies: Copies, names: list[str]) -> list[tuple[Callable[[], objec
     ]
 
 
+@pytest.mark.more
 def test_missing_extra_swapped_and_foreign(sources: dict[str, Path], tmp_path: Path) -> None:
     copies = Copies(sources["fp32"], tmp_path)
     names = copies.names
@@ -167,6 +171,7 @@ def test_missing_extra_swapped_and_foreign(sources: dict[str, Path], tmp_path: P
         count("shard missing, extra, swapped, foreign", 1, 1)
 
 
+@pytest.mark.more
 def test_a_malicious_pickle_in_each_slot_never_runs(sources: dict[str, Path], tmp_path: Path) -> None:
     copies, sprung = Copies(sources["fp32"], tmp_path / "copies"), tmp_path / "sprung"
     for name in copies.names:
@@ -187,6 +192,7 @@ def test_a_malicious_pickle_in_each_slot_never_runs(sources: dict[str, Path], tm
 SECURITY = "malicious pickle in each file, latest = ../../x, symlinked shard"
 
 
+@pytest.mark.more
 def test_no_path_leads_outside(sources: dict[str, Path], tmp_path: Path) -> None:
     copies = Copies(sources["fp32"], tmp_path / "copies")
     for pointer in (json.dumps({"folder": "../../x"}), json.dumps({"folder": "/etc"})):
@@ -203,6 +209,7 @@ def test_no_path_leads_outside(sources: dict[str, Path], tmp_path: Path) -> None
     count(SECURITY, 2, 2)
 
 
+@pytest.mark.more
 def test_a_real_run_names_the_damage_and_goes_on_from_the_older_one(
     fleet: Fleet, fresh: Path, tiny_run: Launched, tmp_path: Path
 ) -> None:

@@ -28,6 +28,7 @@ STILL_S = 15.0
 WAIT_FRAMES = backend().wait_frames
 
 
+@pytest.mark.more
 @pytest.mark.integration
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_hangs_is_named_with_the_place_and_the_run_can_go_on(
@@ -58,6 +59,7 @@ def test_a_rank_that_dies_or_stops_gives_no_sign_of_life(fleet: Fleet, fresh: Pa
     assert "rank 1 (pid" in ended.errors[0] and "gives no sign of life" in ended.errors[0]
 
 
+@pytest.mark.more
 @pytest.mark.integration
 def test_a_rank_that_hangs_in_a_save_is_named(fleet: Fleet, fresh: Path) -> None:
     """Training goes on until the next save waits for this one."""
@@ -66,6 +68,7 @@ def test_a_rank_that_hangs_in_a_save_is_named(fleet: Fleet, fresh: Path) -> None
     assert "rank 1 (pid" in ended.errors[0] and "faulty_saves.py" in ended.errors[0], ended.errors
 
 
+@pytest.mark.more
 @pytest.mark.integration
 def test_control_without_the_watchdog_they_still_hang(fleet: Fleet, fresh: Path) -> None:
     fault = "hang:1:6;unwatched:0:0"

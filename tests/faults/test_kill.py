@@ -22,6 +22,7 @@ BEFORE_COMMIT = ("begun", "prepared", "written", "hashed")
 COMMITTED = ("renamed", "pointed")
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("seed", range(RUNS))
 def test_kill_9_at_random_steps_leaves_every_loss_as_it_was(
     fleet: Fleet, tmp_path: Path, tiny_run: Launched, seed: int
@@ -43,6 +44,7 @@ def test_kill_9_at_random_steps_leaves_every_loss_as_it_was(
     count("kill -9 of a random rank at a random step", len(at), KILLS_A_RUN)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("round_", range(PHASE_ROUNDS))
 def test_kill_9_in_every_phase_of_a_save_resumes_from_the_newest_whole_one(
     fleet: Fleet, tmp_path: Path, tiny_run: Launched, round_: int
@@ -72,6 +74,7 @@ def test_kill_9_in_every_phase_of_a_save_resumes_from_the_newest_whole_one(
     count("kill -9 at 7 phases of a save, each rank", len(cases), 14)
 
 
+@pytest.mark.more
 def test_control_another_start_gives_other_losses(fleet: Fleet, tmp_path: Path, tiny_run: Launched) -> None:
     """What the comparisons above can see: one changed rate changes the losses."""
     run = prepared_copy(tiny_run.run, tmp_path / "run", "train.learning_rate=4e-3")

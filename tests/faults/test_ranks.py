@@ -53,6 +53,7 @@ def run_leg(
     return done, set(re.findall(r"^frozen .*$", done.text, flags=re.MULTILINE))
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(("journey", "method", "precision"), ALL if is_long() else SHORT)
 def test_journey(
     fleet: Fleet,
@@ -86,6 +87,7 @@ def test_journey(
 DROPOUT = "adapter.dropout=0.2"
 
 
+@pytest.mark.more
 def test_dropout_after_a_change_of_ranks_depends_on_seed_step_and_rank_alone(
     fleet: Fleet, tmp_path: Path, tiny_run: Launched
 ) -> None:

@@ -41,6 +41,7 @@ def source(tmp_path: Path, tiny_run: Launched) -> Path:
     return tmp_path / "source"
 
 
+@pytest.mark.more
 def test_lora_to_qlora_goes_on_where_the_weights_were(fleet: Fleet, qlora: Path, tiny_run: Launched) -> None:
     flags = ("--resume-from", str(tiny_run.run))
     done = fleet.run(qlora, *BARE, *QLORA, flags=flags)
@@ -55,6 +56,7 @@ def test_lora_to_qlora_goes_on_where_the_weights_were(fleet: Fleet, qlora: Path,
     assert steps == {4.0}  # of the optimizer: its own four, not thirty more
 
 
+@pytest.mark.more
 def test_control_without_it_the_first_loss_is_that_of_an_untrained_model(
     fleet: Fleet, qlora: Path, tiny_run: Launched
 ) -> None:
@@ -63,6 +65,7 @@ def test_control_without_it_the_first_loss_is_that_of_an_untrained_model(
     assert done.metrics[0]["loss"] > tiny_run.metrics[-1]["loss"] + 1.0
 
 
+@pytest.mark.more
 def test_another_vocabulary_is_refused(fleet: Fleet, tmp_path: Path, source: Path) -> None:
     run = tmp_path / "other"
     refused = fleet.run(run, *BARE, "vocab.new_tokens=300", flags=("--resume-from", str(source)))
@@ -80,6 +83,7 @@ def test_a_missing_path_is_refused_before_anything_is_written(tmp_path: Path) ->
     assert not run.exists()
 
 
+@pytest.mark.more
 def test_damage_is_named(fleet: Fleet, qlora: Path, source: Path) -> None:
     """A given checkpoint must be whole; of a run, the newest whole one is taken, and never a damaged one."""
     newest = source / "checkpoints" / "step-30"

@@ -33,6 +33,7 @@ ROUNDS = 5 if is_long() else 1
 FAULTY = ROOT / "tests" / "faults" / "faulty_train.py"
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_one_rank_while_saving_and_while_evaluating(
     fleet: Fleet, tmp_path: Path, tiny_run: Launched, seed: int
@@ -58,6 +59,7 @@ def test_one_rank_while_saving_and_while_evaluating(
     assert_same_run(again, tiny_run)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_a_second_signal_ends_at_once(fleet: Fleet, tmp_path: Path, tiny_run: Launched, seed: int) -> None:
     step, rank = random.Random(seed).randrange(6, 28), seed % 2
@@ -72,6 +74,7 @@ def test_a_second_signal_ends_at_once(fleet: Fleet, tmp_path: Path, tiny_run: La
     count(LINE, 1, 1)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_the_launcher_is_told_to_stop(tmp_path: Path, tiny_run: Launched, fleet: Fleet, seed: int) -> None:
     """`deepspeed` dies of a SIGTERM and tells nobody; its ranks notice, save and end. In odd rounds it is

@@ -55,6 +55,7 @@ def test_bad_numbers_on_one_rank_are_skipped_by_all_named_and_the_run_goes_on(
     assert ours[7] != theirs[7] and max(line["loss"] for line in done.metrics[22:]) < 10
 
 
+@pytest.mark.more
 def test_past_the_budget_the_run_ends_with_the_checkpoint_kept(fleet: Fleet, fresh: Path) -> None:
     ended = fleet.run(fresh, *BARE, fault="nan-on:1:6")  # the budget is 3 in a row
     assert set(ended.codes) == {4}
@@ -65,6 +66,7 @@ def test_past_the_budget_the_run_ends_with_the_checkpoint_kept(fleet: Fleet, fre
     count(LINE, 1, 1)
 
 
+@pytest.mark.more
 def test_an_evaluation_that_is_not_finite_is_one_line_on_all_ranks(fleet: Fleet, fresh: Path) -> None:
     """What one rank reads turns to NaN with the last step of a stage, and stays so in the evaluation."""
     ended = fleet.run(fresh, *BARE, fault="data-nan:1:16")
@@ -73,6 +75,7 @@ def test_an_evaluation_that_is_not_finite_is_one_line_on_all_ranks(fleet: Fleet,
     assert newest_step(fresh) == 12
 
 
+@pytest.mark.more
 def test_a_spike_on_one_rank_is_skipped_where_the_rule_is_on(
     fleet: Fleet, tmp_path: Path, tiny_run: Launched
 ) -> None:
@@ -87,12 +90,14 @@ def test_a_spike_on_one_rank_is_skipped_where_the_rule_is_on(
     count(LINE, 1, 1)
 
 
+@pytest.mark.more
 def test_control_without_the_rule_a_spike_is_applied(fleet: Fleet, fresh: Path) -> None:
     done = fleet.run(fresh, *BARE, fault="spike:1:10")
     assert done.code == 0, done.text
     assert not any(line["skipped"] for line in done.metrics)
 
 
+@pytest.mark.more
 def test_a_stage_that_ends_on_its_plateau_is_resumed_as_it_ended(
     fleet: Fleet, tmp_path: Path, tiny_run: Launched
 ) -> None:

@@ -11,7 +11,7 @@ from filelock import FileLock
 from persianmind.common.errors import MachineError
 from persianmind.data.build.job import BuildProgress, ShardJob
 from persianmind.data.build.source import SourceJob, build_fingerprints, finished_build
-from persianmind.data.manifest import Manifest, read_manifest
+from persianmind.data.manifest import Manifest, read_data_manifest
 from persianmind.tokenizer import FolderTokenizer
 
 ProgressCallback = Callable[[BuildProgress], None]
@@ -34,7 +34,7 @@ def build_source(job: SourceJob, progress: ProgressCallback | None = None, *, wo
         for step in steps:
             if progress is not None:
                 progress(step)
-    return read_manifest(job.out)
+    return read_data_manifest(job.out)
 
 
 def build_steps(job: SourceJob, *, workers: int = 1) -> Generator[BuildProgress, None, None]:

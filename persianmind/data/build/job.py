@@ -19,7 +19,7 @@ from persianmind.data.manifest import (
     Manifest,
     ShardEntry,
     write_building,
-    write_manifest,
+    write_data_manifest,
 )
 from persianmind.text.dedup import DuplicateRule
 from persianmind.text.heldout import held_out_fingerprints
@@ -117,7 +117,7 @@ class ShardJob:
         if self.closed:
             self._write_shard(self.closed)
             self.closed = []
-        write_manifest(self.out, self._manifest())
+        write_data_manifest(self.out, self._manifest())
         (self.out / STATE).unlink(missing_ok=True)
 
     def _manifest(self) -> Manifest:

@@ -8,7 +8,7 @@ from typing import Any
 
 from persianmind.common.checksum import hash_text
 from persianmind.common.errors import DataError
-from persianmind.data.manifest import MANIFEST, Fingerprints, Manifest, read_manifest
+from persianmind.data.manifest import MANIFEST, Fingerprints, Manifest, read_data_manifest
 from persianmind.recipe import Data, Recipe
 from persianmind.recipe.section import Section
 from persianmind.text.heldout import held_out_fingerprints
@@ -82,7 +82,7 @@ def finished_build(out: Path, fingerprints: Fingerprints) -> Manifest | None:
     """
     if not (out / MANIFEST).is_file():
         return None
-    manifest = read_manifest(out)
+    manifest = read_data_manifest(out)
     differing = [
         name
         for name, value in fingerprints.model_dump().items()

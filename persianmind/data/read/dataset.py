@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from persianmind.common.errors import DataError
 from persianmind.data.build.shards import ShardReader
-from persianmind.data.manifest import Manifest, ShardEntry, read_manifest, verify_shard
+from persianmind.data.manifest import Manifest, ShardEntry, read_data_manifest, verify_shard
 from persianmind.data.read.sequence import TokenSequence, build_sequence
 
 MAX_OPEN_SHARDS = 128
@@ -38,13 +38,13 @@ class TokenDataset:
 
     def refresh(self) -> None:
         """Reads what there is to know about the folder."""
-        self._manifest = read_manifest(self.folder)
+        self._manifest = read_data_manifest(self.folder)
         self._set_shards(self._manifest.shards)
 
     @property
     def manifest(self) -> Manifest:
         """The manifest of the finished build. Raises DataError while it is still being built."""
-        return self._manifest or read_manifest(self.folder)
+        return self._manifest or read_data_manifest(self.folder)
 
     @property
     def num_sequences(self) -> int | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from persianmind.common.checksum import read_checked, write_checked
 from persianmind.common.errors import BuildFailedError, DamagedFileError
 from persianmind.common.poll import wait_until
-from persianmind.data.manifest import BUILDING, MANIFEST, Fingerprints, read_building, read_manifest
+from persianmind.data.manifest import BUILDING, MANIFEST, Fingerprints, read_building, read_data_manifest
 from persianmind.data.read.dataset import TokenDataset
 
 FAILED = "failed.json"
@@ -62,7 +62,7 @@ class IncrementalDataset(TokenDataset):
         if self.num_sequences is not None:
             return
         if (self.folder / MANIFEST).is_file():
-            manifest = read_manifest(self.folder)
+            manifest = read_data_manifest(self.folder)
             self._set_shards(manifest.shards)
             self._manifest = manifest
             return

@@ -7,10 +7,11 @@ killed while building leaves the file, and every later run hangs. We build under
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import os
 from pathlib import Path
+
+from filelock import FileLock
 
 from persianmind.common.checksum import hash_text
 from persianmind.common.errors import MachineError
@@ -47,8 +48,7 @@ def load_cpu_kernel() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["TORCH_EXTENSIONS_DIR"] = str(folder)
     builder = get_accelerator().create_op_builder("ShareMemCommBuilder")
-    with (folder / ".persianmind.flock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(folder / ".persianmind.flock"):
         for leftover in folder.rglob(STALE):
             leftover.unlink(missing_ok=True)
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from persianmind.engine.deepspeed.kernel import load_cpu_kernel
 from persianmind.engine.ranks import Ranks
 
-# Collectives give up this long after the watchdog (train/watchdog.py), which says more.
+# Collectives give up this long after the watchdog (train/callbacks/watchdog.py), which says more.
 COLLECTIVE_SLACK_S = 300.0
 SHARED_MEMORY = Path("/dev/shm")
 

@@ -14,7 +14,7 @@ from persianmind.checkpoint.group import together
 from persianmind.checkpoint.manifest import Checkpoint, is_checkpoint
 from persianmind.checkpoint.reading import load_tensors
 from persianmind.checkpoint.store import CheckpointStore
-from persianmind.checkpoint.verify import examine
+from persianmind.checkpoint.verify import examine_checkpoint
 from persianmind.common.checksum import hash_text
 from persianmind.common.errors import CheckpointError
 from persianmind.engine.ranks import TorchGroup
@@ -137,7 +137,7 @@ class SaveCallback(Callback):
             CheckpointError: it is damaged, or of another base or vocabulary, or trains other parameters.
         """
         if is_checkpoint(place):
-            checkpoint, problems = examine(place, self.group)
+            checkpoint, problems = examine_checkpoint(place, self.group)
             if checkpoint is None or problems:
                 raise CheckpointError(f"--resume-from {place} is not usable: {'; '.join(problems[:3])}")
         else:
