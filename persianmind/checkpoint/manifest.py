@@ -28,7 +28,7 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class StoredCheckpoint:
     """A checkpoint as its manifest describes it. `metadata` is what the training loop recorded.
 
     `sequence` counts the saves of a run: it, not `step`, tells which checkpoint is newer, because a run that
@@ -66,7 +66,7 @@ class Checkpoint:
             raise CheckpointError(str(error)) from None
 
 
-def write_manifest(folder: Path, checkpoint: Checkpoint) -> None:
+def write_manifest(folder: Path, checkpoint: StoredCheckpoint) -> None:
     """Writes the manifest of `checkpoint` into `folder` (its `checksum` is computed here).
 
     Raises:
@@ -93,7 +93,7 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def read_manifest(folder: Path) -> Checkpoint:
+def read_manifest(folder: Path) -> StoredCheckpoint:
     """Reads and checks the manifest of a checkpoint folder; the files it lists are not looked at yet.
 
     Raises:
@@ -121,7 +121,7 @@ def read_manifest(folder: Path) -> Checkpoint:
             str(name): FileEntry(int(entry["size_bytes"]), str(entry["xxh3_128"]))
             for name, entry in content["files"].items()
         }
-        checkpoint = Checkpoint(
+        checkpoint = StoredCheckpoint(
             path=folder,
             step=int(content["step"]),
             sequence=int(content["sequence"]),

@@ -11,14 +11,14 @@ from typing import Any, BinaryIO, TypeVar
 import xxhash
 
 from persianmind.checkpoint.group import describe
-from persianmind.checkpoint.manifest import Checkpoint
+from persianmind.checkpoint.manifest import StoredCheckpoint
 from persianmind.common.errors import CheckpointError
 
 Parsed = TypeVar("Parsed")
 
 
 @contextlib.contextmanager
-def open_verified(checkpoint: Checkpoint, name: str) -> Iterator[BinaryIO]:
+def open_verified(checkpoint: StoredCheckpoint, name: str) -> Iterator[BinaryIO]:
     """One listed file, hashed and then given from its start.
 
     Raises:
@@ -35,7 +35,7 @@ def open_verified(checkpoint: Checkpoint, name: str) -> Iterator[BinaryIO]:
         raise CheckpointError(f"{path} cannot be read: {describe(error)}") from None
 
 
-def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+def load_tensors(checkpoint: StoredCheckpoint, name: str) -> dict[str, Any]:
     """The tensors of a listed .safetensors file, on the CPU.
 
     Raises:
@@ -47,7 +47,7 @@ def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
         return parse(checkpoint, name, lambda: safetensors.torch.load(handle.read()))
 
 
-def load_json(checkpoint: Checkpoint, name: str) -> Any:
+def load_json(checkpoint: StoredCheckpoint, name: str) -> Any:
     """The content of a listed .json file.
 
     Raises:
@@ -57,7 +57,7 @@ def load_json(checkpoint: Checkpoint, name: str) -> Any:
         return parse(checkpoint, name, lambda: json.load(handle))
 
 
-def parse(checkpoint: Checkpoint, name: str, parser: Callable[[], Parsed]) -> Parsed:
+def parse(checkpoint: StoredCheckpoint, name: str, parser: Callable[[], Parsed]) -> Parsed:
     """What a parser that runs no code makes of a file; whatever it cannot read is an error of ours.
 
     Raises:
@@ -69,7 +69,7 @@ def parse(checkpoint: Checkpoint, name: str, parser: Callable[[], Parsed]) -> Pa
         raise CheckpointError(f"{checkpoint.path / name} was not loaded: {describe(error)}") from None
 
 
-def _check_bytes(checkpoint: Checkpoint, name: str, handle: BinaryIO) -> None:
+def _check_bytes(checkpoint: StoredCheckpoint, name: str, handle: BinaryIO) -> None:
     digest = xxhash.xxh3_128()
     while block := handle.read(1 << 20):
         digest.update(block)

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from persianmind.checkpoint.manifest import MANIFEST, Checkpoint
+from persianmind.checkpoint.manifest import MANIFEST, StoredCheckpoint
 from persianmind.common.atomic import fsync_folder
 
 FOLDER = re.compile(r"^step-(\d+)(?:\.(\d+))?$")
@@ -32,10 +32,10 @@ def folder_step(folder: Path) -> int:
 
 
 def superseded(
-    checkpoints: Iterable[Checkpoint], *, keep_last: int, keep_every_steps: int | None
-) -> list[Checkpoint]:
+    checkpoints: Iterable[StoredCheckpoint], *, keep_last: int, keep_every_steps: int | None
+) -> list[StoredCheckpoint]:
     """What may go: all but the newest `keep_last` and, of each multiple of `keep_every_steps`, the newest."""
-    newest_first: Sequence[Checkpoint] = sorted(checkpoints, key=lambda one: one.sequence, reverse=True)
+    newest_first: Sequence[StoredCheckpoint] = sorted(checkpoints, key=lambda one: one.sequence, reverse=True)
     kept = {one.sequence for one in newest_first[:keep_last]}
     if keep_every_steps:
         milestones: dict[int, int] = {}

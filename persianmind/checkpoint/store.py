@@ -18,7 +18,7 @@ from secrets import token_hex
 from typing import Any
 
 from persianmind.checkpoint.group import SOLO, RankGroup, SoloGroup, describe, on_rank_0, together
-from persianmind.checkpoint.manifest import Checkpoint, FileEntry, read_manifest, write_manifest
+from persianmind.checkpoint.manifest import FileEntry, StoredCheckpoint, read_manifest, write_manifest
 from persianmind.checkpoint.retention import (
     TEMPORARY,
     checkpoint_folders,
@@ -32,7 +32,7 @@ from persianmind.common.atomic import fsync_file, fsync_folder, write_json
 from persianmind.common.checksum import hash_file
 from persianmind.common.errors import CheckpointError, CheckpointWriteError
 
-__all__ = ["PHASES", "Checkpoint", "CheckpointStore", "RankGroup", "SoloGroup"]
+__all__ = ["PHASES", "CheckpointStore", "RankGroup", "SoloGroup", "StoredCheckpoint"]
 
 POINTER = "latest.json"
 MARKER = ".marker"
@@ -150,7 +150,7 @@ class CheckpointStore:
         world: int,
     ) -> str:
         known = self.readable()
-        checkpoint = Checkpoint(
+        checkpoint = StoredCheckpoint(
             path=temporary,
             step=step,
             sequence=1 + max((one.sequence for one in known), default=0),
@@ -194,7 +194,7 @@ class CheckpointStore:
                 logger.warning(f"the old checkpoint {folder} could not be removed: {describe(error)}")
 
     # --- finding --------------------------------------------------------------------------------------
-    def readable(self) -> list[Checkpoint]:
+    def readable(self) -> list[StoredCheckpoint]:
         """Every checkpoint whose manifest is sound, newest first; contents are not verified here."""
         checkpoints = []
         for folder in checkpoint_folders(self.root):
@@ -204,7 +204,7 @@ class CheckpointStore:
                 continue
         return sorted(checkpoints, key=lambda one: one.sequence, reverse=True)
 
-    def newest_good(self, group: RankGroup = SOLO) -> Checkpoint | None:
+    def newest_good(self, group: RankGroup = SOLO) -> StoredCheckpoint | None:
         """The newest checkpoint of which every byte is as it was written; None if there never was one.
 
         Ranks share the reading and return the same one. Each bad one is named in the log of rank 0.

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from persianmind.checkpoint.group import SOLO, RankGroup, describe
-from persianmind.checkpoint.manifest import MANIFEST, Checkpoint, FileEntry, read_manifest
+from persianmind.checkpoint.manifest import MANIFEST, FileEntry, StoredCheckpoint, read_manifest
 from persianmind.common.checksum import hash_file
 from persianmind.common.errors import CheckpointError
 
@@ -50,7 +50,7 @@ def share_of(sizes_bytes: dict[str, int], rank: int, world_size: int) -> list[st
     return mine
 
 
-def layout_damage(checkpoint: Checkpoint) -> list[str]:
+def layout_damage(checkpoint: StoredCheckpoint) -> list[str]:
     """What differs from the manifest without reading contents: missing, foreign and cut files, links."""
     name = checkpoint.path.name
     try:
@@ -66,7 +66,7 @@ def layout_damage(checkpoint: Checkpoint) -> list[str]:
     return problems
 
 
-def content_damage(checkpoint: Checkpoint, names: Iterable[str]) -> list[str]:
+def content_damage(checkpoint: StoredCheckpoint, names: Iterable[str]) -> list[str]:
     """Which of `names` hash to something else than the manifest says."""
     problems = []
     for name in names:
@@ -84,12 +84,12 @@ def content_damage(checkpoint: Checkpoint, names: Iterable[str]) -> list[str]:
     return problems
 
 
-def examine_checkpoint(folder: Path, group: RankGroup = SOLO) -> tuple[Checkpoint | None, list[str]]:
+def examine_checkpoint(folder: Path, group: RankGroup = SOLO) -> tuple[StoredCheckpoint | None, list[str]]:
     """Reads and verifies one checkpoint folder; every rank returns the same list of problems (empty: good).
 
     The checkpoint is None where even the manifest cannot be used.
     """
-    checkpoint: Checkpoint | None = None
+    checkpoint: StoredCheckpoint | None = None
     problems: list[str] = []
     try:
         checkpoint = read_manifest(folder)

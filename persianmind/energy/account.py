@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from persianmind.common.errors import DataError, PersianMindError
-from persianmind.data.manifest import read_manifest
+from persianmind.data.manifest import read_data_manifest
 from persianmind.energy.ledger import read_ledger
 from persianmind.energy.summary import summarise
 from persianmind.recipe import Energy
@@ -58,7 +58,7 @@ def trained_characters(folder: RunFolder, trained: int | None) -> int | None:
     characters = tokens = 0
     for source in sorted(folder.data.iterdir()):
         try:
-            manifest = read_manifest(source)
+            manifest = read_data_manifest(source)
         except DataError:
             continue
         if manifest.characters and manifest.tokens:

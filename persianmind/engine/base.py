@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from persianmind.checkpoint.manifest import Checkpoint
+from persianmind.checkpoint.manifest import StoredCheckpoint
 from persianmind.engine.ranks import Ranks
 from persianmind.recipe import Recipe
 from persianmind.run.records import SkipReason
@@ -102,7 +102,7 @@ class Engine(Protocol):
         """A copy of this rank's share of the trained state."""
         ...
 
-    def check_files(self, checkpoint: Checkpoint) -> None:
+    def check_files(self, checkpoint: StoredCheckpoint) -> None:
         """Reads what `restore` will need on this rank. No collectives.
 
         Raises:
@@ -110,7 +110,7 @@ class Engine(Protocol):
         """
         ...
 
-    def restore(self, checkpoint: Checkpoint, *, weights_only: bool = False) -> bool:
+    def restore(self, checkpoint: StoredCheckpoint, *, weights_only: bool = False) -> bool:
         """Takes up a verified checkpoint, whatever number of ranks saved it; whether it was resharded.
 
         weights_only: optimizer state, rates and step counters stay as they are.

@@ -7,12 +7,13 @@ from persianmind.recipe.evaluate import Evaluate
 from persianmind.recipe.export import Export
 from persianmind.recipe.section import Section
 from persianmind.recipe.text import HeldOut, Normalise, Quality, Source
-from persianmind.recipe.train import Saving, Stage, Train
+from persianmind.recipe.train import Checkpoint, Stage, Train
 from persianmind.recipe.vocab import Vocab
 from persianmind.recipe.whole import Recipe
 
 __all__ = [
     "Adapter",
+    "Checkpoint",
     "Data",
     "Energy",
     "Evaluate",
@@ -21,7 +22,6 @@ __all__ = [
     "Normalise",
     "Quality",
     "Recipe",
-    "Saving",
     "Section",
     "Source",
     "Stage",

@@ -53,7 +53,7 @@ class Train(Section):
         return "off" if value is False else value
 
 
-class Saving(Section):
+class Checkpoint(Section):
     """When to save and what to keep. A checkpoint also ends every stage."""
 
     every_steps: Count = 100

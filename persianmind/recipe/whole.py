@@ -17,7 +17,7 @@ from persianmind.recipe.evaluate import Evaluate
 from persianmind.recipe.export import Export
 from persianmind.recipe.section import Name, Section
 from persianmind.recipe.text import HeldOut, Normalise, Quality, Source
-from persianmind.recipe.train import Saving, Stage, Train
+from persianmind.recipe.train import Checkpoint, Stage, Train
 from persianmind.recipe.vocab import Vocab
 
 
@@ -35,7 +35,7 @@ class Recipe(Section):
     vocab: Vocab = Vocab()
     adapter: Adapter = Adapter()
     train: Train = Train()
-    checkpoint: Saving = Saving()
+    checkpoint: Checkpoint = Checkpoint()
     stages: list[Stage] = Field(min_length=1)
     evaluate: Evaluate = Evaluate()
     energy: Energy = Energy()

@@ -10,11 +10,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from persianmind.checkpoint.manifest import MANIFEST, Checkpoint, read_manifest
+from persianmind.checkpoint.manifest import MANIFEST, StoredCheckpoint, read_manifest
 from persianmind.common.checksum import read_checked
 from persianmind.common.errors import CheckpointError, DamagedFileError, DataError, PersianMindError
-from persianmind.data.manifest import Manifest
-from persianmind.data.manifest import read_manifest as read_data_manifest
+from persianmind.data.manifest import Manifest, read_data_manifest
 from persianmind.energy.account import account
 from persianmind.energy.ledger import Ledger, read_ledger
 from persianmind.recipe.loading import load_recipe
@@ -40,7 +39,7 @@ class RunFiles:
     steps_done_again: int = 0
     vocab: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Manifest] = field(default_factory=dict)
-    checkpoints: list[Checkpoint] = field(default_factory=list)
+    checkpoints: list[StoredCheckpoint] = field(default_factory=list)
     account: dict[str, Any] | None = None
     ledger: Ledger = field(default_factory=Ledger)
     gaps: list[str] = field(default_factory=list)

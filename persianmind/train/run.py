@@ -25,7 +25,7 @@ from persianmind.train.prepare import background_build, prepare, read_prepared, 
 from persianmind.train.stopping import stop_on_signal
 
 if TYPE_CHECKING:
-    from persianmind.checkpoint.manifest import Checkpoint
+    from persianmind.checkpoint.manifest import StoredCheckpoint
     from persianmind.data.read.barrier import DataBarrier
     from persianmind.model.adapted import AdaptedModel
     from persianmind.train.callbacks.save import SaveCallback
@@ -196,6 +196,6 @@ def _warm_start(request: RunRequest, context: RunContext, saves: SaveCallback) -
     )
 
 
-def _record_warm_start(folder: RunFolder, place: Path, checkpoint: Checkpoint) -> None:
+def _record_warm_start(folder: RunFolder, place: Path, checkpoint: StoredCheckpoint) -> None:
     stage = checkpoint.metadata.get("stage")
     update_results(folder, warm_start=WarmStart(path=str(place), step=checkpoint.step, stage=stage))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.checkpoint import verify
-from persianmind.checkpoint.manifest import Checkpoint, FileEntry, read_manifest, write_manifest
+from persianmind.checkpoint.manifest import FileEntry, StoredCheckpoint, read_manifest, write_manifest
 from persianmind.checkpoint.store import CheckpointStore
 from persianmind.common.checksum import hash_file
 from tests.support.log import logged
@@ -66,14 +66,14 @@ class Trap:
         return (os.mkdir, (str(self.sprung),))
 
 
-def newest_and_log(root: Path, **options: Any) -> tuple[Checkpoint | None, list[str]]:
+def newest_and_log(root: Path, **options: Any) -> tuple[StoredCheckpoint | None, list[str]]:
     """What a resume would use, and everything it warned of."""
     with logged() as lines:
         found = make_store(root, **options).newest_good()
     return found, lines
 
 
-def newest(root: Path, **options: Any) -> Checkpoint:
+def newest(root: Path, **options: Any) -> StoredCheckpoint:
     """The newest whole checkpoint, which must be found without a word."""
     found, lines = newest_and_log(root, **options)
     assert found is not None and lines == []
@@ -136,10 +136,10 @@ def flips_found(folder: Path, count: int, seed: int) -> int:
     return found
 
 
-def forge_manifest(folder: Path, extra_names: tuple[str, ...] = ()) -> Checkpoint:
+def forge_manifest(folder: Path, extra_names: tuple[str, ...] = ()) -> StoredCheckpoint:
     """Rewrites a checkpoint's manifest to match what is in the folder now, as an attacker would."""
     old = read_manifest(folder)
     files = {name: FileEntry((folder / name).stat().st_size, hash_file(folder / name)) for name in old.files}
     files |= {name: FileEntry(1, "0" * 32) for name in extra_names}
-    write_manifest(folder, Checkpoint(**{**vars(old), "files": files}))
-    return Checkpoint(**{**vars(old), "files": files})
+    write_manifest(folder, StoredCheckpoint(**{**vars(old), "files": files}))
+    return StoredCheckpoint(**{**vars(old), "files": files})

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from persianmind.checkpoint.manifest import Checkpoint, read_manifest
+from persianmind.checkpoint.manifest import StoredCheckpoint, read_manifest
 from persianmind.checkpoint.reading import load_json, load_tensors, open_verified
 from persianmind.common.errors import CheckpointError
 from tests.checkpoint.helpers import (
@@ -26,11 +26,11 @@ from tests.checkpoint.helpers import (
 )
 
 TENSORS, FACTS = "rng-rank-0.safetensors", "facts.json"
-READERS: dict[str, Callable[[Checkpoint, str], Any]] = {TENSORS: load_tensors, FACTS: load_json}
+READERS: dict[str, Callable[[StoredCheckpoint, str], Any]] = {TENSORS: load_tensors, FACTS: load_json}
 
 
 @pytest.fixture
-def saved(tmp_path: Path) -> Checkpoint:
+def saved(tmp_path: Path) -> StoredCheckpoint:
     """A checkpoint with one file of each kind that is read here."""
 
     def write(folder: Path) -> None:
@@ -41,7 +41,7 @@ def saved(tmp_path: Path) -> Checkpoint:
     return newest(tmp_path / "store")
 
 
-def test_what_is_listed_is_read(saved: Checkpoint) -> None:
+def test_what_is_listed_is_read(saved: StoredCheckpoint) -> None:
     assert torch.equal(load_tensors(saved, TENSORS)["cpu"], torch.arange(5))
     assert load_json(saved, FACTS) == {"a": [1, 2]}
     with open_verified(saved, FACTS) as handle:
@@ -49,7 +49,7 @@ def test_what_is_listed_is_read(saved: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_changed_bit_is_noticed_at_the_reading(saved: Checkpoint, name: str) -> None:
+def test_a_changed_bit_is_noticed_at_the_reading(saved: StoredCheckpoint, name: str) -> None:
     for bit in range(0, saved.file(name).stat().st_size * 8, 11):
         flip_bit(saved.file(name), bit)
         with pytest.raises(CheckpointError, match="its bytes changed since they were verified"):
@@ -59,7 +59,7 @@ def test_a_changed_bit_is_noticed_at_the_reading(saved: Checkpoint, name: str) -
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_link_or_a_foreign_file_is_refused(saved: Checkpoint, tmp_path: Path, name: str) -> None:
+def test_a_link_or_a_foreign_file_is_refused(saved: StoredCheckpoint, tmp_path: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match="lists no file"):
         READERS[name](saved, "other")
     path = saved.path / name
@@ -70,7 +70,9 @@ def test_a_link_or_a_foreign_file_is_refused(saved: Checkpoint, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_pickle_in_their_place_is_no_more_than_bytes(saved: Checkpoint, tmp_path: Path, name: str) -> None:
+def test_a_pickle_in_their_place_is_no_more_than_bytes(
+    saved: StoredCheckpoint, tmp_path: Path, name: str
+) -> None:
     raw = pickle.dumps(Trap(tmp_path / "sprung"))
     (saved.path / name).write_bytes(raw)
     with pytest.raises(CheckpointError, match="was not loaded"):

@@ -11,7 +11,7 @@ import pytest
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-from persianmind.checkpoint.manifest import Checkpoint, read_manifest
+from persianmind.checkpoint.manifest import StoredCheckpoint, read_manifest
 from persianmind.common.errors import CheckpointError
 from persianmind.engine.deepspeed import loading
 from persianmind.engine.deepspeed.loading import VerifiedReader, load_verified
@@ -34,7 +34,7 @@ def run(zero_runs: Path, tmp_path: Path) -> Path:
     return root
 
 
-def good(root: Path) -> Checkpoint:
+def good(root: Path) -> StoredCheckpoint:
     return newest(root)
 
 
@@ -115,7 +115,7 @@ def test_files_of_other_kinds_are_not_loaded(run: Path) -> None:
         load_verified(found, SLOTS[2].replace(".pt", ".pkl"))
 
 
-def good_after_rename(run: Path) -> Checkpoint:
+def good_after_rename(run: Path) -> StoredCheckpoint:
     from persianmind.checkpoint.manifest import FileEntry, write_manifest
     from persianmind.checkpoint.verify import list_files
     from persianmind.common.checksum import hash_file
@@ -123,5 +123,5 @@ def good_after_rename(run: Path) -> Checkpoint:
     folder = run / "step-3"
     names = [name for name in list_files(folder) if name != "manifest.json"]
     files = {name: FileEntry((folder / name).stat().st_size, hash_file(folder / name)) for name in names}
-    write_manifest(folder, Checkpoint(**{**vars(read_manifest(folder)), "files": files}))
+    write_manifest(folder, StoredCheckpoint(**{**vars(read_manifest(folder)), "files": files}))
     return good(run)

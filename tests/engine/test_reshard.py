@@ -11,7 +11,7 @@ import pytest
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-from persianmind.checkpoint.manifest import Checkpoint
+from persianmind.checkpoint.manifest import StoredCheckpoint
 from persianmind.common.errors import CheckpointError
 from persianmind.engine.deepspeed import reshard
 from persianmind.engine.deepspeed.loading import load_verified
@@ -23,7 +23,7 @@ PRECISIONS = ["fp32", "bf16"]
 NAMES = {"lora_a": (3, 17), "lora_b": (13, 3), "embeddings": (7, 17), "gate": (1,)}
 
 
-def checkpoint_of(store: Path) -> Checkpoint:
+def checkpoint_of(store: Path) -> StoredCheckpoint:
     return newest(store)
 
 
@@ -121,7 +121,7 @@ def test_missing_rank_file_is_named(zero_runs: Path, tmp_path: Path) -> None:
     source = checkpoint_of(zero_runs / "fp32" / "a2")
     folder = tmp_path / "step-3"
     shutil.copytree(source.path, folder)
-    forged = Checkpoint(**{**vars(source), "path": folder, "world_size": 3})
+    forged = StoredCheckpoint(**{**vars(source), "path": folder, "world_size": 3})
     with pytest.raises(CheckpointError, match=r"saved by 3 ranks but has ZeRO files of ranks \[0, 1\]"):
         gather_state(forged)
 

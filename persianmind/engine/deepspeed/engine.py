@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from persianmind.checkpoint.manifest import Checkpoint
+from persianmind.checkpoint.manifest import StoredCheckpoint
 from persianmind.engine import collectives
 from persianmind.engine.base import Batch, SkipRule, StepResult, StopLevel
 from persianmind.engine.deepspeed.files import (
@@ -146,11 +146,11 @@ class DeepSpeedEngine:
     def snapshot(self) -> DeepSpeedSnapshot:
         return DeepSpeedSnapshot(snapshot_engine(self._deepspeed))
 
-    def check_files(self, checkpoint: Checkpoint) -> None:
+    def check_files(self, checkpoint: StoredCheckpoint) -> None:
         for name in needed_files(checkpoint, self.ranks.rank, self.ranks.world_size):
             load_verified(checkpoint, name)
 
-    def restore(self, checkpoint: Checkpoint, *, weights_only: bool = False) -> bool:
+    def restore(self, checkpoint: StoredCheckpoint, *, weights_only: bool = False) -> bool:
         if weights_only:
             load_weights(self._deepspeed, checkpoint)
             return checkpoint.world_size != self.ranks.world_size

@@ -15,7 +15,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import IO, Any, cast
 
-from persianmind.checkpoint.manifest import Checkpoint
+from persianmind.checkpoint.manifest import StoredCheckpoint
 from persianmind.common.errors import CheckpointError
 from persianmind.engine.deepspeed.loading import reading_only
 from persianmind.engine.deepspeed.reshard import (
@@ -150,7 +150,7 @@ def _write_state(path: Path, state: Any) -> None:
             raise
 
 
-def needed_files(checkpoint: Checkpoint, rank: int, world_size: int, tag: str = TAG) -> list[str]:
+def needed_files(checkpoint: StoredCheckpoint, rank: int, world_size: int, tag: str = TAG) -> list[str]:
     """The files that one rank of `world_size` loads by itself; none where the state is resharded.
 
     Raises:
@@ -160,7 +160,7 @@ def needed_files(checkpoint: Checkpoint, rank: int, world_size: int, tag: str = 
     return [f"{tag}/{MODEL_STATES}", names[rank]] if checkpoint.world_size == world_size else []
 
 
-def load_weights(engine: Any, checkpoint: Checkpoint, tag: str = TAG) -> None:
+def load_weights(engine: Any, checkpoint: StoredCheckpoint, tag: str = TAG) -> None:
     """Puts the trained weights of a verified checkpoint into an engine, from any number of ranks; optimizer
     moments, rates and step counters stay as they are. Collective.
 
@@ -170,7 +170,7 @@ def load_weights(engine: Any, checkpoint: Checkpoint, tag: str = TAG) -> None:
     scatter_state(engine.optimizer, gather_state(checkpoint, tag), weights_only=True)
 
 
-def load_engine(engine: Any, checkpoint: Checkpoint, tag: str = TAG) -> bool:
+def load_engine(engine: Any, checkpoint: StoredCheckpoint, tag: str = TAG) -> bool:
     """Restores a ZeRO-2 engine from a verified checkpoint, whatever number of ranks saved it.
 
     With the same layout DeepSpeed loads its files itself; otherwise masters, moments and hyperparameters are

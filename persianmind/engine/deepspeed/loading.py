@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from persianmind.checkpoint.manifest import Checkpoint
+from persianmind.checkpoint.manifest import StoredCheckpoint
 from persianmind.checkpoint.reading import open_verified
 from persianmind.common.errors import CheckpointError
 
@@ -28,7 +28,7 @@ def allowed_classes() -> list[Any]:
     return [LossScaler, ZeroStageEnum, fragment_address]
 
 
-def load_verified(checkpoint: Checkpoint, name: str, map_location: Any = "cpu") -> Any:
+def load_verified(checkpoint: StoredCheckpoint, name: str, map_location: Any = "cpu") -> Any:
     """Loads one listed .pt file from exactly the bytes that were hashed.
 
     Raises:
@@ -58,7 +58,7 @@ def _reason(error: Exception) -> str:
 class VerifiedReader:
     """DeepSpeed's checkpoint engine interface, reading only what `checkpoint` lists (`load_verified`)."""
 
-    def __init__(self, checkpoint: Checkpoint, behind: Any) -> None:
+    def __init__(self, checkpoint: StoredCheckpoint, behind: Any) -> None:
         self._checkpoint = checkpoint
         self._behind = behind
 
@@ -77,7 +77,7 @@ class VerifiedReader:
 
 
 @contextlib.contextmanager
-def reading_only(engine: Any, checkpoint: Checkpoint) -> Iterator[None]:
+def reading_only(engine: Any, checkpoint: StoredCheckpoint) -> Iterator[None]:
     """In the block `engine.load_checkpoint` can open nothing but the verified files of `checkpoint`."""
     behind = engine.checkpoint_engine
     engine.checkpoint_engine = VerifiedReader(checkpoint, behind)

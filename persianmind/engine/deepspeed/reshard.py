@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from persianmind.checkpoint.manifest import Checkpoint
+from persianmind.checkpoint.manifest import StoredCheckpoint
 from persianmind.common.errors import CheckpointError
 from persianmind.engine.deepspeed.loading import load_verified
 
@@ -37,7 +37,7 @@ class FullState:
     groups: list[dict[str, Any]]
 
 
-def shard_names(checkpoint: Checkpoint, tag: str = TAG) -> list[str]:
+def shard_names(checkpoint: StoredCheckpoint, tag: str = TAG) -> list[str]:
     """The ZeRO files of a checkpoint in rank order.
 
     Raises:
@@ -55,13 +55,13 @@ def shard_names(checkpoint: Checkpoint, tag: str = TAG) -> list[str]:
     return [by_rank[rank] for rank in sorted(by_rank)]
 
 
-def parameter_shapes(checkpoint: Checkpoint, tag: str = TAG) -> list[dict[str, tuple[int, ...]]]:
+def parameter_shapes(checkpoint: StoredCheckpoint, tag: str = TAG) -> list[dict[str, tuple[int, ...]]]:
     """Names and shapes of the trained parameters, a dict a group, in DeepSpeed's flat order."""
     groups = load_verified(checkpoint, f"{tag}/{MODEL_STATES}")["param_shapes"]
     return [{name: tuple(shape) for name, shape in group.items()} for group in groups]
 
 
-def gather_state(checkpoint: Checkpoint, tag: str = TAG) -> FullState:
+def gather_state(checkpoint: StoredCheckpoint, tag: str = TAG) -> FullState:
     """Joins the ZeRO files of all ranks that saved into full fp32 tensors by parameter name, on the CPU.
 
     Peak memory is the full state and one shard: O(trainable parameters).
@@ -109,7 +109,7 @@ def _split(state: Mapping[str, Any], numel: int) -> tuple[dict[str, torch.Tensor
 
 
 def _joined(
-    checkpoint: Checkpoint, name: str, shape: tuple[int, ...], pieces: Mapping[str, list[torch.Tensor]]
+    checkpoint: StoredCheckpoint, name: str, shape: tuple[int, ...], pieces: Mapping[str, list[torch.Tensor]]
 ) -> dict[str, torch.Tensor]:
     import torch
 

@@ -11,7 +11,7 @@ import torch
 
 from persianmind.checkpoint.background import BackgroundSaver
 from persianmind.checkpoint.group import together
-from persianmind.checkpoint.manifest import Checkpoint, is_checkpoint
+from persianmind.checkpoint.manifest import StoredCheckpoint, is_checkpoint
 from persianmind.checkpoint.reading import load_tensors
 from persianmind.checkpoint.store import CheckpointStore
 from persianmind.checkpoint.verify import examine_checkpoint
@@ -112,7 +112,7 @@ class SaveCallback(Callback):
             estimate_bytes=checkpoint_bytes(trained, context.recipe.train.precision),
         )
 
-    def newest(self) -> Checkpoint | None:
+    def newest(self) -> StoredCheckpoint | None:
         """The newest good checkpoint, refused when it belongs to another recipe, base or tokenizer.
 
         Raises:
@@ -129,7 +129,7 @@ class SaveCallback(Callback):
                 )
         return checkpoint
 
-    def init_from_checkpoint(self, context: RunContext, place: Path) -> Checkpoint:
+    def init_from_checkpoint(self, context: RunContext, place: Path) -> StoredCheckpoint:
         """Takes the trained weights, and nothing else, from a checkpoint of another run over the same base
         and vocabulary; `place` is a checkpoint folder or a run folder (then its newest good one).
 
@@ -155,7 +155,7 @@ class SaveCallback(Callback):
         context.engine.restore(checkpoint, weights_only=True)
         return checkpoint
 
-    def restore(self, context: RunContext, checkpoint: Checkpoint) -> None:
+    def restore(self, context: RunContext, checkpoint: StoredCheckpoint) -> None:
         """Loads trained state, RNG and the callbacks' states; another number of ranks than saved is resharded
         by name."""
         # Each rank reads files of its own: what one cannot read is an error of all before any rank goes on.
@@ -173,7 +173,7 @@ class SaveCallback(Callback):
             return
         set_rng_state(load_tensors(checkpoint, rng_name(context.ranks.rank)))
 
-    def _check_files(self, context: RunContext, checkpoint: Checkpoint) -> None:
+    def _check_files(self, context: RunContext, checkpoint: StoredCheckpoint) -> None:
         context.engine.check_files(checkpoint)
         if checkpoint.world_size == context.ranks.world_size:
             load_tensors(checkpoint, rng_name(context.ranks.rank))
