@@ -14,6 +14,8 @@ RANKS  := $(shell ls /dev/nvidia[0-9]* >/dev/null 2>&1 || echo --num_accelerator
 PYTEST := $(BIN)/python -m pytest --durations=25
 # Tests of one process run side by side, a file per worker; those with ranks of their own need both cores.
 WORKERS ?= 2
+# make test-unit COV="--cov=persianmind --cov-report=term" prints line coverage as well; it takes a third longer.
+COV ?=
 
 # Set to anything, as some images do, nothing compiled would be kept.
 export PYTHONDONTWRITEBYTECODE :=
@@ -40,7 +42,7 @@ demo: setup
 test: test-unit test-integration
 
 test-unit: setup
-	$(PYTEST) -m "not integration and not more and not long" -n $(WORKERS) --dist loadgroup
+	$(PYTEST) -m "not integration and not more and not long" -n $(WORKERS) --dist loadgroup $(COV)
 
 test-integration: setup
 	$(PYTEST) -m "integration and not more and not long"

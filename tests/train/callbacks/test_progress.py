@@ -1,0 +1,58 @@
+"""What the screen shows of a step: plain lines now and then where there is no terminal."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from persianmind.energy.budget import Budget
+from persianmind.train.callbacks import progress
+from persianmind.train.callbacks.progress import ProgressCallback
+from tests.run.helpers import step_record
+from tests.support.log import logged
+
+
+@pytest.fixture
+def callback() -> ProgressCallback:
+    return ProgressCallback(Budget(limit_kwh=None))
+
+
+def test_a_line_has_stage_step_loss_speed_time_left_and_joules(callback: ProgressCallback) -> None:
+    record = step_record(
+        stage="pretrain", step=3, stage_step=3, loss=2.5, tokens_per_s=1234.4, joules=5678.0, seconds=2.0
+    )
+    text = callback.text(record, 10)
+    assert re.fullmatch(r"pretrain +step 3/10  loss 2\.5000  1,234 tokens/s  \d+:\d\d left  5,678 J", text)
+    assert "loss not finite" in callback.text(step_record(step=1, loss=None), 10)
+    assert " J" not in callback.text(step_record(step=1, joules=None), 10)
+
+
+def test_time_left_is_that_of_the_steps_done_since_the_start(
+    callback: ProgressCallback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed run begins at step 101: its first step took 2 s, so nine more take 18 s."""
+    now_s = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
+    with logged(level=20) as lines:
+        callback.show(step_record(step=101, stage_step=101, seconds=2.0), 110)
+    assert "0:18 left" in lines[0]
+
+
+def test_lines_come_at_the_start_of_a_stage_at_the_end_and_every_ten_seconds(
+    callback: ProgressCallback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
+    with logged(level=20) as lines:
+        for step in range(1, 31):
+            callback.show(step_record(step=step, stage_step=step, seconds=1.0), 30)
+            now_s[0] += 1.0
+    shown = [int(re.search(r"step (\d+)/", line)[1]) for line in lines]  # type: ignore[index]
+    assert shown == [1, 11, 21, 30]
+
+
+def test_the_budget_stands_at_the_end_of_the_line(callback: ProgressCallback) -> None:
+    with logged(level=20) as lines:
+        callback.show(step_record(step=1, stage_step=1), 30, budget="0.41 of 2.00 kWh")
+    assert lines[0].endswith("0.41 of 2.00 kWh")
