@@ -46,7 +46,8 @@ NO_LIMIT_BYTES = 1 << 40
 
 @pytest.mark.integration
 def test_file_size_limit_in_the_middle_of_a_save(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # Under the limit an import would leave half a .pyc in the environment for every later run to fail on.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     limits = [str(limit) for limit in (*LIMITS_BYTES, NO_LIMIT_BYTES)]
     command = [sys.executable, "-c", WORKER, str(tmp_path), *limits]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

@@ -12,6 +12,7 @@ import errno
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,8 @@ def _disk_fault(kind: str, detail: str) -> tuple[Callable[[], object], Callable[
 
     if kind == "limit":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        # Under the limit an import would leave half a .pyc in the environment for every later run to fail on.
+        sys.dont_write_bytecode = True
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
         return (
             lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (int(detail), hard)),
