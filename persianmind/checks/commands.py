@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from persianmind.common.console import JsonFlag, emit_json, emit_table
+from persianmind.common.console import JsonFlag, OverridesArgument, RecipeArgument, emit_json, emit_table
 
 if TYPE_CHECKING:
     from persianmind.checks.base import Check
@@ -21,12 +21,8 @@ def make_doctor(extra_checks: ExtraChecks = tuple) -> Callable[..., None]:
     """The command, with `extra_checks` after its own."""
 
     def doctor(
-        recipe: Annotated[
-            str, typer.Argument(help="A shipped recipe's name or the path of a .yaml file.")
-        ] = "demo",
-        overrides: Annotated[
-            list[str] | None, typer.Argument(help="key.sub=value, e.g. train.learning_rate=2e-4")
-        ] = None,
+        recipe: RecipeArgument = "demo",
+        overrides: OverridesArgument = None,
         engine_config: Annotated[Path, typer.Option("--deepspeed", help="DeepSpeed's JSON.")] = Path(
             "ds_configs/zero2.json"
         ),

@@ -19,7 +19,7 @@ from persianmind.cluster.arguments import (
 )
 from persianmind.cluster.package import RAYS_LIMIT_MIB
 from persianmind.cluster.sizing import Scale, resolve_scale
-from persianmind.common.console import invoke, run_guarded
+from persianmind.common.console import JsonFlag, invoke, run_guarded
 from persianmind.common.errors import ClusterError
 from persianmind.common.log import configure_logging
 from persianmind.common.paths import PROJECT_ROOT
@@ -108,7 +108,7 @@ def submit(
 def status(
     id: IdArgument,
     address: AddressOption = DASHBOARD,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: JsonFlag = False,
 ) -> JobArguments:
     """State, times and exit code of a run's newest submission."""
     return JobArguments("status", id, address, as_json=as_json)

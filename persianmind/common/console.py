@@ -1,4 +1,4 @@
-"""What verbs share: one JSON object on standard output, or a table; one line for every error."""
+"""What commands share: one JSON object on standard output, or a table; one line for every error."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ RANK_0_SPEAKS_S = 5.0
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")
+]
+RecipeArgument = Annotated[str, typer.Argument(help="A shipped recipe's name or the path of a .yaml file.")]
+OverridesArgument = Annotated[
+    list[str] | None, typer.Argument(help="key.sub=value, e.g. train.learning_rate=2e-4")
 ]
 
 

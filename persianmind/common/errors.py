@@ -58,11 +58,11 @@ class SourceError(PersianMindError):
 
 
 class EmptyCorpusError(SourceError):
-    """A source gave no usable row."""
+    """A source gave no usable record."""
 
 
 class TooManyBadRecordsError(SourceError):
-    """More rows of a source are bad than `data.max_bad_record_ratio` allows; the build stopped."""
+    """More records of a source are bad than `data.max_bad_record_ratio` allows; the build stopped."""
 
 
 class DataError(PersianMindError):
@@ -109,7 +109,7 @@ class RunInterruptedError(PersianMindError):
 
 
 class HangError(PersianMindError):
-    """No rank got on for `train.hang_timeout_s`; the line names the one that keeps the others waiting."""
+    """No rank made progress for `train.hang_timeout_s`; the line names the stalled one."""
 
     exit_code = 8
 

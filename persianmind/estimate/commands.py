@@ -6,16 +6,12 @@ from typing import Annotated
 
 import typer
 
-from persianmind.common.console import JsonFlag, emit_json, emit_table
+from persianmind.common.console import JsonFlag, OverridesArgument, RecipeArgument, emit_json, emit_table
 
 
 def plan(
-    recipe: Annotated[
-        str, typer.Argument(help="A shipped recipe's name or the path of a .yaml file.")
-    ] = "demo",
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="key.sub=value, e.g. train.learning_rate=2e-4")
-    ] = None,
+    recipe: RecipeArgument = "demo",
+    overrides: OverridesArgument = None,
     ranks: Annotated[int, typer.Option(min=1, help="Number of ranks the run will have.")] = 4,
     as_json: JsonFlag = False,
 ) -> None:
