@@ -16,18 +16,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from persianmind.common.checksum import hash_file, hash_text
+from persianmind.common.checksum import hash_files
 from persianmind.common.errors import DataError
 
 Tokens = npt.NDArray[np.uint32]
 Encode = Callable[[Sequence[str]], list[list[int]]]
 
 JSON_FILE, SENTENCEPIECE_FILE = "tokenizer.json", "tokenizer.model"
-_IDENTITY_FILES = (
-    JSON_FILE,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
+TOKENIZER_FILES = (
+    "added_tokens.json",
     "chat_template.jinja",
+    "special_tokens_map.json",
+    JSON_FILE,
+    SENTENCEPIECE_FILE,
+    "tokenizer_config.json",
 )
 # What the fast path is checked on before its first use.
 HARD_STRINGS = (
@@ -47,6 +49,11 @@ HARD_STRINGS = (
     "  two  spaces   three    four ",
     "don't I'LL we've 'tis",
 )
+
+
+def tokenizer_fingerprint(folder: Path) -> str:
+    """Which tokenizer a folder holds: vocabularies, runs, checkpoints and token shards state it."""
+    return hash_files(folder, TOKENIZER_FILES)
 
 
 class FolderTokenizer:
@@ -105,10 +112,8 @@ class FolderTokenizer:
         return self._model.decode([int(i) for i in ids], skip_special=skip_special)
 
     def fingerprint(self) -> str:
-        """Hash of every file that tokenising depends on."""
-        names = _IDENTITY_FILES if (self.folder / JSON_FILE).is_file() else (SENTENCEPIECE_FILE,)
-        paths = [self.folder / name for name in names]
-        return hash_text(*(f"{path.name}:{hash_file(path)}" for path in paths if path.is_file()))
+        """`tokenizer_fingerprint` of its folder."""
+        return tokenizer_fingerprint(self.folder)
 
     def _bos(self) -> int | None:
         """`add_bos_token` where the folder states it (transformers rebuilds the template from it), else what

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.launch import BIN, ROOT
+
+MAX_LINES = 300
 
 
 @pytest.fixture
@@ -67,3 +70,16 @@ def test_a_new_package_without_a_layer_is_noticed(copy: Path) -> None:
     (copy / "persianmind" / "extra").mkdir()
     (copy / "persianmind" / "extra" / "__init__.py").write_text('"""No layer."""\n')
     assert lint_imports(copy).returncode != 0
+
+
+def test_public_names_are_unique_and_files_short() -> None:
+    """One word, one meaning: what an engineer greps for is defined once (`main` is a convention)."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "persianmind").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= MAX_LINES, path
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(str(path))
+    assert len(found) > 500
+    assert {name: paths for name, paths in found.items() if len(paths) > 1 and name != "main"} == {}

@@ -1,4 +1,4 @@
-"""What this room needs to know of the other ranks, and how all of them agree on an outcome."""
+"""What this package needs to know of the other ranks, and how all of them agree on an outcome."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 class RankGroup(Protocol):
-    """The ranks that save or load together. `all_gather` returns one value a rank, in rank order, and is a
+    """The ranks that save or load together. `all_gather` returns one value per rank, in rank order, and is a
     barrier; values are JSON-able. A group used by a background writer must not share its collectives with
     the training thread (a process group of its own)."""
 

@@ -48,7 +48,7 @@ def _no_phase(_: str) -> None:
 
 
 class CheckpointStore:
-    """The checkpoints below `root` (one process a rank holds one; a `RunLock` keeps other runs out).
+    """The checkpoints below `root` (one process per rank holds one; a `RunLock` keeps other runs out).
 
     `on_phase` is called on every rank as a save passes each of `PHASES`; tests break saves there.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,15 @@ def hash_text(*parts: str) -> str:
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return digest.hexdigest()
+
+
+def hash_files(folder: Path, names: Iterable[str]) -> str:
+    """Hash over names and bytes of those of `names` that `folder` holds; other files may lie beside them."""
+    parts: list[str] = []
+    for name in names:
+        if (folder / name).is_file():
+            parts += [name, hash_file(folder / name)]
+    return hash_text(*parts)
 
 
 def dump_checked(content: Mapping[str, Any]) -> str:

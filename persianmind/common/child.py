@@ -1,4 +1,4 @@
-"""A child process that runs a module of ours: how it is started, what it is told, how it ends with its
+"""A child process that runs a module of ours: how it is started, what it is asked, how it ends with its
 parent.
 
 `python -m MODULE SETTING`, where SETTING is one JSON object; its key `parent` is the pid of the process that
@@ -36,7 +36,7 @@ def start_child(module: str, setting: Mapping[str, Any], **options: Any) -> subp
 
 
 def read_setting(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """The child's side: what it was told."""
+    """The child's side: what it was asked."""
     given = sys.argv[1:] if arguments is None else arguments
     setting: dict[str, Any] = json.loads(given[0])
     return setting

@@ -36,7 +36,7 @@ def ranks_from_environment() -> Ranks:
 
 
 class TorchGroup:
-    """The checkpoint room's `RankGroup` over torch.distributed; `own` makes a process group of its own."""
+    """The checkpoint package's `RankGroup` over torch.distributed; `own` makes a process group of its own."""
 
     def __init__(self, ranks: Ranks, *, own: bool = False) -> None:
         import torch.distributed
@@ -47,7 +47,7 @@ class TorchGroup:
         self._group = torch.distributed.new_group(backend="gloo") if own else None
 
     def all_gather(self, value: Any) -> list[Any]:
-        """One JSON-able value a rank, in rank order; also a barrier."""
+        """One JSON-able value per rank, in rank order; also a barrier."""
         import torch.distributed
 
         if self.world_size == 1:

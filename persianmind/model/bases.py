@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persianmind.common.atomic import atomic_dir
-from persianmind.common.checksum import hash_file, hash_text
+from persianmind.common.checksum import hash_files
 from persianmind.common.errors import BaseModelError, nearest
 from persianmind.text.sources.package import package_folder, read_package
 
@@ -77,11 +77,8 @@ def resolve_base(base: str) -> Path:
 
 def base_fingerprint(folder: Path) -> str:
     """A hash over the names and bytes of the weight and config files: which base a run is built on."""
-    parts: list[str] = []
-    for path in sorted(folder.glob("*")):
-        if path.suffix == ".safetensors" or path.name == "config.json":
-            parts += [path.name, hash_file(path)]
-    return hash_text(*parts)
+    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    return hash_files(folder, ["config.json", *weights])
 
 
 def _check_folder(folder: Path) -> None:

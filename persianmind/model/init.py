@@ -26,7 +26,7 @@ def initial_embeddings(
     Apply it to the input and the output table each with its own base table.
     """
     added = len(pieces)
-    if base_VD.is_meta:  # a forecast: only the shape is asked for
+    if base_VD.is_meta:  # an estimate: only the shape is asked for
         return base_VD.new_empty(added, base_VD.shape[1])
     base = base_VD.detach().float()
     mean_D = base.mean(dim=0)

@@ -9,9 +9,9 @@ from typing import Any
 
 from persianmind import __version__
 from persianmind.common.atomic import write_text
+from persianmind.common.template import load_template
 from persianmind.report import cost, inputs, quality
 from persianmind.report.read import RunFiles, read_run
-from persianmind.report.render import page_template
 from persianmind.report.training import training
 from persianmind.report.values import mappings, scalar_text
 from persianmind.report.view import Facts, plain
@@ -40,7 +40,7 @@ def write_report(run: Path) -> Path:
 
 def render(run: RunFiles) -> str:
     """The page as text."""
-    return page_template().render(
+    return load_template(Path(__file__).parent, "templates/page.html.j2").render(
         policy=POLICY,
         name=scalar_text(run.recipe.get("name", run.folder.path.resolve().name)),
         finished=run.results.finished,

@@ -38,7 +38,7 @@ def prepare(recipe: Recipe, folder: RunFolder, mark: Callable[[str], None]) -> P
     """Makes what is missing in the run folder and returns at once what is there already.
 
     Args:
-        mark: told what is being prepared, one word ("heldout", "base", "vocabulary", "data").
+        mark: called with what is being prepared, one word ("heldout", "base", "vocabulary", "data").
 
     Raises:
         PersianMindError: whatever the packages below raise, before anything half-made is left behind.

@@ -9,8 +9,9 @@ from pathlib import Path
 from persianmind.common.atomic import atomic_dir, write_bytes
 from persianmind.common.errors import EmptyCorpusError, VocabError
 from persianmind.language import LanguageProfile, default_profile
+from persianmind.tokenizer import tokenizer_fingerprint
 from persianmind.vocab.count import DocumentSample, count_chunks
-from persianmind.vocab.expansion import Expansion, Fertility, VocabPiece, fingerprint_folder, write_expansion
+from persianmind.vocab.expansion import Expansion, Fertility, VocabPiece, write_expansion
 from persianmind.vocab.families import open_base
 from persianmind.vocab.families.base import PAD, BaseTokenizer
 from persianmind.vocab.foreign import english_prose
@@ -100,7 +101,7 @@ def build_vocab(
             pieces=pieces,
             fertility=_fertilities(opened, tokenizer, corpus.documents, profile),
             gate=gate,
-            fingerprint=fingerprint_folder(folder),
+            fingerprint=tokenizer_fingerprint(folder),
             pad_id=pad_id,
             left_out=left_out,
         )

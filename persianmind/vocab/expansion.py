@@ -7,18 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from persianmind.common.checksum import hash_file, hash_text, read_checked, write_checked
+from persianmind.common.checksum import read_checked, write_checked
 from persianmind.common.errors import DamagedFileError, VocabError
+from persianmind.tokenizer import tokenizer_fingerprint
 
 EXPANSION_FILE = "expansion.json"
-TOKENIZER_FILES = (
-    "added_tokens.json",
-    "chat_template.jinja",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-)
 _VERSION = 2
 
 
@@ -66,7 +59,7 @@ class Expansion:
     family: of the base tokenizer, as vocab/families names it.
     fertility: the new language's over a sample of the training documents, `en` over English prose (there
     before == after).
-    fingerprint: hash over the tokenizer's files; load_expansion refuses a folder that does not match.
+    fingerprint: tokenizer_fingerprint of its folder; load_expansion refuses a folder that does not match.
     left_out: pieces of a `train_size` BPE that the base's merges make unreachable, so they got no id.
     """
 
@@ -84,15 +77,6 @@ class Expansion:
     def size(self) -> int:
         """Number of ids of the expanded tokenizer."""
         return self.base_vocab + self.added
-
-
-def fingerprint_folder(folder: Path) -> str:
-    """Hash over names and contents of the tokenizer files in `folder`; other files may lie beside them."""
-    parts: list[str] = []
-    for name in TOKENIZER_FILES:
-        if (folder / name).is_file():
-            parts += [name, hash_file(folder / name)]
-    return hash_text(*parts)
 
 
 def write_expansion(folder: Path, expansion: Expansion) -> None:
@@ -118,7 +102,7 @@ def load_expansion(folder: Path) -> Expansion:
     if tree.pop("version", None) != _VERSION:
         raise VocabError(f"{path} is of another version of persianmind; build the vocabulary again")
     expansion = _parse(tree)
-    if fingerprint_folder(folder) != expansion.fingerprint:
+    if tokenizer_fingerprint(folder) != expansion.fingerprint:
         raise VocabError(f"{folder}: its tokenizer files are not those that {EXPANSION_FILE} was made for")
     return expansion
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from persianmind.common.errors import VocabError
+from persianmind.common.template import load_template
 from persianmind.language import LanguageProfile, default_profile
 from persianmind.vocab.families.base import BaseTokenizer
 
+_FOLDER = Path(__file__).parent
 _BATCH_DOCUMENTS = 256
 
 
@@ -172,23 +174,4 @@ def fertility_svg(report: Report) -> str:
     """Tokens per word before and after, file by file, as one SVG without any script or outside reference."""
     entries = [*report.files, report.total]
     most = max([entry.base.tokens_per_word for entry in entries] + [1.0])
-    height, label, width = 44, 220, 420
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" '
-        f'viewBox="0 0 {label + width + 70} {height * len(entries) + 30}" '
-        'font-family="sans-serif" font-size="13" role="img">',
-        "<title>Tokens per word: base (grey) and expanded (blue)</title>",
-    ]
-    for i, entry in enumerate(entries):
-        top = 24 + i * height
-        parts.append(
-            f'<text x="{label - 8}" y="{top + 20}" text-anchor="end">{html.escape(entry.name)}</text>'
-        )
-        for offset, colour, measure in ((0, "#9aa0a6", entry.base), (16, "#2563eb", entry.expanded)):
-            value, y = measure.tokens_per_word, top + offset
-            length = width * value / most
-            parts.append(
-                f'<rect x="{label}" y="{y}" width="{length:.1f}" height="14" fill="{colour}"/>'
-                f'<text x="{label + length + 6:.1f}" y="{y + 12}">{value:.2f}</text>'
-            )
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    return load_template(_FOLDER, "fertility.svg.j2").render(entries=entries, most=most)

@@ -68,6 +68,6 @@ def test_error_surfaces_at_the_next_call_on_every_rank(tmp_path: Path, where: st
         assert saver.finish() is None  # said once; the next save may be tried
         return str(failed.value)
 
-    told = on_ranks(2, work)
-    assert told[0] == told[1] and "rank 1: OSError" in told[0]
+    messages = on_ranks(2, work)
+    assert messages[0] == messages[1] and "rank 1: OSError" in messages[0]
     assert list(tmp_path.iterdir()) == []

@@ -74,12 +74,12 @@ def test_inspect(run: Path) -> None:
     assert "metadata.stage" in out and "rng-rank-0.json" in out
 
 
-@pytest.mark.parametrize("verb", ["list", "verify", "inspect"])
-def test_errors_say_what_to_do(run: Path, verb: str) -> None:
-    _, error = call(verb, run / "nowhere")
+@pytest.mark.parametrize("subcommand", ["list", "verify", "inspect"])
+def test_errors_say_what_to_do(run: Path, subcommand: str) -> None:
+    _, error = call(subcommand, run / "nowhere")
     assert isinstance(error, RunFolderError) and "give the folder that holds checkpoints/" in str(error)
-    if verb != "list":
-        _, error = call(verb, run, "--checkpoint", "step-7")
+    if subcommand != "list":
+        _, error = call(subcommand, run, "--checkpoint", "step-7")
         assert isinstance(error, CheckpointError) and "it has: step-20, step-10" in str(error)
 
 

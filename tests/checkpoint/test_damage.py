@@ -34,10 +34,10 @@ def resumed_step(root: Path) -> tuple[int, str]:
 
 
 def assert_older_used(root: Path, named: str) -> str:
-    step, told = resumed_step(root)
-    assert step == 10, told
-    assert named in told and "step-20" in told and "resuming from the older checkpoint" in told
-    return told
+    step, messages = resumed_step(root)
+    assert step == 10, messages
+    assert named in messages and "step-20" in messages and "resuming from the older checkpoint" in messages
+    return messages
 
 
 def test_undamaged_is_used_silently(tmp_path: Path) -> None:
@@ -45,20 +45,20 @@ def test_undamaged_is_used_silently(tmp_path: Path) -> None:
     assert resumed_step(tmp_path) == (20, "")
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+@pytest.mark.parametrize("ratio", [0.0, 0.01, 0.5, 0.99])
 @pytest.mark.parametrize("name", FILES)
-def test_cut_file_is_named(tmp_path: Path, name: str, share: float) -> None:
+def test_cut_file_is_named(tmp_path: Path, name: str, ratio: float) -> None:
     two_checkpoints(tmp_path)
     path = tmp_path / "step-20" / name
-    os.truncate(path, int(path.stat().st_size * share))
+    os.truncate(path, int(path.stat().st_size * ratio))
     assert_older_used(tmp_path, name)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-def test_cut_pointer_changes_nothing(tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("ratio", [0.0, 0.01, 0.5, 0.99])
+def test_cut_pointer_changes_nothing(tmp_path: Path, ratio: float) -> None:
     two_checkpoints(tmp_path)
     path = tmp_path / "latest.json"
-    os.truncate(path, int(path.stat().st_size * share))
+    os.truncate(path, int(path.stat().st_size * ratio))
     assert resumed_step(tmp_path) == (20, "")
 
 
@@ -150,7 +150,7 @@ def test_ranks_share_the_hashing_and_agree(tmp_path: Path, monkeypatch: pytest.M
     real = verify.hash_file
     monkeypatch.setattr(verify, "hash_file", lambda path: (read.append(path.name), real(path))[1])
     assert on_ranks(2, lambda group: verify.examine_checkpoint(tmp_path / "step-20", group)[1]) == [[], []]
-    assert sorted(read) == ["rank_0.pt", "rank_1.pt", "rng-rank-0.json"]  # each once, not once a rank
+    assert sorted(read) == ["rank_0.pt", "rank_1.pt", "rng-rank-0.json"]  # each once, not once per rank
     flip_bit(tmp_path / "step-20" / FILES[1], 77)
     found = on_ranks(3, lambda group: make_store(tmp_path).newest_good(group))
     assert [one.step for one in found] == [10, 10, 10]

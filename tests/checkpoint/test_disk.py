@@ -25,19 +25,19 @@ from persianmind.common.errors import CheckpointWriteError
 states = {"deepspeed/shard.pt": {"w": torch.arange(100_000)}, "deepspeed/small.pt": {"w": torch.zeros(3)}}
 snapshot = DeepSpeedSnapshot(states)
 hard_limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-told = {}
+messages = {}
 for limit in sys.argv[2:]:
     store = make_store(Path(sys.argv[1]) / limit)
     save(store, 10)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), hard_limit))
     try:
         store.save(20, {"note": "x" * 3000}, snapshot.write)
-        told[limit] = None
+        messages[limit] = None
     except CheckpointWriteError as error:
-        told[limit] = str(error)
+        messages[limit] = str(error)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard_limit, hard_limit))
-print(json.dumps(told))
+print(json.dumps(messages))
 """
 # In the marker; in the small file's or the manifest's bytes; within a tensor; near the end of the shard.
 LIMITS_BYTES = (10, 1_500, 3_000, 20_000, 700_000)
@@ -52,9 +52,9 @@ def test_file_size_limit_in_the_middle_of_a_save(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WORKER, str(tmp_path), *limits]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    messages = json.loads(done.stdout)
     for limit in LIMITS_BYTES:
-        message, root = told[str(limit)], tmp_path / str(limit)
+        message, root = messages[str(limit)], tmp_path / str(limit)
         assert message is not None, f"saved in spite of a limit of {limit} bytes"
         assert message.startswith(
             "the checkpoint of step 20 was not saved (older ones are untouched): rank 0: "
@@ -63,5 +63,5 @@ def test_file_size_limit_in_the_middle_of_a_save(tmp_path: Path) -> None:
         assert sorted(path.name for path in root.iterdir()) == ["latest.json", "step-10"]
         assert newest(root).step == 10
     # Control: without a limit the same save goes through.
-    assert told[str(NO_LIMIT_BYTES)] is None
+    assert messages[str(NO_LIMIT_BYTES)] is None
     assert (tmp_path / str(NO_LIMIT_BYTES) / "step-20" / "manifest.json").exists()

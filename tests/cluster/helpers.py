@@ -26,7 +26,7 @@ SUBMIT = ROOT / "cluster" / "submit.py"
 WORKER = "ray::RayTrainWo"  # the process name is cut at 15 characters
 # The self-tests before step 1 have tests of their own; here every attempt would do them again.
 TINY = ("--recipe", "tiny")
-# One thread a rank: two spin against each other when the machine is busy.
+# One thread per rank: two spin against each other when the machine is busy.
 FAST = ("train.self_tests=false", "train.threads_per_rank=1")
 # 36 steps in the first stage, long enough to be hit by a kill; 50 in all.
 LONGER = "stages.0.tokens=36864"

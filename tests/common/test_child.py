@@ -1,4 +1,4 @@
-"""Child processes: they read what they were told, end with their parent, and are ended in time."""
+"""Child processes: they read what they were asked, end with their parent, and are ended in time."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_child_is_asked_to_end_then_killed(role: str, within_s: float, code: i
 
 @pytest.mark.parametrize("role", ["die-with-parent", "waits-for-parent", "control"])
 def test_a_child_whose_parent_is_killed(tmp_path: Path, role: str) -> None:
-    """Killed by the kernel with it, or told so by `parent_is_gone`; the control lives on."""
+    """Killed by the kernel with it, or asked to by `parent_is_gone`; the control lives on."""
     pid_file, gone_file = tmp_path / "pid", tmp_path / "gone"
     child = {"role": role, "die_with_parent": role == "die-with-parent", "gone_file": str(gone_file)}
     parent = start(role="parent", child=child, pid_file=str(pid_file))

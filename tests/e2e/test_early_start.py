@@ -99,7 +99,7 @@ class Running:
         return [one for one in found if any(plan in part for part in one.info["cmdline"] or [])]
 
     def hold_builder(self, shards: int) -> psutil.Process:
-        """Stops the builder once so many shards of the poems are published: no race against its speed."""
+        """Stops the builder once N shards of the poems are published: no race against its speed."""
         self.wait_for(lambda: bool(self.builders()) and published(self.run) >= shards)
         (builder,) = self.builders()
         builder.suspend()

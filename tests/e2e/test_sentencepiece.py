@@ -19,7 +19,7 @@ FEW = ["stages.0.tokens=6144", "stages.1.tokens=2048", "stages.2.tokens=2048"]
 
 
 def _make_base(folder: Path) -> Path:
-    """A random two-layer Llama of 32,000 rows with the tokenizer.model that mistral-common carries."""
+    """A random two-layer Llama of 32,000 ids with the tokenizer.model that mistral-common carries."""
     import importlib.util
     import shutil
 

@@ -144,7 +144,7 @@ def test_another_recipe_is_refused_and_the_difference_named(tiny_run: Launched, 
 
 def test_verbs_report_json(tiny_run: Launched) -> None:
     run = str(tiny_run.run)
-    for verb in (
+    for subcommand in (
         ["energy", "report", run],
         ["checkpoint", "list", run],
         ["checkpoint", "verify", run],
@@ -154,7 +154,11 @@ def test_verbs_report_json(tiny_run: Launched) -> None:
         ["plan", "tiny", "--ranks", "2"],
     ):
         done = subprocess.run(
-            [str(BIN / "persianmind"), *verb, "--json"], capture_output=True, text=True, check=False, cwd=ROOT
+            [str(BIN / "persianmind"), *subcommand, "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
         )
-        assert done.returncode == 0, (verb, done.stderr)
-        assert isinstance(json.loads(done.stdout), dict), verb
+        assert done.returncode == 0, (subcommand, done.stderr)
+        assert isinstance(json.loads(done.stdout), dict), subcommand

@@ -88,9 +88,9 @@ def test_background_save_keeps_the_moment_of_its_snapshot(zero_runs: Path, preci
 
 @pytest.mark.integration
 def test_error_of_one_rank_is_raised_by_both(zero_runs: Path) -> None:
-    told = [(zero_runs / f"failure-{rank}.txt").read_text() for rank in (0, 1)]
-    assert told[0] == told[1]
-    assert "rank 1: OSError" in told[0] and "rank 0" not in told[0]
+    messages = [(zero_runs / f"failure-{rank}.txt").read_text() for rank in (0, 1)]
+    assert messages[0] == messages[1]
+    assert "rank 1: OSError" in messages[0] and "rank 0" not in messages[0]
     assert list((zero_runs / "failed").iterdir()) == []
 
 

@@ -10,7 +10,7 @@ from persianmind.recipe.loading import load_recipe
 
 
 def test_time_and_energy_follow_from_the_forward_pass() -> None:
-    recipe = load_recipe("tiny")  # 1,024 tokens a step, every layer recomputed
+    recipe = load_recipe("tiny")  # 1,024 tokens per step, every layer recomputed
     lines = list(estimate_run(recipe, 10.0, 1000, 30, 120.0, Budget(None)))
     assert lines == ["estimate: about 15 min for 30 steps and 0.0307 kWh at 120 W"]  # 921.6 s
 

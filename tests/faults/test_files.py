@@ -25,7 +25,7 @@ from tests.support.launch import Launched
 
 pytestmark = pytest.mark.integration
 FLIPS = 5000 if is_long() else 200
-SHARES = (0.0, 0.01, 0.5, 0.99)
+RATIOS = (0.0, 0.01, 0.5, 0.99)
 BF16 = ("train.precision=bf16", "stages.0.tokens=3072", "stages.1.tokens=1024", "stages.2.tokens=1024")
 
 
@@ -72,9 +72,9 @@ def test_every_file_cut(sources: dict[str, Path], tmp_path: Path, precision: str
     names = copies.names
     assert len(names) == 6
     for name in names:
-        for share in SHARES:
+        for ratio in RATIOS:
             path = copies.fresh() / name
-            os.truncate(path, int(path.stat().st_size * share))
+            os.truncate(path, int(path.stat().st_size * ratio))
             copies.assert_older_used(name)
             count("each checkpoint file cut at 0, 1, 50 and 99%", 1, 1)
 

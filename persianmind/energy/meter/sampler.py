@@ -97,7 +97,7 @@ class Interval:
 
 
 class Sampler:
-    """Reads `hardware` and writes lines until told to stop."""
+    """Reads `hardware` and writes lines until asked to stop."""
 
     def __init__(self, setting: MeterSetting, hardware: Readable, send: Send) -> None:
         self.setting = setting

@@ -62,13 +62,13 @@ def test_numbers_that_are_not_finite_are_not_remembered() -> None:
 
 def test_past_the_budget_in_a_row_the_run_ends_and_everyone_is_told_before() -> None:
     judge = spikes("train.nonfinite_budget=2")
-    told: list[str] = []
+    raised: list[str] = []
 
     class Other(Callback):
         name = "other"
 
         def interrupt(self, context: Any) -> None:
-            told.append("interrupt")
+            raised.append("interrupt")
 
     context: Any = SimpleNamespace(step=3, nonfinite_steps=0, callbacks=[judge, Other()])
     bad = outcome(math.nan, SkipReason.NONFINITE)
@@ -78,9 +78,9 @@ def test_past_the_budget_in_a_row_the_run_ends_and_everyone_is_told_before() -> 
     assert context.nonfinite_steps == 0
     judge.after_step(context, bad)
     judge.after_step(context, bad)
-    assert told == []
+    assert raised == []
     with pytest.raises(
         NonFiniteError, match=r"3 steps in a row were not finite, the last with samples 8 to 11"
     ):
         judge.after_step(context, bad)
-    assert told == ["interrupt"]
+    assert raised == ["interrupt"]

@@ -1,4 +1,4 @@
-"""The one jinja2 environment: every value is cleaned and escaped, none is ever taken for markup."""
+"""Templates of ours (jinja2): every value is cleaned and escaped, none is ever taken for markup."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-
-HERE = Path(__file__).parent
-PAGE = "templates/page.html.j2"
 
 # What HTML forbids, and the bidirectional controls that could make one value reorder its neighbours.
 _UNWANTED = dict.fromkeys([*range(9), 11, 12, *range(14, 32), *range(127, 160)])
@@ -26,14 +23,19 @@ def clean(value: object) -> object:
 
 
 @cache
-def page_template() -> Template:
-    """The page, compiled once per process."""
+def load_template(folder: Path, name: str) -> Template:
+    """The template `name` of `folder`, compiled once per process.
+
+    Raises:
+        jinja2.TemplateNotFound: there is none.
+    """
     environment = Environment(
-        loader=FileSystemLoader(HERE),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         finalize=clean,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    return environment.get_template(PAGE)
+    return environment.get_template(name)
