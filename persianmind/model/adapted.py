@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from persianmind.common.errors import BaseModelError
+from persianmind.model.attention import IMPLEMENTATIONS, register_packed_attention
+from persianmind.model.documents import Documents, documents_of
 from persianmind.model.families import family_of
 from persianmind.model.init import initial_embeddings
 from persianmind.model.lora import add_adapters
@@ -18,6 +20,7 @@ from persianmind.model.loss import LossFunction, summed_cross_entropy
 from persianmind.model.tables import SplitEmbedding, SplitHead, SplitTable
 from persianmind.recipe import Recipe
 
+CPU = torch.device("cpu")
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -49,25 +52,50 @@ class AdaptedModel(nn.Module):
         return table
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, labels: Tensor, base_vocab_only: bool = False
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        labels: Tensor,
+        *,
+        documents: Documents | None = None,
+        targets_N: Tensor | None = None,
+        base_vocab_only: bool = False,
     ) -> Tensor:
         """Summed negative log-likelihood in nats, an fp32 scalar.
 
-        input_ids, position_ids, labels: [B, L]. Positions restart at each packed document; that, with no
-        attention mask given, is what keeps documents apart. Labels are already shifted. `base_vocab_only`
-        scores over the base vocabulary alone (the untouched base model, before any step).
+        input_ids, position_ids, labels: [B, L]. Positions restart at each packed document. Labels are already
+        shifted. documents, targets_N: as `model_inputs` makes them on the host; where they are left out they
+        are read off the tensors, for which the host waits. `base_vocab_only` scores over the base vocabulary
+        alone (the untouched base model, before any step).
         """
-        decoder: Any = self.causal_lm.get_decoder()  # type: ignore[operator]
-        output = decoder(input_ids=input_ids, position_ids=position_ids, use_cache=False)
+        hidden_BLD = self.hidden_states(input_ids, position_ids, documents)
         table = self.output_table
         new_AD = None if base_vocab_only else table.new_AD
         return self.loss(
-            output.last_hidden_state,
+            hidden_BLD,
             labels,
             table.base_VD,
             new_AD,
             chunk_tokens=self.loss_chunk_tokens,
+            targets_N=targets_N,
         )
+
+    def hidden_states(
+        self,
+        input_ids: Tensor | None,
+        position_ids: Tensor,
+        documents: Documents | None = None,
+        **inputs: Tensor,
+    ) -> Tensor:
+        """The decoder's last hidden states, [B, L, D]; no document sees another."""
+        if documents is None:
+            documents = documents_of(position_ids.cpu().numpy(), position_ids.device)
+        decoder: Any = self.causal_lm.get_decoder()  # type: ignore[operator]
+        output = decoder(
+            input_ids=input_ids, position_ids=position_ids, use_cache=False, documents=documents, **inputs
+        )
+        hidden_BLD: Tensor = output.last_hidden_state
+        return hidden_BLD
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The trained parameters by name, in a fixed order."""
@@ -75,17 +103,21 @@ class AdaptedModel(nn.Module):
 
 
 def build_adapted(
-    base: Path, recipe: Recipe, pieces: Sequence[Sequence[int]], base_vocab: int
+    base: Path,
+    recipe: Recipe,
+    pieces: Sequence[Sequence[int]],
+    base_vocab: int,
+    device: torch.device = CPU,
 ) -> AdaptedModel:
-    """Loads the base, splits its tables at `base_vocab`, adds new embeddings and adapters; deterministic by
-    the seed.
+    """Loads the base onto its device, splits its tables at `base_vocab`, adds new embeddings and adapters;
+    the same bits by the seed, whatever the device.
 
     pieces: for each added token the base ids that spelled it.
 
     Raises:
         BaseModelError: the weights cannot be loaded, or the table is smaller than the tokenizer.
     """
-    return adapt(_load(base, recipe), recipe, pieces, base_vocab)
+    return adapt(load_base(base, recipe, device), recipe, pieces, base_vocab)
 
 
 def adapt(
@@ -93,6 +125,8 @@ def adapt(
 ) -> AdaptedModel:
     """Splits the tables of a loaded model and adds new embeddings and adapters; works on the meta device
     too."""
+    register_packed_attention()
+    causal_lm.set_attn_implementation(attention_implementation(recipe.train.attention))  # type: ignore[operator]
     generator = torch.Generator().manual_seed(recipe.seed)
     _split_tables(causal_lm, recipe, pieces, base_vocab, generator)
     with torch.random.fork_rng(devices=[]):
@@ -104,13 +138,22 @@ def adapt(
     return model
 
 
-def _load(base: Path, recipe: Recipe) -> nn.Module:
+def load_base(base: Path, recipe: Recipe, device: torch.device = CPU) -> nn.Module:
+    """The base as it lies on disk, in the run's precision, tensor by tensor onto `device`: the host holds no
+    copy of the whole model, and 4-bit weights are quantised where they will live.
+
+    Raises:
+        BaseModelError: the weights cannot be loaded.
+    """
     from transformers import AutoModelForCausalLM
 
+    register_packed_attention()
     options: dict[str, Any] = {
         "dtype": DTYPES[recipe.train.precision],
         "attn_implementation": attention_implementation(recipe.train.attention),
     }
+    if device.type != "cpu":
+        options["device_map"] = {"": device}
     if recipe.train.quantize == "nf4":
         from transformers import BitsAndBytesConfig
 
@@ -130,9 +173,9 @@ def _load(base: Path, recipe: Recipe) -> nn.Module:
 
 
 def attention_implementation(asked: str) -> str:
-    """`asked`, or "sdpa" where flash-attn is asked for and cannot run here."""
+    """Our attention's name in transformers; `auto` where flash-attn is asked for and cannot run here."""
     has_flash = importlib.util.find_spec("flash_attn") is not None and torch.cuda.is_available()
-    return asked if asked == "sdpa" or has_flash else "sdpa"
+    return IMPLEMENTATIONS["auto" if asked == "flash_attention_2" and not has_flash else asked]
 
 
 def compile_layers(model: AdaptedModel) -> None:

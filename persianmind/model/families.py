@@ -14,12 +14,10 @@ from typing import Any
 class Family:
     """What one family does beside the plain way.
 
-    layers: the attribute of the decoder that holds its layers. attention: the implementations that may be
-    asked for.
+    layers: the attribute of the decoder that holds its layers.
     """
 
     layers: str = "layers"
-    attention: tuple[str, ...] = ("sdpa", "flash_attention_2")
 
 
 PLAIN = Family()

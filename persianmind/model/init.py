@@ -28,7 +28,7 @@ def initial_embeddings(
     added = len(pieces)
     if base_VD.is_meta:  # an estimate: only the shape is asked for
         return base_VD.new_empty(added, base_VD.shape[1])
-    base = base_VD.detach().float()
+    base = base_VD.detach().cpu().float()  # always there: a GPU rounds otherwise, and draws other noise
     mean_D = base.mean(dim=0)
     if method == "subword-mean":
         embeddings = torch.stack([base[list(ids)].mean(dim=0) if len(ids) else mean_D for ids in pieces])
@@ -38,7 +38,7 @@ def initial_embeddings(
         embeddings = _normal_like(base, mean_D, added, generator)
     else:
         embeddings = torch.randn(added, base.shape[1], generator=generator) * 0.02
-    return embeddings.to(base_VD.dtype)
+    return embeddings.to(base_VD)
 
 
 def _normal_like(base_VD: Tensor, mean_D: Tensor, added: int, generator: torch.Generator) -> Tensor:

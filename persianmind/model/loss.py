@@ -21,7 +21,14 @@ class LossFunction(Protocol):
     """The summed loss of a batch from its hidden states; see `summed_cross_entropy`."""
 
     def __call__(
-        self, hidden: Tensor, labels: Tensor, base_VD: Tensor, new_AD: Tensor | None, *, chunk_tokens: int
+        self,
+        hidden: Tensor,
+        labels: Tensor,
+        base_VD: Tensor,
+        new_AD: Tensor | None,
+        *,
+        chunk_tokens: int,
+        targets_N: Tensor | None,
     ) -> Tensor: ...
 
 
@@ -92,18 +99,25 @@ def _chunk_loss(
 
 
 def summed_cross_entropy(
-    hidden: Tensor, labels: Tensor, base_VD: Tensor, new_AD: Tensor | None, *, chunk_tokens: int = 512
+    hidden: Tensor,
+    labels: Tensor,
+    base_VD: Tensor,
+    new_AD: Tensor | None,
+    *,
+    chunk_tokens: int = 512,
+    targets_N: Tensor | None = None,
 ) -> Tensor:
     """Summed (not averaged) negative log-likelihood in nats of the labelled positions, fp32 scalar.
 
     hidden: [..., D]; labels: [...] ids already shifted (the id that follows), -100 where nothing is asked.
-    Positions with label -100 are dropped before the matmul. `new_AD=None` scores with the base vocabulary
-    alone.
+    Positions with label -100 are dropped before the matmul; targets_N: the flat places of the others, looked
+    for here where it is not given. `new_AD=None` scores with the base vocabulary alone.
     """
     labels_flat = labels.reshape(-1)
-    kept_N = (labels_flat != IGNORED).nonzero().squeeze(1)
-    hidden_ND = hidden.reshape(-1, hidden.shape[-1]).index_select(0, kept_N)
-    labels_N = labels_flat.index_select(0, kept_N)
+    if targets_N is None:
+        targets_N = (labels_flat != IGNORED).nonzero().squeeze(1)
+    hidden_ND = hidden.reshape(-1, hidden.shape[-1]).index_select(0, targets_N)
+    labels_N = labels_flat.index_select(0, targets_N)
     total: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden_ND, labels_N, base_VD, new_AD, chunk_tokens
     )

@@ -17,8 +17,10 @@ class Train(Section):
     norm lies this number of standard deviations above the mean of the last `spike_window` steps (6 is a good
     value). `hang_timeout_s`: end the run, naming the rank that keeps the others waiting, when none makes
     progress for this long, in training, evaluation and saving alike. `compile`: torch.compile of each
-    decoder layer. `attention: flash_attention_2` needs the package flash-attn and falls back to sdpa, saying
-    so, where it is missing. `trackers` beside TensorBoard.
+    decoder layer. `attention: auto` is torch's varlen kernel on GPUs of compute capability 8.0
+    and up in bf16, and SDPA document by document elsewhere; `sdpa` is the latter everywhere;
+    `flash_attention_2` needs the package flash-attn and falls back to auto, saying so, where it is missing.
+    `trackers` beside TensorBoard.
     """
 
     global_batch_size: Count = 64
@@ -41,7 +43,7 @@ class Train(Section):
     spike_sigma: Positive | None = None
     spike_window: Annotated[int, Field(ge=2)] = 128
     compile: bool = False
-    attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
+    attention: Literal["auto", "sdpa", "flash_attention_2"] = "auto"
     trackers: list[Literal["wandb", "trackio"]] = Field(default_factory=list)
     self_tests: bool = True
     threads_per_rank: Count | None = None

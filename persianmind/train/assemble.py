@@ -118,6 +118,7 @@ def _build_model(recipe: Recipe, folder: RunFolder, ranks: Ranks, backend: Backe
     import torch.distributed
 
     from persianmind.model.adapted import attention_implementation, build_adapted, compile_layers
+    from persianmind.model.attention import IMPLEMENTATIONS
     from persianmind.model.bases import resolve_base
     from persianmind.vocab.expansion import load_expansion
 
@@ -126,10 +127,10 @@ def _build_model(recipe: Recipe, folder: RunFolder, ranks: Ranks, backend: Backe
     torch.distributed.barrier()
     expansion = load_expansion(folder.vocab)
     pieces = [piece.base_ids for piece in expansion.pieces]
-    model = build_adapted(resolve_base(recipe.base), recipe, pieces, expansion.base_vocab)
-    if recipe.train.attention != attention_implementation(recipe.train.attention):
-        logger.info("attention: flash-attn cannot run here; sdpa is used instead")
-    model = model.to(backend.device(ranks))
+    device = backend.device(ranks)
+    model = build_adapted(resolve_base(recipe.base), recipe, pieces, expansion.base_vocab, device).to(device)
+    if attention_implementation(recipe.train.attention) != IMPLEMENTATIONS[recipe.train.attention]:
+        logger.info("attention: flash-attn cannot run here; torch's own kernels are used instead")
     if recipe.train.compile:
         logger.info("compile: the first steps are slow")
         compile_layers(model)

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +24,7 @@ from persianmind.engine.deepspeed.loading import load_verified
 from persianmind.engine.groups import parameter_groups
 from persianmind.engine.ranks import Ranks
 from persianmind.model.adapted import AdaptedModel
+from persianmind.model.documents import model_inputs
 from persianmind.run.records import SkipReason
 
 
@@ -106,14 +106,14 @@ class DeepSpeedEngine:
 
         Returns this rank's summed loss in nats, a float64 scalar.
         """
-        local_sum = torch.zeros((), dtype=torch.float64)
+        local_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         with self._deepspeed.coalesce_grad_reduction(), _Fp32Gradients(self.model) as gradients:
             for batch in micro_batches:
                 self.on_progress()
-                summed = self._deepspeed(**self._tensors(batch))
+                summed = self._deepspeed(**model_inputs(batch, self.device))
                 self._deepspeed.backward(summed * scale, scale_wrt_gas=False)
                 gradients.add()
-                local_sum += summed.detach().double().cpu()
+                local_sum += summed.detach().double()
         return local_sum
 
     def apply(self) -> None:
@@ -136,12 +136,13 @@ class DeepSpeedEngine:
     @torch.no_grad()
     def summed_loss(self, batches: Iterable[Batch], *, base_vocab_only: bool = False) -> float:
         self.model.eval()
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
         for batch in batches:
             self.on_progress()
-            total += float(self.model(**self._tensors(batch), base_vocab_only=base_vocab_only).double())
+            inputs = model_inputs(batch, self.device)
+            total += self.model(**inputs, base_vocab_only=base_vocab_only).double()
         self.model.train()
-        return total
+        return float(total)
 
     def snapshot(self) -> DeepSpeedSnapshot:
         return DeepSpeedSnapshot(snapshot_engine(self._deepspeed))
@@ -169,9 +170,6 @@ class DeepSpeedEngine:
 
     def close(self) -> None:
         self._deepspeed.destroy()
-
-    def _tensors(self, batch: Batch) -> dict[str, Tensor]:
-        return {name: torch.from_numpy(np.ascontiguousarray(a)).to(self.device) for name, a in batch.items()}
 
     def _agree(self, local_targets: int, stop_level: StopLevel) -> tuple[int, StopLevel]:
         """(targets of all ranks, the highest stop level), in one exchange."""
