@@ -146,14 +146,15 @@ def _self_test(
     config: Mapping[str, Any],
     ranks: Ranks,
 ) -> None:
-    """On one sequence of the first stage for each rank."""
+    """On a micro-batch of the first stage for each rank."""
     from persianmind.train.loop import stage_data
     from persianmind.train.selftest import run_self_tests
 
     first_stage = stage_data(recipe, plans[0], datasets)
-    if missing := first_stage.missing(range(ranks.world_size)):
+    size = recipe.train.micro_batch_size
+    if missing := first_stage.missing(range(size * ranks.world_size)):
         logger.info(f"data: waiting for the first sequences of {missing}")
-    batches = [first_stage.batch([sample]) for sample in range(ranks.world_size)]
+    batches = [first_stage.batch(range(size * rank, size * (rank + 1))) for rank in range(ranks.world_size)]
     run_self_tests(model, lambda: backend.open(model, config, ranks), batches, backend.device(ranks))
 
 

@@ -21,11 +21,12 @@ def tiny_model(tied: bool, device: str, train_embeddings: str = "new") -> Adapte
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS,
         tie_word_embeddings=tied,
-        attn_implementation="eager",  # plain matmuls: torch's counter sees every one
     )
     with torch.device(device):
         bare = LlamaForCausalLM(config)
     recipe = load_recipe(
         "tiny", ["train.gradient_checkpointing=off", f"vocab.train_embeddings={train_embeddings}"]
     )
-    return adapt(bare, recipe, [[1, 2]] * ADDED, VOCAB)
+    model = adapt(bare, recipe, [[1, 2]] * ADDED, VOCAB)
+    bare.set_attn_implementation("eager")  # plain matmuls: torch's counter sees every one
+    return model

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from persianmind.model.adapted import AdaptedModel
+from persianmind.model.documents import Documents
 from persianmind.recipe import Recipe, Source, Stage
 
 BASE_VOCAB = 96
@@ -53,3 +55,19 @@ def packed_batch(length: int = 48, *, vocab: int, cut: int = 20, seed: int = 0) 
     labels = ids.roll(-1, dims=1)
     labels[0, [cut - 1, length - 1]] = -100
     return {"input_ids": ids, "position_ids": positions, "labels": labels}
+
+
+@torch.no_grad()
+def logits_of(
+    model: AdaptedModel,
+    ids: torch.Tensor,
+    positions: torch.Tensor | None = None,
+    documents: Documents | None = None,
+) -> torch.Tensor:
+    """[B, L, V + A]; each sequence one document where no positions say otherwise."""
+    if positions is None:
+        positions = torch.arange(ids.shape[1]).expand(ids.shape)
+    logits: torch.Tensor = model.causal_lm.get_output_embeddings()(  # type: ignore[operator]
+        model.hidden_states(ids, positions, documents)
+    )
+    return logits

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from persianmind.common.errors import BaseModelError
 from persianmind.model.adapted import AdaptedModel, build_adapted
+from persianmind.model.documents import Documents, documents_of
 from persianmind.model.export.hf import export_merged
 from persianmind.model.loss import summed_cross_entropy
-from tests.model.helpers import ARCHITECTURES, BASE_VOCAB, PIECES, make_base, make_recipe, packed_batch
+from tests.model.helpers import (
+    ARCHITECTURES,
+    BASE_VOCAB,
+    PIECES,
+    logits_of,
+    make_base,
+    make_recipe,
+    packed_batch,
+)
 
 VOCAB = BASE_VOCAB + len(PIECES)
 
@@ -66,20 +76,13 @@ def test_packed_documents_do_not_see_each_other(tmp_path: Path, architecture: st
     other = {**batch, "input_ids": batch["input_ids"].clone()}
     other["input_ids"][0, :20] = torch.randint(0, VOCAB, (20,))
 
-    def second(values: dict[str, torch.Tensor], **extra: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            logits: torch.Tensor = model.causal_lm(
-                input_ids=values["input_ids"],
-                position_ids=values["position_ids"],
-                use_cache=False,
-                **extra,
-            ).logits
-        return logits[0, 20:]
+    def second(values: dict[str, torch.Tensor], documents: Documents | None = None) -> torch.Tensor:
+        return logits_of(model, values["input_ids"], values["position_ids"], documents)[0, 20:]
 
     assert torch.equal(second(batch), second(other))
-    # Negative control: an all-ones mask, the usual collator's, switches the isolation off.
-    ones = {"attention_mask": torch.ones_like(batch["input_ids"])}
-    assert not torch.equal(second(batch, **ones), second(other, **ones))
+    # Negative control: taken for one document, the two see each other.
+    one = documents_of(np.arange(48)[None], torch.device("cpu"))
+    assert not torch.equal(second(batch, one), second(other, one))
 
 
 def test_loss_is_that_of_the_whole_logits(tmp_path: Path) -> None:
@@ -87,9 +90,7 @@ def test_loss_is_that_of_the_whole_logits(tmp_path: Path) -> None:
     model = _perturbed(build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)).eval()
     batch = packed_batch(vocab=VOCAB)
     with torch.no_grad():
-        logits = model.causal_lm(
-            input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False
-        ).logits
+        logits = logits_of(model, batch["input_ids"], batch["position_ids"])
         expected = torch.nn.functional.cross_entropy(logits[0], batch["labels"][0], reduction="sum")
         assert torch.allclose(model(**batch), expected, rtol=1e-5)
 
@@ -138,7 +139,7 @@ def test_exported_logits_equal_the_trained_ones(
     exported = AutoModelForCausalLM.from_pretrained(out)
     ids = packed_batch(vocab=VOCAB)["input_ids"]
     with torch.no_grad():
-        ours, theirs = model.causal_lm(input_ids=ids).logits, exported(input_ids=ids).logits
+        ours, theirs = logits_of(model, ids), exported(input_ids=ids).logits
     assert exported.config.vocab_size == VOCAB
     assert (exported.get_input_embeddings().weight is exported.get_output_embeddings().weight) == tied
     assert torch.allclose(ours, theirs, atol=2e-5 * float(ours.abs().max()))
@@ -156,7 +157,7 @@ def test_padding_at_export_changes_no_id_and_no_logit(tmp_path: Path, tied: bool
     assert exported.config.vocab_size == -(-VOCAB // 64) * 64 > VOCAB
     ids = packed_batch(vocab=VOCAB)["input_ids"]
     with torch.no_grad():
-        ours, theirs = model.causal_lm(input_ids=ids).logits, exported(input_ids=ids).logits
+        ours, theirs = logits_of(model, ids), exported(input_ids=ids).logits
     assert torch.allclose(ours, theirs[..., :VOCAB], atol=2e-5 * float(ours.abs().max()))
     assert int(theirs.argmax(-1).max()) < VOCAB
 

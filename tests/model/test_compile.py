@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from persianmind.model.adapted import attention_implementation, build_adapted, compile_layers
+from persianmind.model.attention import IMPLEMENTATIONS
 from tests.model.helpers import BASE_VOCAB, PIECES, make_base, make_recipe, packed_batch
 
 VOCAB = BASE_VOCAB + len(PIECES)
@@ -43,8 +44,10 @@ def test_compiled_layers_give_the_same_gradients(tmp_path: Path) -> None:
 
 
 def test_flash_attention_is_used_only_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert attention_implementation("sdpa") == "sdpa"
-    assert attention_implementation("flash_attention_2") == "sdpa"  # no GPU here, or no package
+    assert attention_implementation("sdpa") == IMPLEMENTATIONS["sdpa"]
+    assert (
+        attention_implementation("flash_attention_2") == IMPLEMENTATIONS["auto"]
+    )  # no GPU here, or no package
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert attention_implementation("flash_attention_2") == "flash_attention_2"
+    assert attention_implementation("flash_attention_2") == IMPLEMENTATIONS["flash_attention_2"]

@@ -16,6 +16,7 @@ from persianmind.engine.deepspeed.start import prepare_environment, start_distri
 from persianmind.engine.ranks import Ranks
 from persianmind.model.adapted import AdaptedModel, build_adapted
 from persianmind.model.bases import resolve_base
+from persianmind.model.documents import documents_of
 from persianmind.recipe.loading import load_recipe
 from persianmind.train.selftest import run_self_tests
 from tests.support.launch import ZERO2
@@ -36,19 +37,21 @@ def model() -> AdaptedModel:
     return build_adapted(resolve_base(recipe.base), recipe, [[5, 6], [7], [8, 9]], 1024)
 
 
-def _batch() -> dict[str, Any]:
+def _batch(size: int = 1) -> dict[str, Any]:
     """New ids are among them, or new embeddings could not move."""
-    ids = np.random.default_rng(0).integers(0, 1027, (1, 64))
+    ids = np.random.default_rng(0).integers(0, 1027, (size, 64))
     ids[0, :6] = [1024, 1025, 1026, 1024, 1025, 1026]
     labels = np.roll(ids, -1, axis=1)
-    labels[0, -1] = -100
-    return {"input_ids": ids, "position_ids": np.arange(64)[None], "labels": labels}
+    labels[:, -1] = -100
+    return {"input_ids": ids, "position_ids": np.tile(np.arange(64), (size, 1)), "labels": labels}
 
 
-def _run(model: AdaptedModel) -> list[str]:
+def _run(model: AdaptedModel, batch: dict[str, Any] | None = None) -> list[str]:
     config = resolve_deepspeed_config(ZERO2, load_recipe("tiny"), 1)
     with logged(logging.INFO) as lines:
-        run_self_tests(model, lambda: DeepSpeedEngine(model, config, RANKS), [_batch()], torch.device("cpu"))
+        run_self_tests(
+            model, lambda: DeepSpeedEngine(model, config, RANKS), [batch or _batch()], torch.device("cpu")
+        )
     return lines
 
 
@@ -61,14 +64,29 @@ def test_sound_run_passes_and_every_value_is_put_back(model: AdaptedModel) -> No
 
 
 def test_a_leaking_pack_stops_the_run(model: AdaptedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder: Any = model.causal_lm.get_decoder()  # type: ignore[operator]
-    ordinary = decoder.forward
+    """The least leak there can be, a millionth of it, in one layer's second sequence; and a whole one."""
+    layer: Any = model.causal_lm.get_decoder().layers[1]  # type: ignore[operator]
+    ordinary = layer.forward
 
-    def leaking(**options: Any) -> Any:
-        return ordinary(**options, attention_mask=torch.ones_like(options["input_ids"]))
+    def leaking(hidden: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+        return ordinary(hidden, *arguments, **options) + 1e-6 * hidden.flatten(0, 1)[0]
 
-    monkeypatch.setattr(decoder, "forward", leaking)
-    with pytest.raises(SelfTestError, match="packed documents see each other"):
+    with monkeypatch.context() as patched, pytest.raises(SelfTestError, match="see each other"):
+        patched.setattr(layer, "forward", leaking)
+        _run(model, _batch(2))
+
+    monkeypatch.setattr("persianmind.train.selftest.documents_of", lambda positions, device: documents_of(
+        np.broadcast_to(np.arange(positions.shape[1]), positions.shape), device))  # fmt: skip
+    with pytest.raises(SelfTestError, match="see each other"):
+        _run(model)
+
+
+def test_an_isolation_test_that_sees_nothing_is_refused(
+    model: AdaptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("persianmind.train.selftest.documents_of", lambda positions, device: documents_of(
+        np.zeros_like(positions), device))  # fmt: skip
+    with pytest.raises(SelfTestError, match="see each other"):
         _run(model)
 
 
