@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.cluster.security import check_dashboard
-from persianmind.cluster.sizing import Node, Scale, cpus_per_worker, fitting_sizes, workers_that_fit
+from persianmind.cluster.sizing import Node, Scale, cpus_per_worker, workers_that_fit
 from persianmind.common.errors import ClusterError, PersianMindError
 from persianmind.common.paths import PROJECT_ROOT as ROOT
 from persianmind.common.poll import wait_until
@@ -188,7 +188,6 @@ def _fit(request: RunRequest, options: DriverOptions, cpus: float, board: Any) -
     trainer = ElasticTrainer(
         train_worker,
         {"request": request, "board": board, "root": ROOT, "cwd": Path.cwd() if options.local else None},
-        sizes=fitting_sizes(request.recipe, scale.workers),
         on_signal=lambda: _ask_stop(board),
         torch_config=InterfaceTorchConfig(backend="nccl" if scale.gpu else "gloo"),
         scaling_config=ScalingConfig(

@@ -10,7 +10,8 @@ from persianmind.recipe.section import Count, Name, Positive, Ratio, Section
 
 
 class Train(Section):
-    """The optimizer step. `global_batch_size` sequences make one step, whatever the number of ranks.
+    """The optimizer step. `global_batch_size` sequences make one step, whatever the number of ranks; it need
+    divide over neither ranks nor micro-batches.
 
     `precision: auto` is bf16 where the hardware multiplies it and fp32 elsewhere; optimizer states and the
     masters of what is trained are fp32 either way. `spike_sigma`: leave out a step whose loss or gradient

@@ -15,7 +15,6 @@ from persianmind.cluster.sizing import (
     Node,
     Scale,
     cpus_per_worker,
-    fitting_sizes,
     resolve_scale,
     workers_that_fit,
 )
@@ -38,7 +37,7 @@ def test_scale_of_flags() -> None:
     assert ask(nodes=2, gpus_per_node=2) == Scale(4, 4, gpu=True)
     assert ask(gpus_per_node=4, min_workers=2) == Scale(4, 2, gpu=True)
     assert ask(cpu_workers=2, min_workers=1) == Scale(2, 1, gpu=False)
-    assert fitting_sizes(TINY, 4) == [1, 2, 4]
+    assert ask(cpu_workers=3) == Scale(3, 3, gpu=False)  # 4 sequences need not divide
 
 
 @pytest.mark.parametrize(
@@ -46,7 +45,7 @@ def test_scale_of_flags() -> None:
     [
         ({}, "what to train on"),
         ({"cpu_workers": 1, "gpus_per_node": 1}, "exclude each other"),
-        ({"cpu_workers": 3}, "below it do: 1, 2"),
+        ({"cpu_workers": 5}, "more than the 4 sequences of a step"),
         ({"cpu_workers": 2, "min_workers": 4}, "more than the 2 workers"),
         ({"cpu_workers": 0}, "start at 1"),
     ],
