@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,6 +97,13 @@ class AdaptedModel(nn.Module):
         )
         hidden_BLD: Tensor = output.last_hidden_state
         return hidden_BLD
+
+    def release(self) -> None:
+        """Lets go of all weights, so that another model may take their place. Nothing works afterwards."""
+        self.causal_lm = nn.Module()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The trained parameters by name, in a fixed order."""
