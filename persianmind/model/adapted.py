@@ -138,7 +138,8 @@ def adapt(
     generator = torch.Generator().manual_seed(recipe.seed)
     _split_tables(causal_lm, recipe, pieces, base_vocab, generator)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+        # The host's generator alone: those of GPUs differ by rank, or all would drop the same places.
+        torch.default_generator.manual_seed(recipe.seed)
         add_adapters(causal_lm, recipe.adapter)
     model = AdaptedModel(causal_lm, loss_chunk_tokens=recipe.train.loss_chunk_tokens)
     _choose_trained(model, recipe)

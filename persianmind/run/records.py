@@ -132,12 +132,20 @@ class WarmStart(RunRecord):
     stage: str | None
 
 
+class Determinism(RunRecord):
+    """Whether steps run in torch's strict mode; refused: the operation for which they do not."""
+
+    strict: bool
+    refused: str | None = None
+
+
 class RunResults(RunRecord):
     """results.json. energy: the account (energy/ledger.py), as JSON."""
 
     evaluation: list[EvaluationResult] = []
     finished: bool = False
     warm_start: WarmStart | None = None
+    determinism: Determinism | None = None
     model: ModelSize | None = None
     versions: dict[str, str] = {}
     export: ExportResult | None = None
