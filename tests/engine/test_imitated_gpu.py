@@ -94,7 +94,7 @@ def test_evaluation_on_an_imitated_gpu_reads_once_at_its_end() -> None:
     assert len(beats) == 3  # all of it came before the read
 
 
-def test_the_export_check_on_an_imitated_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_check_on_an_imitated_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exported model runs as transformers alone runs it, whose mask code waits for the GPU once per batch:
     that wait of its own is taken out here, nothing else."""
     config = LlamaConfig(**{**CONFIG.to_dict(), "vocab_size": VOCAB + 8})
