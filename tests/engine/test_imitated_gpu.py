@@ -95,7 +95,7 @@ def test_evaluation_on_an_imitated_gpu_reads_once_at_its_end() -> None:
 
 
 def test_export_check_on_an_imitated_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exported model runs as transformers alone runs it, whose mask code waits for the GPU once per batch:
+    """The exported model runs as transformers alone runs it, whose mask code waits for the GPU at each batch:
     that wait of its own is taken out here, nothing else."""
     config = LlamaConfig(**{**CONFIG.to_dict(), "vocab_size": VOCAB + 8})
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path)

@@ -86,7 +86,8 @@ class DeepSpeedEngine:
         else:
             self.apply()
         if norm is None:
-            norm = float(self._deepspeed.get_global_grad_norm() or 0.0)
+            found = self._deepspeed.get_global_grad_norm()  # no `or`: asking a tensor is one more wait
+            norm = 0.0 if found is None else float(found)
         applied = bool(self._deepspeed.was_step_applied())
         # DeepSpeed gives -1 for a norm that is no number.
         norm = norm if norm >= 0 and (applied or spike) else math.inf
