@@ -259,8 +259,9 @@ def _scaled_dot_product(
     )
 
 
+packed_attention = _packed(_choose_auto)
 _ATTENTION = {
-    "auto": _packed(_choose_auto),
+    "auto": packed_attention,
     "sdpa": _packed(lambda *_: _sdpa),
     "flash_attention_2": _packed(lambda *_: _flash),
 }

@@ -41,7 +41,8 @@ if sys.argv[2] == "ours":
     recipe = load_recipe("tiny", ["train.precision=bf16"])
     model = load_base(folder, recipe, torch.device("meta"))
 else:  # the whole model converted on the host, then moved
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, use_safetensors=True).to("meta")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model.to("meta")
 done = True
 watcher.join()
 assert {str(value.device) for value in model.parameters()} == {"meta"}
