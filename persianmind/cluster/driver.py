@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from persianmind.checks.device import resolve_precision
 from persianmind.cluster.security import check_dashboard
 from persianmind.cluster.sizing import Node, Scale, cpus_per_worker, workers_that_fit
 from persianmind.common.errors import ClusterError, PersianMindError
@@ -49,6 +50,8 @@ def run_driver(request: RunRequest, options: DriverOptions) -> None:
     Raises:
         PersianMindError: a named error of a worker, or a `ClusterError` that says what ended the run.
     """
+    if request.folder.recipe.is_file():  # a run keeps the precision it began with, whatever trains it now
+        request = replace(request, recipe=resolve_precision(request.recipe, request.folder))
     if is_finished(request):  # seen from here: no machine has to be waited for
         return show_finished(request.folder)
     _set_environment(options)

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -74,11 +74,18 @@ class TrainArguments:
         Raises:
             RecipeError: the recipe or an override is not usable as written.
         """
+        asked = self.unresolved_request()
+        return replace(asked, recipe=resolve_precision(asked.recipe, asked.folder))
+
+    def unresolved_request(self) -> RunRequest:
+        """The same with `train.precision: auto` left open, where other machines than this one will train.
+
+        Raises:
+            RecipeError: the recipe or an override is not usable as written.
+        """
         recipe = load_recipe(self.recipe, self.overrides)
         folder = RunFolder(self.output or Path("runs") / recipe.name)
-        return RunRequest(
-            resolve_precision(recipe, folder), self.deepspeed, folder, self.resume, self.resume_from
-        )
+        return RunRequest(recipe, self.deepspeed, folder, self.resume, self.resume_from)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from persianmind.energy.ledger import read_ledger
+from persianmind.energy.meter.pipes import NODE_GPUS
 from persianmind.recipe import Energy
 from persianmind.run.folder import RunFolder
 from persianmind.run.records import Phase
@@ -84,6 +85,15 @@ def test_only_the_gpus_of_the_run_are_counted(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
     ready_meter(tmp_path).stop()
     assert set(gpu_joules(tmp_path)) == {"gpu0", "gpu2"}
+
+
+def test_the_gpus_of_a_nodes_other_ranks_are_counted_where_each_sees_its_own(
+    tmp_path: Path, gpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv(NODE_GPUS, "1,3")
+    ready_meter(tmp_path).stop()
+    assert set(gpu_joules(tmp_path)) == {"gpu1", "gpu3"}
 
 
 def test_a_lost_gpu_leaves_the_others_counted_and_old_gpus_are_averaged(

@@ -12,6 +12,8 @@ from typing import Any
 
 from persianmind.run.records import Phase
 
+# The GPUs to count, written as in CUDA_VISIBLE_DEVICES, where the process that starts the meter sees fewer.
+NODE_GPUS = "PERSIANMIND_NODE_GPUS"
 MAX_MESSAGE_CHARACTERS = 500  # a line stays below PIPE_BUF, so that it is written whole or not at all
 
 

@@ -8,6 +8,7 @@ ended. It imports neither torch nor anything of the training.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -18,7 +19,7 @@ from dataclasses import replace
 from persianmind.common.child import parent_is_gone, read_setting
 from persianmind.common.lock import LockHeldError, OwnedLock
 from persianmind.common.poll import wait_until
-from persianmind.energy.meter.pipes import Mark, Marks, Send, sender
+from persianmind.energy.meter.pipes import NODE_GPUS, Mark, Marks, Send, sender
 from persianmind.energy.meter.sampler import MeterSetting, Sampler
 from persianmind.run.records import EnergyNote
 
@@ -31,6 +32,8 @@ def main() -> int:
     # ends with its parent in any case.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if gpus := os.environ.get(NODE_GPUS):
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     given = read_setting()
     setting = MeterSetting.parse(given)
     send = sender(sys.stdout.fileno())

@@ -100,7 +100,8 @@ def trained_state(module: Any) -> dict[str, Any]:
 def snapshot_engine(engine: Any, tag: str = TAG) -> FileStates:
     """What this rank's DeepSpeed files would contain, copied to host memory: relative path -> state.
 
-    Collective: every rank calls it. Nothing frozen is in it (`trained_state`). Training may go on as soon as it returns.
+    Collective: every rank calls it. Nothing frozen is in it (`trained_state`). Training may go on as soon as
+    it returns.
     """
     with _collecting(engine) as collector:
         engine.save_checkpoint(_NOWHERE, tag=tag, save_latest=False, exclude_frozen_parameters=True)
