@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from persianmind.common.checksum import parse_checked_line
+from persianmind.run.gpu_records import GpuFacts, GpuInterval
 
 R = TypeVar("R", bound="RunRecord")
 BASE_STAGE = "base"  # the untouched base model, before any stage
@@ -206,7 +207,8 @@ class EnergyLine(RunRecord):
 
 
 class EnergyStart(EnergyLine):
-    """A meter began. pid: of the process it counts for. host: what codecarbon says of the machine."""
+    """A meter began. pid: of the process it counts for. host: what codecarbon says of the machine. gpus: its
+    NVIDIA GPUs."""
 
     kind: Literal["start"] = "start"
     resumed_step: int | None
@@ -214,6 +216,7 @@ class EnergyStart(EnergyLine):
     pid: int
     codecarbon: str
     host: dict[str, Any]
+    gpus: list[GpuFacts] = []
 
 
 class EnergyResumed(EnergyLine):
@@ -245,6 +248,7 @@ class EnergySample(EnergyLine):
     step_from: int
     step: int
     readings: list[EnergyReading]
+    gpus: list[GpuInterval] = []
 
     @property
     def joules(self) -> float:
@@ -260,11 +264,14 @@ class EnergySample(EnergyLine):
 
 
 class EnergyNote(EnergyLine):
-    """Something people should know; `missing`: energy is not counted because of it."""
+    """Something people should know; `missing`: energy is not counted because of it. gpu, xid: an Xid error of
+    a GPU."""
 
     kind: Literal["note"] = "note"
     missing: bool
     message: str
+    gpu: str | None = None
+    xid: int | None = None
 
 
 class EnergyStop(EnergyLine):

@@ -163,7 +163,8 @@ class EnergyMeter:
         if "joules" in message:
             self._joules = float(message["joules"])
         if "message" in message:
-            _warn(str(message["message"]))
+            serious = message.get("serious", True)
+            logger.log(logging.WARNING if serious else logging.INFO, "energy: %s", message["message"])
 
     def _died(self) -> None:
         """The meter is gone while the run goes on: log it once, and leave it in the ledger."""

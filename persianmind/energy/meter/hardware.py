@@ -61,6 +61,16 @@ class Hardware:
                 if _is_cpu_estimate(part):
                     part._tdp = cpu_tdp_w
 
+    def nvidia_gpus(self) -> list[int]:
+        """The numbers of the NVIDIA GPUs that are counted, as NVML has them."""
+        gpus = [part for part in self._parts if type(part).__name__ == "GPU"]
+        return [
+            device.gpu_index
+            for part in gpus
+            for device in part.devices.devices
+            if device.gpu_index in set(part._get_gpu_ids()) and type(device).__name__.startswith("Nvidia")
+        ]
+
     def start(self) -> None:
         """Begins counting: what was used before does not belong to the first reading."""
         for part in self._parts:

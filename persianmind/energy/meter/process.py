@@ -83,8 +83,10 @@ def _sample(
     setting: MeterSetting, marks: Marks, early: list[Mark], send: Send, parent_gone: Callable[[], bool]
 ) -> None:
     from persianmind.energy.meter.hardware import Hardware
+    from persianmind.energy.meter.watch import GpuWatch
 
-    sampler = Sampler(setting, Hardware(setting.country_iso, setting.cpu_tdp_w), send)
+    hardware = Hardware(setting.country_iso, setting.cpu_tdp_w)
+    sampler = Sampler(setting, hardware, GpuWatch(hardware.nvidia_gpus()), send)
     while more := marks.wait(0.0):
         early.extend(more)
     if marks.stopped_s is None:
