@@ -231,7 +231,7 @@ def explain_failure(error: Exception, max_failures: int) -> PersianMindError:
         if not isinstance(cause, WORTH_RETRYING):
             return cause
     if failures := getattr(error, "worker_failures", None):
-        rank = min(failures)
+        rank = min(causes or failures)  # others ended because of it
         return ClusterError(
             f"the restart budget is used up (--max-failures {max_failures}); last, rank {rank} ended with: "
             f"{_one_line(failures[rank])}; look at its node, then run the same command to resume from the "

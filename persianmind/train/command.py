@@ -19,11 +19,13 @@ import typer
 from persianmind.checks.all import check_resume_from, preflight
 from persianmind.checks.device import resolve_precision
 from persianmind.common.console import invoke, run_guarded
+from persianmind.common.errors import PersianMindError
 from persianmind.common.log import configure_logging
 from persianmind.engine.ranks import Ranks, ranks_from_environment
 from persianmind.engine.registry import backend
 from persianmind.recipe.loading import known_recipes, load_recipe
 from persianmind.run.folder import RunFolder
+from persianmind.train.gpu_errors import keep_traceback, named_gpu_error
 from persianmind.train.run import ReportWriter, RunRequest, is_complete, run_training
 
 ENGINE_CONFIG = backend().default_config
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 EXIT_CODES = (
     "The same command again resumes. Exit codes: 0 done, 2 a mistake to fix, 3 self-test failed, "
     "4 loss not finite, 5 checkpoints unusable, 6 energy budget used up, 8 a rank hangs, "
-    "75 stopped by a signal."
+    "9 a GPU is out of memory or failed, 75 stopped by a signal."
 )
 
 RecipeOption = Annotated[
@@ -123,6 +125,18 @@ def run_request(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -
     Raises:
         PersianMindError: one line with the fix; a mistake is found before anything is written.
     """
+    try:
+        _check_and_run(request, ranks, write_report)
+    except PersianMindError:
+        raise
+    except Exception as error:
+        if (named := named_gpu_error(error, request.recipe)) is None:
+            raise
+        place = keep_traceback(error, request.folder, ranks.rank)
+        raise type(named)(f"{named}; traceback: {place}") from None
+
+
+def _check_and_run(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -> None:
     if is_finished(request):
         if ranks.rank == 0:
             show_finished(request.folder)
