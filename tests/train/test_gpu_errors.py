@@ -32,9 +32,9 @@ torch = pytest.importorskip("torch")
 
 MEMORY = (
     "CUDA out of memory. Tried to allocate 576.00 MiB. GPU 2 has a total capacity of 23.64 GiB of which "
-    "370.69 MiB is free. Including non-PyTorch memory, this process has 22.55 GiB memory in use. Of the allocated "
-    "memory 21.89 GiB is allocated by PyTorch, and 77.08 MiB is reserved by PyTorch but unallocated. If "
-    "reserved but unallocated memory is large try setting PYTORCH_ALLOC_CONF=expandable_segments:True to "
+    "370.69 MiB is free. Including non-PyTorch memory, this process has 22.55 GiB memory in use. Of the "
+    "allocated memory 21.89 GiB is allocated by PyTorch, and 77.08 MiB is reserved by PyTorch but "
+    "unallocated. If reserved but unallocated memory is large try setting PYTORCH_ALLOC_CONF=expandable_segments:True to "
     "avoid fragmentation.  See documentation for Memory Management  "
     "(https://pytorch.org/docs/stable/notes/cuda.html#environment-variables)"
 )
@@ -198,7 +198,8 @@ SYSTEM = (
 EXCHANGES = [
     (
         "remote process exited or there was a network error",
-        "ncclRemoteError: A call failed possibly due to a network error or a remote process exiting prematurely.",
+        "ncclRemoteError: A call failed possibly due to a network error or a remote process "
+        "exiting prematurely.",
         "socketProgressOpt: Call to recv from 172.16.0.2<33759> failed : Connection reset by peer",
         "another rank ended first",
     ),
