@@ -34,8 +34,8 @@ MEMORY = (
     "CUDA out of memory. Tried to allocate 576.00 MiB. GPU 2 has a total capacity of 23.64 GiB of which "
     "370.69 MiB is free. Including non-PyTorch memory, this process has 22.55 GiB memory in use. Of the "
     "allocated memory 21.89 GiB is allocated by PyTorch, and 77.08 MiB is reserved by PyTorch but "
-    "unallocated. If reserved but unallocated memory is large try setting PYTORCH_ALLOC_CONF=expandable_segments:True to "
-    "avoid fragmentation.  See documentation for Memory Management  "
+    "unallocated. If reserved but unallocated memory is large try setting "
+    "PYTORCH_ALLOC_CONF=expandable_segments:True to avoid fragmentation.  See documentation for Memory Management  "
     "(https://pytorch.org/docs/stable/notes/cuda.html#environment-variables)"
 )
 OTHERS = MEMORY.replace("Including non", "Process 16335 has 15.34 GiB memory in use. Including non")
