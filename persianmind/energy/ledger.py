@@ -10,17 +10,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from persianmind.common.checksum import parse_checked_line
-from persianmind.run.folder import RunFolder
-from persianmind.run.gpu_records import GpuFacts
-from persianmind.run.records import (
+from persianmind.run.energy_records import (
     EnergyLine,
     EnergyNote,
     EnergyResumed,
     EnergySample,
     EnergyStart,
     EnergyStop,
-    Phase,
+    GpuFacts,
 )
+from persianmind.run.folder import RunFolder
+from persianmind.run.records import Phase
 
 KINDS: dict[str, type[EnergyLine]] = {
     "start": EnergyStart,

@@ -18,7 +18,7 @@ from persianmind.energy.ledger import Ledger
 from persianmind.energy.meter.hardware import JOULES_PER_KWH, MEASURED
 from persianmind.energy.waste import lost_ratios
 from persianmind.recipe import Energy
-from persianmind.run.records import EnergySample
+from persianmind.run.energy_records import EnergySample
 
 # Stated assumptions, not statistics: NVML documents +-5% for board power readings; a TDP or memory model can
 # easily be off by half.

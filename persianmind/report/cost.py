@@ -13,7 +13,7 @@ from persianmind.report.charts import Chart, Drawing, Series, draw_wide
 from persianmind.report.read import RunFiles
 from persianmind.report.series import Point
 from persianmind.report.view import GAP, Bar, Cell, Facts, Table, bars, plain
-from persianmind.run.records import EnergySample
+from persianmind.run.energy_records import EnergySample
 
 MAX_BARS, MAX_RESTARTS, MAX_STAIRS = 16, 6, 240
 TONES = ("t-spent", "t-en", "t-third", "t-fa", "t-soft")

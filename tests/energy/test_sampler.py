@@ -21,9 +21,9 @@ from persianmind.energy.meter.sampler import MeterSetting, Sampler, Watching
 from persianmind.energy.meter.watch import GpuWatch, Happening
 from persianmind.energy.summary import summarise
 from persianmind.recipe import Energy
+from persianmind.run.energy_records import EnergyReading, GpuFacts, GpuInterval
 from persianmind.run.folder import RunFolder
-from persianmind.run.gpu_records import GpuFacts, GpuInterval
-from persianmind.run.records import EnergyReading, Phase
+from persianmind.run.records import Phase
 from tests.energy.ledgers import read_lines, stop
 
 

@@ -10,9 +10,15 @@ import pytest
 from persianmind.energy.account import account
 from persianmind.energy.show import show_account
 from persianmind.report.page import write_report
+from persianmind.run.energy_records import (
+    EnergyLine,
+    EnergyNote,
+    EnergySample,
+    EnergyStart,
+    GpuFacts,
+    GpuInterval,
+)
 from persianmind.run.folder import RunFolder
-from persianmind.run.gpu_records import GpuFacts, GpuInterval
-from persianmind.run.records import EnergyLine, EnergyNote, EnergySample, EnergyStart
 from tests.report.built_run import build_run, ledger, write_lines
 from tests.report.parsed import parse, sections
 

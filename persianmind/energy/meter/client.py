@@ -20,8 +20,9 @@ from persianmind.common.child import start_child
 from persianmind.energy.meter.lines import LedgerWriter, new_attempt
 from persianmind.energy.meter.pipes import Mark, dump_stop
 from persianmind.recipe import Energy
+from persianmind.run.energy_records import EnergyNote
 from persianmind.run.folder import RunFolder
-from persianmind.run.records import EnergyNote, Phase
+from persianmind.run.records import Phase
 
 STOP_WAIT_S = 10.0
 PROCESS_MODULE = "persianmind.energy.meter.process"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final, Literal
 
-from persianmind.run.records import EnergyReading
+from persianmind.run.energy_records import EnergyReading
 
 JOULES_PER_KWH = 3_600_000.0
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from persianmind.energy.meter.meanings import reasons_of
-from persianmind.run.gpu_records import GpuFacts
+from persianmind.run.energy_records import GpuFacts
 
 MAX_XIDS_PER_SAMPLE = 16  # a failing GPU can send them without end
 

@@ -21,7 +21,7 @@ from persianmind.common.lock import LockHeldError, OwnedLock
 from persianmind.common.poll import wait_until
 from persianmind.energy.meter.pipes import NODE_GPUS, Mark, Marks, Send, sender
 from persianmind.energy.meter.sampler import MeterSetting, Sampler
-from persianmind.run.records import EnergyNote
+from persianmind.run.energy_records import EnergyNote
 
 LOCK_WAIT_S = 5.0
 

@@ -15,16 +15,17 @@ from persianmind.energy.meter.hardware import ESTIMATED, Kind
 from persianmind.energy.meter.lines import LedgerWriter
 from persianmind.energy.meter.pipes import Mark, Marks, Send
 from persianmind.energy.meter.watch import Happening
-from persianmind.run.gpu_records import GpuFacts, GpuInterval
-from persianmind.run.records import (
+from persianmind.run.energy_records import (
     EnergyNote,
     EnergyReading,
     EnergyResumed,
     EnergySample,
     EnergyStart,
     EnergyStop,
-    Phase,
+    GpuFacts,
+    GpuInterval,
 )
+from persianmind.run.records import Phase
 
 STARTUP_SOURCE = "extrapolated from the first readings: the meter was starting"
 MIN_TICK_S = 0.05

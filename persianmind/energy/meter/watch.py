@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from persianmind.energy.meter.meanings import POWER_LIMIT, REMEDIES, xid_meaning
 from persianmind.energy.meter.nvml import GpuLook, NvmlGpu, XidEvents
-from persianmind.run.gpu_records import GpuFacts, GpuInterval
+from persianmind.run.energy_records import GpuFacts, GpuInterval
 
 # A reason is told once it has held without a break for the first, and its end after the second without it:
 # a GPU at its power limit crosses it many times a minute.
