@@ -40,7 +40,7 @@ class GpuInterval(RunRecord):
 
     gpu: str
     samples: Annotated[int, Field(gt=0)]
-    throttled: dict[str, int] = {}
+    throttled: dict[str, int] = Field(default_factory=dict)
     clock_mhz: FiniteFloat | None = None
     temperature_c: FiniteFloat | None = None
     power_limit_w: FiniteFloat | None = None
@@ -66,7 +66,7 @@ class EnergyStart(EnergyLine):
     pid: int
     codecarbon: str
     host: dict[str, Any]
-    gpus: list[GpuFacts] = []
+    gpus: list[GpuFacts] = Field(default_factory=list)
 
 
 class EnergyResumed(EnergyLine):
@@ -98,7 +98,7 @@ class EnergySample(EnergyLine):
     step_from: int
     step: int
     readings: list[EnergyReading]
-    gpus: list[GpuInterval] = []
+    gpus: list[GpuInterval] = Field(default_factory=list)
 
     @property
     def joules(self) -> float:
