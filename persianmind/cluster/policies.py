@@ -14,7 +14,14 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from persianmind.common.errors import CheckpointWriteError, ClusterError, PersianMindError, RunLockedError
+from persianmind.common.errors import (
+    CheckpointWriteError,
+    ClusterError,
+    CollectiveError,
+    GpuFaultError,
+    PersianMindError,
+    RunLockedError,
+)
 
 try:
     from ray.train.v2._internal.exceptions import RayTrainError
@@ -30,21 +37,24 @@ except ImportError as error:  # Ray moved its insides: say which version is know
         "version in constraints.txt"
     ) from None
 
-# Not mistakes: a dead peer ends a save, and a network file system holds a dead node's lock for some time.
-WORTH_RETRYING = (CheckpointWriteError, RunLockedError)
+# Not mistakes: a dead peer ends a save, a network file system holds a dead node's lock for some time, and a
+# GPU that failed may work again, or another node take its place.
+WORTH_RETRYING = (CheckpointWriteError, RunLockedError, GpuFaultError)
 
 
 def named_errors(failed: Exception) -> dict[int, PersianMindError] | None:
     """Named errors by rank, or None when a rank was lost or none gave one.
 
-    Beside a rank that ended with a named error others end with broken connections; those say nothing.
+    Beside a rank that ended with a named error others end with broken connections, NCCL's (which have a name)
+    among them; those say nothing.
     """
     failures = getattr(failed, "worker_failures", None) or {}
     # Older Rays hand on the wrapped error, newer ones what was raised in our function.
     causes = {rank: getattr(error, "_base_exc", error) for rank, error in failures.items()}
     if any(isinstance(cause, RayError | RayTrainError) for cause in causes.values()):
         return None  # Ray's own errors: a dead process or node
-    return {rank: cause for rank, cause in causes.items() if isinstance(cause, PersianMindError)} or None
+    named = {rank: cause for rank, cause in causes.items() if isinstance(cause, PersianMindError)}
+    return {rank: cause for rank, cause in named.items() if not isinstance(cause, CollectiveError)} or None
 
 
 class RestartBudget(DefaultFailurePolicy):  # type: ignore[misc]

@@ -36,6 +36,7 @@ def resolve_scale(
     *,
     nodes: int | None,
     gpus_per_node: int | None,
+    gpu_workers: int | None,
     cpu_workers: int | None,
     min_workers: int | None,
 ) -> Scale:
@@ -44,12 +45,18 @@ def resolve_scale(
     Raises:
         ClusterError: they contradict each other, or a worker would have no sequence in a step.
     """
-    if cpu_workers is not None and gpus_per_node is not None:
-        raise ClusterError("--cpu-workers and --gpus-per-node exclude each other; give one of them")
-    if cpu_workers is None and gpus_per_node is None:
-        raise ClusterError("say what to train on: --nodes N --gpus-per-node M, or --cpu-workers N")
-    workers = cpu_workers if gpus_per_node is None else (nodes or 1) * gpus_per_node
-    assert workers is not None
+    per_node = None if gpus_per_node is None else (nodes or 1) * gpus_per_node
+    asked = {"--cpu-workers": cpu_workers, "--gpus-per-node": per_node, "--gpu-workers": gpu_workers}
+    given = {flag: count for flag, count in asked.items() if count is not None}
+    if not given:
+        raise ClusterError(
+            "say what to train on: --nodes N --gpus-per-node M, --gpu-workers N, or --cpu-workers N"
+        )
+    if len(given) > 1:
+        raise ClusterError(f"{' and '.join(given)} exclude each other; give one of them")
+    if gpu_workers is not None and nodes is not None:
+        raise ClusterError("--gpu-workers counts the GPUs of all machines together; leave --nodes out")
+    (workers,) = given.values()
     smallest = workers if min_workers is None else min_workers
     if workers < 1 or smallest < 1:
         raise ClusterError("the numbers of workers, nodes and GPUs start at 1")
