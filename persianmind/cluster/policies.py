@@ -14,7 +14,13 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from persianmind.common.errors import CheckpointWriteError, ClusterError, PersianMindError, RunLockedError
+from persianmind.common.errors import (
+    CheckpointWriteError,
+    ClusterError,
+    PersianMindError,
+    RankUnreachableError,
+    RunLockedError,
+)
 
 try:
     from ray.train.v2._internal.exceptions import RayTrainError
@@ -30,8 +36,9 @@ except ImportError as error:  # Ray moved its insides: say which version is know
         "version in constraints.txt"
     ) from None
 
-# Not mistakes: a dead peer ends a save, and a network file system holds a dead node's lock for some time.
-WORTH_RETRYING = (CheckpointWriteError, RunLockedError)
+# Not mistakes: a dead peer ends a save or a start, and a network file system holds a dead node's lock for
+# some time.
+WORTH_RETRYING = (CheckpointWriteError, RankUnreachableError, RunLockedError)
 
 
 def named_errors(failed: Exception) -> dict[int, PersianMindError] | None:

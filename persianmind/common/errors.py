@@ -114,6 +114,10 @@ class HangError(PersianMindError):
     exit_code = 8
 
 
+class RankUnreachableError(HangError):
+    """A rank did not come to the start, or its data does not; the line names it, its GPU and its node."""
+
+
 # --- checkpoints -------------------------------------------------------------------------------------
 class CheckpointError(PersianMindError):
     """A checkpoint is damaged, foreign, or does not fit this run."""
