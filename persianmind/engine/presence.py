@@ -70,7 +70,7 @@ def check_agreement(found: Sequence[Presence]) -> None:
         for key, value in first.agreed.items():
             if (other := one.agreed.get(key)) != value:
                 error = MachineError(
-                    f"{key} is {value} on {first} and {other} on {one}: give it a value that all can do, e.g. "
+                    f"{key} is {value} on {first} and {other} on {one}: give it a value for all, e.g. "
                     "train.precision=fp32"
                 )
                 error.by_all_ranks = True

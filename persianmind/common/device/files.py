@@ -11,7 +11,7 @@ VERSION_FILE = "proc/driver/nvidia/version"
 
 @dataclass(frozen=True, slots=True)
 class GpuFiles:
-    """count: device files; 1 on WSL2, which has one for all. driver: from /proc, None where it is not said."""
+    """count: device files; 1 on WSL2, which has one for all. driver: from /proc, None where not said."""
 
     count: int
     driver: str | None

@@ -42,7 +42,7 @@ class TorchBuild:
 
 
 def usable_index(driver: str | None) -> str | None:
-    """The newest index whose torch runs on this driver; None: none does. An unknown driver is taken as new."""
+    """The newest index whose torch runs on this driver; None: none does. An unknown driver counts as new."""
     major = driver_major(driver) if driver is not None else INDEXES[0][1]
     return next((index for index, least in INDEXES if major >= least), None)
 
