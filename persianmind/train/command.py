@@ -17,8 +17,9 @@ from typing import Annotated, Literal
 import typer
 
 from persianmind.checks.all import check_resume_from, preflight
-from persianmind.checks.device import resolve_precision
+from persianmind.checks.device import begun_precision, check_device, resolve_precision
 from persianmind.common.console import invoke, run_guarded
+from persianmind.common.errors import MachineError
 from persianmind.common.log import configure_logging
 from persianmind.engine.ranks import Ranks, ranks_from_environment
 from persianmind.engine.registry import backend
@@ -68,17 +69,18 @@ class TrainArguments:
     resume_from: Path | None = None
     overrides: tuple[str, ...] = ()
 
-    def request(self) -> RunRequest:
+    def request(self, *, trains_here: bool = True) -> RunRequest:
         """What to run; writes nothing, imports neither torch nor DeepSpeed.
+
+        trains_here: False where other machines do, which then choose the precision.
 
         Raises:
             RecipeError: the recipe or an override is not usable as written.
         """
         recipe = load_recipe(self.recipe, self.overrides)
         folder = RunFolder(self.output or Path("runs") / recipe.name)
-        return RunRequest(
-            resolve_precision(recipe, folder), self.deepspeed, folder, self.resume, self.resume_from
-        )
+        recipe = resolve_precision(recipe, folder) if trains_here else begun_precision(recipe, folder)
+        return RunRequest(recipe, self.deepspeed, folder, self.resume, self.resume_from)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -123,7 +125,17 @@ def run_request(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -
     if ranks.rank == 0:
         preflight(request.recipe, request.engine_config, request.folder, ranks.world_size)
         check_resume_from(request.resume_from)
+    logger.info(f"device: {_check_own_device(request, ranks)}")
     run_training(request, ranks, write_report)
+
+
+def _check_own_device(request: RunRequest, ranks: Ranks) -> str:
+    """Every rank for itself: nodes differ, and on a cluster each worker sees a GPU of its own."""
+    try:
+        return check_device(request.recipe)
+    except MachineError as error:
+        error.by_all_ranks = ranks.local_rank > 0  # the first rank of this node sees the same and says it
+        raise
 
 
 def is_finished(request: RunRequest) -> bool:

@@ -93,7 +93,7 @@ def decide_device(
     files = find_gpu_files(root)
     if files is None:
         if forced == "cuda":
-            return _refused(f"{FORCED}=cuda, but there is no NVIDIA GPU (no /dev/nvidia0)")
+            return _refused(f"{FORCED}=cuda, but there is no NVIDIA GPU here")
         return DeviceChoice("cpu", "no NVIDIA GPU on this machine")
     if is_hidden(visible):
         if forced == "cuda":
@@ -130,7 +130,7 @@ def _decide_gpu(
 
 
 def _visible(gpus: tuple[Gpu, ...], visible: str | None) -> tuple[Gpu, ...]:
-    """The GPUs that CUDA shows this process: by number in PCI order (set by us), or by how a UUID begins."""
+    """The GPUs that CUDA shows this process: by number in PCI order, or by a UUID's start."""
     if visible is None:
         return gpus
     chosen: list[Gpu] = []

@@ -11,7 +11,7 @@ NEWEST_INDEX, NEWEST_DRIVER = INDEXES[0]
 
 
 def driver_problem(found: GpuInventory, visible: str | None, gpus: tuple[Gpu, ...]) -> str | None:
-    """The driver does not answer, or shows none. visible: CUDA_VISIBLE_DEVICES, which leaves `gpus`."""
+    """The driver does not answer, or lists none. visible: CUDA_VISIBLE_DEVICES; it leaves `gpus`."""
     if found.fault is not None:
         return (
             f"the NVIDIA driver cannot be used ({found.fault}): `nvidia-smi` must work first; after an update "
