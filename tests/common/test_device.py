@@ -1,4 +1,4 @@
-"""Which device trains, and why. No test here has a GPU: device files, driver and torch's build are imitated."""
+"""Which device trains, and why. No test here has a GPU: files, driver and torch's build are imitated."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ REFUSED: dict[str, tuple[Machine, TorchBuild | None, str]] = {
     "torch for the CPU": (
         FOUR,
         TorchBuild("2.13.0+cpu", None),
-        r"built for the CPU alone: `make setup TORCH_IN",
+        r"built for the CPU alone: `make setup",
     ),
     "torch for AMD": (FOUR, TorchBuild("2.13.0+rocm7", None, is_rocm=True), r"built for AMD GPUs"),
     "driver 550, CUDA 13": (

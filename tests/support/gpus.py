@@ -1,4 +1,4 @@
-"""Imitated GPUs: a fake root with the driver's files, and NVIDIA's library with the real one's call surface."""
+"""Imitated GPUs: a fake root with the driver's files, and NVIDIA's library with its real call surface."""
 
 from __future__ import annotations
 

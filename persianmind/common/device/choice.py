@@ -103,7 +103,7 @@ def decide_device(
 
 
 def is_hidden(visible: str | None) -> bool:
-    """Whether a value of CUDA_VISIBLE_DEVICES leaves no GPU: CUDA stops reading at the first invalid entry."""
+    """Whether a value of CUDA_VISIBLE_DEVICES leaves no GPU; CUDA stops at the first invalid entry."""
     if visible is None:
         return False
     first = visible.split(",")[0].strip()

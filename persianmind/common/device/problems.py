@@ -14,8 +14,8 @@ def driver_problem(found: GpuInventory, visible: str | None, gpus: tuple[Gpu, ..
     """The driver does not answer, or lists none. visible: CUDA_VISIBLE_DEVICES; it leaves `gpus`."""
     if found.fault is not None:
         return (
-            f"the NVIDIA driver cannot be used ({found.fault}): `nvidia-smi` must work first; after an update "
-            "of the driver restart the machine, in a container give it the GPUs (--gpus all)"
+            f"the NVIDIA driver cannot be used ({found.fault}): `nvidia-smi` must work first; after a driver "
+            "update restart the machine, in a container give it the GPUs (--gpus all)"
         )
     if found.is_readable and not found.gpus:
         return "there are GPU device files, but the NVIDIA driver lists no GPU; does `nvidia-smi` list them?"
