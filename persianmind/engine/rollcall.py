@@ -77,9 +77,7 @@ class RollCall:
         self.own, self.world_size, self.limit_s = own, world_size, limit_s
         self._patience_s, self._tick_s, self._end = max(patience_s, limit_s), tick_s, end
         self._present: dict[int, Presence] = {}
-        self._beats: dict[
-            int, tuple[str, float]
-        ] = {}  # rank -> (its heartbeat, when on our clock it changed)
+        self._beats: dict[int, tuple[str, float]] = {}  # by rank, and when (on our clock) it last changed
         self._connected_s: float | None = None
         self._answered_s = time.monotonic()  # when the store answered last
         self._over = threading.Event()
@@ -114,7 +112,7 @@ class RollCall:
                     f"{self.own} has waited {waited_s:.0f} s for rank 0 {_place()}, which may be busy"
                 )
             if waited_s > self._patience_s:
-                raise self._error(f"{self.own} could not reach rank 0 {_place()} for {waited_s:.0f} s")
+                raise self._error(f"rank 0 {_place()} was not reached in {waited_s:.0f} s by {self.own}")
             time.sleep(self._tick_s / 4)
 
     def __enter__(self) -> Self:
@@ -125,8 +123,8 @@ class RollCall:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, RuntimeError):
-            # A rank that died broke the exchange for all: a few ticks later its silence shows which.
-            wait_until(self._silent, timeout_s=2 * TICKS_OF_SILENCE * self._tick_s, interval_s=self._tick_s)
+            # A rank that died broke the exchange for all.
+            self._find_silent()
             self._over.set()
             reason = " ".join(str(error).split())[:300]
             raise self._error(f"the ranks could not be joined: {self._stuck()} ({reason})") from error
@@ -159,12 +157,19 @@ class RollCall:
     def _watch(self) -> None:
         if self._over.wait(self.limit_s):
             return
+        self._find_silent()
+        if self._over.is_set():  # they came through after all
+            return
         line = f"the ranks could not exchange one number in {self.limit_s:.0f} s: {self._stuck()}"
         error = self._error(line)
         if self.own.rank == 0 or not error.by_all_ranks:
             logger.error(str(error))
         time.sleep(TICKS_TO_THE_END * self._tick_s)  # the others read from rank 0's store who was silent
         self._end(RankUnreachableError.exit_code)
+
+    def _find_silent(self) -> None:
+        """Waits for as long as a rank that has just ended takes to be noticed."""
+        wait_until(self._silent, timeout_s=(TICKS_OF_SILENCE + 2) * self._tick_s, interval_s=self._tick_s / 2)
 
     def _host_is_silent(self) -> bool:
         return time.monotonic() - self._answered_s > TICKS_OF_SILENCE * self._tick_s
