@@ -75,7 +75,8 @@ class Start:
 
     def finish(self) -> dict[str, Any]:
         """Waits, kills what is left, and says how it went."""
-        wait_until(self.ended, timeout_s=UNGUARDED_S if "unguarded" in self.fault else GIVE_UP_S)
+        left_s = self.began_s + (UNGUARDED_S if "unguarded" in self.fault else GIVE_UP_S) - time.monotonic()
+        wait_until(self.ended, timeout_s=left_s)
         seconds = time.monotonic() - self.began_s
         for one, pid in self.pids.items():
             if one not in self.codes:
