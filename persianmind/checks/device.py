@@ -37,20 +37,11 @@ def resolve_precision(recipe: Recipe, folder: RunFolder) -> Recipe:
 
     A run that goes on elsewhere keeps its precision, or its losses would not be those it began with.
     """
-    recipe = begun_precision(recipe, folder)
-    return _with_precision(recipe, machine_precision()) if recipe.train.precision == "auto" else recipe
-
-
-def begun_precision(recipe: Recipe, folder: RunFolder) -> Recipe:
-    """The recipe with the precision its run began with; `auto` stays where it has not begun. For a machine
-    that does not train itself."""
-    if recipe.train.precision != "auto" or not folder.recipe.is_file():
+    if recipe.train.precision != "auto":
         return recipe
-    return _with_precision(recipe, load_recipe(str(folder.recipe)).train.precision)
-
-
-def _with_precision(recipe: Recipe, precision: Literal["auto", "bf16", "fp32"]) -> Recipe:
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": precision})})
+    begun = load_recipe(str(folder.recipe)).train.precision if folder.recipe.is_file() else "auto"
+    chosen = machine_precision() if begun == "auto" else begun
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": chosen})})
 
 
 def machine_precision() -> Literal["bf16", "fp32"]:

@@ -142,7 +142,7 @@ def run(arguments: Sequence[str]) -> int:
         return run_job_command(given)
     if not isinstance(given, SubmitArguments):
         return 0
-    request = given.train.request(trains_here=False)
+    request = given.train.request()
     scale = resolve_scale(
         request.recipe,
         nodes=given.nodes,

@@ -16,7 +16,6 @@ import ray
 from ray.train.torch import TorchConfig
 
 from persianmind.checks.all import preflight
-from persianmind.checks.device import resolve_precision
 from persianmind.cluster.board import stop_predicate
 from persianmind.common.errors import ClusterError, PersianMindError, RunInterruptedError, RunLockedError
 from persianmind.common.log import configure_logging
@@ -101,8 +100,6 @@ def train_worker(config: dict[str, Any]) -> None:
     ranks = ranks_from_environment()
     configure_logging(ranks.rank)
     request = localise(config["request"], config["root"])
-    # Before any rank has claimed the folder: each decides by its own device, the start compares them.
-    request = dataclasses.replace(request, recipe=resolve_precision(request.recipe, request.folder))
     nodes = check_shared(request.folder.path, ranks)
     earlier = 0
     if ranks.rank == 0:

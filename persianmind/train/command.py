@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import typer
 
 from persianmind.checks.all import check_resume_from, preflight
-from persianmind.checks.device import begun_precision, check_device, resolve_precision
+from persianmind.checks.device import check_device, resolve_precision
 from persianmind.common.console import invoke, run_guarded
 from persianmind.common.errors import MachineError
 from persianmind.common.log import configure_logging
@@ -69,18 +69,17 @@ class TrainArguments:
     resume_from: Path | None = None
     overrides: tuple[str, ...] = ()
 
-    def request(self, *, trains_here: bool = True) -> RunRequest:
+    def request(self) -> RunRequest:
         """What to run; writes nothing, imports neither torch nor DeepSpeed.
-
-        trains_here: False where other machines do, which then choose the precision.
 
         Raises:
             RecipeError: the recipe or an override is not usable as written.
         """
         recipe = load_recipe(self.recipe, self.overrides)
         folder = RunFolder(self.output or Path("runs") / recipe.name)
-        recipe = resolve_precision(recipe, folder) if trains_here else begun_precision(recipe, folder)
-        return RunRequest(recipe, self.deepspeed, folder, self.resume, self.resume_from)
+        return RunRequest(
+            resolve_precision(recipe, folder), self.deepspeed, folder, self.resume, self.resume_from
+        )
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)

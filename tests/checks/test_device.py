@@ -14,7 +14,6 @@ from persianmind.checks.all import preflight
 from persianmind.checks.commands import make_doctor
 from persianmind.checks.device import (
     CPU_LAUNCHER_FLAGS,
-    begun_precision,
     check_device,
     machine_precision,
     print_launcher_flags,
@@ -113,13 +112,6 @@ def test_a_cpu_says_why_it_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert check_device(load_recipe("tiny", BF16)) == (
         'CPU (CUDA_VISIBLE_DEVICES="" hides the GPUs of this machine), bf16'
     )
-
-
-def test_a_machine_that_does_not_train_leaves_the_choice_open(tmp_path: Path) -> None:
-    folder, recipe = RunFolder(tmp_path / "run"), load_recipe("tiny", AUTO)
-    assert begun_precision(recipe, folder).train.precision == "auto"
-    folder.claim(load_recipe("tiny", BF16))
-    assert begun_precision(recipe, folder).train.precision == "bf16"
 
 
 def test_imitated_gpus_are_counted_by_the_launcher_and_cpu_ranks_are_given(
