@@ -61,8 +61,9 @@ def open_store(*, host: bool, timeout_s: float) -> TCPStore:
 class RollCall:
     """`gather` waits until every rank is there; as a context manager it watches over what they then do.
 
-    patience_s: how long a rank waits for rank 0, which may still be preparing the run. end: what ends the
-    process when the exchange inside the context takes longer than `limit_s`; the main thread stands in it.
+    limit_s: how long, once rank 0 is there. patience_s: how long a rank waits for rank 0, which may still be
+    preparing the run while the store is there already (Ray's, torchrun's). end: what ends the process when
+    the exchange inside the context takes longer than `limit_s`; the main thread stands in it.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class RollCall:
         self._patience_s, self._tick_s, self._end = max(patience_s, limit_s), tick_s, end
         self._present: dict[int, Presence] = {}
         self._beats: dict[int, tuple[str, float]] = {}  # by rank, and when (on our clock) it last changed
-        self._connected_s: float | None = None
+        self._opened_s: float | None = None  # when rank 0 was seen to be there
         self._answered_s = time.monotonic()  # when the store answered last
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._exchange, name="roll-call", daemon=True)
@@ -103,8 +104,8 @@ class RollCall:
     def _wait(self) -> None:
         began_s, warned = time.monotonic(), False
         while len(self._present) < self.world_size:
-            waited_s = time.monotonic() - (self._connected_s or began_s)
-            if waited_s > self.limit_s and self._connected_s is not None:
+            waited_s = time.monotonic() - (self._opened_s or began_s)
+            if waited_s > self.limit_s and self._opened_s is not None:
                 raise self._error(f"the start waited {waited_s:.0f} s for {self._absent()}")
             if waited_s > self.limit_s and not warned:
                 warned = True
@@ -133,7 +134,7 @@ class RollCall:
     def _exchange(self) -> None:
         try:
             store = open_store(host=False, timeout_s=self._patience_s)
-            self._connected_s = self._answered_s = time.monotonic()
+            self._answered_s = time.monotonic()
             store.set(f"{PREFIX}/{self.own.rank}", json.dumps(asdict(self.own)))
             beats = 0
             while not self._over.wait(self._tick_s):
@@ -149,6 +150,8 @@ class RollCall:
         key, alive = f"{PREFIX}/{rank}", f"{PREFIX}/alive/{rank}"
         if rank not in self._present and store.check([key]):
             self._present[rank] = Presence(**json.loads(store.get(key)))
+            if rank == 0:
+                self._opened_s = time.monotonic()
         if store.check([alive]):
             beat = store.get(alive).decode()
             if self._beats.get(rank, ("", 0.0))[0] != beat:
@@ -213,7 +216,7 @@ class RollCall:
             "other ports); NCCL_DEBUG=INFO says where NCCL stands"
         )
         # Rank 0 sees the same and says it for all, as long as it is alive.
-        error.by_all_ranks = self._connected_s is not None and not self._host_is_silent()
+        error.by_all_ranks = self._opened_s is not None and not self._host_is_silent()
         return error
 
 

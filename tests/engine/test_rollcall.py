@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from typing import Any
 
 import pytest
 
 from persianmind.common.errors import HangError, MachineError, RankUnreachableError
+from persianmind.engine import rollcall
 from persianmind.engine.presence import Presence, check_agreement, presence
 from persianmind.engine.ranks import Ranks
 from persianmind.engine.rollcall import LEAST_LIMIT_S, START_LIMIT_S, RollCall, start_limit_s
 from tests.engine.start_worker import LIMIT_S, PATIENCE_S, UNGUARDED_S
 from tests.support.launch import ROOT
+from tests.support.log import logged
 
 HANGS = HangError.exit_code
 GPU = "NVIDIA GeForce RTX 3090"
@@ -121,6 +125,41 @@ def test_imitated_gpus_of_a_neighbour_that_never_came_are_named_where_known() ->
     call._present = {5: alone}
     assert call._name(6) == f"rank 6 (on {alone.node})"
     assert presence(Ranks(1, 2, 1, 2), []).device == "CPU"
+
+
+class Memory(dict[str, str]):
+    """A store within this process."""
+
+    def set(self, key: str, value: str) -> None:
+        self[key] = value
+
+    def check(self, keys: list[str]) -> bool:
+        return all(key in self for key in keys)
+
+    def get(self, key: str) -> bytes:  # type: ignore[override]
+        return self[key].encode()
+
+
+def call_over(store: Memory, patch: pytest.MonkeyPatch, rank: int) -> RollCall:
+    patch.setattr(rollcall, "open_store", lambda **_: store)
+    return RollCall(presence(Ranks(rank, 2, rank, 2), []), 2, limit_s=0.3, patience_s=5.0, tick_s=0.05)
+
+
+def test_rank_0_may_prepare_for_long_where_the_store_is_there_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray and torchrun host it themselves. Once rank 0 is there the limit counts."""
+    store = Memory()
+    one = call_over(store, monkeypatch, 1)
+    late = threading.Timer(1.0, lambda: call_over(store, monkeypatch, 0).gather())
+    late.start()
+    began_s = time.monotonic()
+    with logged() as lines:
+        assert [found.rank for found in one.gather()] == [0, 1]
+    assert time.monotonic() - began_s > 0.9 and "which may be busy" in lines[0]
+    late.join()
+    with pytest.raises(RankUnreachableError, match=r"waited 0 s for rank 1 .* did not come"):
+        call_over(Memory(), monkeypatch, 0).gather()
 
 
 def test_agreement_is_held_against_rank_0() -> None:
