@@ -124,11 +124,12 @@ class RollCall:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, RuntimeError):
-            # A rank that died broke the exchange for all.
+            # A rank that died broke the exchange for all. Errors of NCCL and memory have lines of their own.
             self._find_silent()
             self._over.set()
-            reason = " ".join(str(error).split())[:300]
-            raise self._error(f"the ranks could not be joined: {self._stuck()} ({reason})") from error
+            if self._silent() or "gloo" in str(error):
+                reason = " ".join(str(error).split())[:300]
+                raise self._error(f"the ranks could not be joined: {self._stuck()} ({reason})") from error
         self._over.set()
 
     def _exchange(self) -> None:
