@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 import traceback
@@ -15,6 +16,7 @@ from persianmind.common.errors import PersianMindError, UsageError
 from persianmind.common.log import print_line
 
 RANK_0_SPEAKS_S = 5.0
+LOST_PEER = re.compile(r"Connection (?:closed|reset) by peer|Broken pipe")  # gloo's words
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")
@@ -79,7 +81,9 @@ def run_guarded(action: Callable[[], object], *, silent: bool = False, rank: int
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
+        if LOST_PEER.search(str(error)):
+            time.sleep(RANK_0_SPEAKS_S)  # the rank that ended first has the reason, and the exit code
         return 1
     return 0
