@@ -55,6 +55,8 @@ def run_on_ranks(
             ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
             place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             place |= {name: str(value) for name, value in ranks.items()}
+            if setting.small:
+                place["OMP_NUM_THREADS"] = "1"  # two ranks share two cores
             processes.append(
                 start_child(
                     PROCESS_MODULE,

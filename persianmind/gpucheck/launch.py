@@ -47,7 +47,9 @@ class EndedLaunch:
         if self.code:
             print("\n".join(self.text.splitlines()[-SHOWN_LINES:]), flush=True)
             said = [line for line in self.text.splitlines() if line.startswith("persianmind: error:")]
-            raise LaunchFailedError(f"{what} ended with status {self.code}: {(said or ['no line of ours'])[0]}")
+            raise LaunchFailedError(
+                f"{what} ended with status {self.code}: {(said or ['no line of ours'])[0]}"
+            )
 
 
 def launcher_command(run: Path, overrides: Sequence[str], cpu_ranks: int | None) -> list[str]:

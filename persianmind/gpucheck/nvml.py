@@ -36,6 +36,11 @@ class NvmlReader:
         """The same of one GPU."""
         return self.ask(name, self._nvml.nvmlDeviceGetHandleByIndex(index), *arguments)
 
+    def index_of(self, uuid: str) -> int | None:
+        """NVML's number of the GPU with this UUID, whatever CUDA_VISIBLE_DEVICES makes of the order."""
+        wanted = f"GPU-{uuid.removeprefix('GPU-')}"
+        return next((index for index in self.gpus if self.of(index, "nvmlDeviceGetUUID") == wanted), None)
+
     def energy_j(self, index: int) -> float | None:
         """The GPU's energy counter, since its driver was loaded."""
         return _scaled(self.of(index, "nvmlDeviceGetTotalEnergyConsumption"), 1e-3)

@@ -41,8 +41,10 @@ def plain_model(base: Path, ours: AdaptedModel, recipe: Recipe, device: torch.de
     names = {name.rsplit(".", 1)[-1] for name, _ in ours.named_modules() if name.endswith("_proj")}
     config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=sorted(names), bias="none")
     inject_adapter_in_model(config, plain)
-    plain.set_input_embeddings(nn.Embedding.from_pretrained(ours.input_table.folded(), freeze=False))
-    head_VD = ours.output_table.folded()
+    input_VD, head_VD = ours.input_table.folded(), ours.output_table.folded()
+    embedding = nn.Embedding(input_VD.shape[0], input_VD.shape[1], device="meta")
+    embedding.weight = nn.Parameter(input_VD)
+    plain.set_input_embeddings(embedding)
     head = nn.Linear(head_VD.shape[1], head_VD.shape[0], bias=False, device="meta")
     head.weight = nn.Parameter(head_VD)
     plain.set_output_embeddings(head)
@@ -64,7 +66,7 @@ def plain_gradients(
         logits = plain(input_ids=torch.from_numpy(ids)[None].to(device), use_cache=False).logits[0]
         loss = functional.cross_entropy(logits.float(), torch.from_numpy(labels).to(device), reduction="sum")
         if (labels >= 0).any():
-            loss.backward()
+            torch.autograd.backward(loss)
             total += float(loss)
     gradients = {
         f"causal_lm.{name}": value.grad for name, value in plain.named_parameters() if "lora_" in name
@@ -83,7 +85,7 @@ def _documents(batch: Batch) -> list[tuple[Any, Any]]:
     for sequence, positions in enumerate(batch["position_ids"]):
         edges = [*np.flatnonzero(positions == 0).tolist(), len(positions)]
         for start, stop in pairwise(edges):
-            found.append(tuple(batch[name][sequence, start:stop] for name in ("input_ids", "labels")))
+            found.append((batch["input_ids"][sequence, start:stop], batch["labels"][sequence, start:stop]))
     return found
 
 

@@ -22,7 +22,7 @@ from persianmind.common.atomic import read_json
 from persianmind.common.child import start_child
 from persianmind.gpucheck.findings import FindingsState
 from persianmind.gpucheck.process import PROCESS_MODULE, child_setting
-from persianmind.gpucheck.registry import SMALL_WHOLE_LIMIT_S, WHOLE_LIMIT_S, CheckPart
+from persianmind.gpucheck.registry import SMALL_LIMIT_S, SMALL_WHOLE_LIMIT_S, WHOLE_LIMIT_S, CheckPart
 from persianmind.gpucheck.report import CheckReport, PartOutcome, PartStatus
 from persianmind.gpucheck.setting import PartSetting
 
@@ -50,7 +50,7 @@ def run_check(
     deadline_s = time.monotonic() + (whole_limit_s or (SMALL_WHOLE_LIMIT_S if small else WHOLE_LIMIT_S))
     for part in parts:
         left_s = deadline_s - time.monotonic()
-        limit_s = min(part.small_limit_s if small else part.limit_s, left_s)
+        limit_s = min(SMALL_LIMIT_S if small else part.limit_s, left_s)
         report.begin(part.name)
         if left_s < LEAST_S:
             outcome = PartOutcome(PartStatus.FAILED, "not run: the time of the whole check is used up")

@@ -108,6 +108,8 @@ def make_causal_lm(shape: ModelShape, precision: str, quantize: str, device: tor
         if quantize == "nf4" and module is not model.lm_head:
             _quantise(module, dtype, device)
     model.requires_grad_(False)
+    if quantize == "nf4":
+        model.is_loaded_in_4bit = True  # what peft asks before it adapts 4-bit layers
     return model  # type: ignore[no-any-return]
 
 

@@ -58,11 +58,13 @@ def _shared_memory_gib() -> float | None:
 
 def _torch() -> dict[str, Any]:
     has_nccl = torch.distributed.is_available() and torch.distributed.is_nccl_available()
+    cudnn: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    nccl: tuple[int, ...] | None = torch.cuda.nccl.version() if has_nccl else None  # type: ignore[no-untyped-call]
     return {
         "version": torch.__version__,
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(),
-        "nccl": ".".join(map(str, torch.cuda.nccl.version())) if has_nccl else None,
+        "cudnn": cudnn,
+        "nccl": None if nccl is None else ".".join(map(str, nccl)),
         "architectures": torch.cuda.get_arch_list(),
     }
 

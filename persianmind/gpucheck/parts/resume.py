@@ -48,7 +48,9 @@ def _measure_mode(
 ) -> str:
     cpu_ranks = 1 if setting.small else None
     whole, broken = folder / "whole", folder / "broken"
-    launch_tiny(whole, overrides, cpu_ranks=cpu_ranks).require_success(f"{name}: the run that nothing disturbs")
+    launch_tiny(whole, overrides, cpu_ranks=cpu_ranks).require_success(
+        f"{name}: the run that nothing disturbs"
+    )
     launch_tiny(broken, overrides, cpu_ranks=cpu_ranks, kill_at_step=KILL_AT_STEP)
     killed_at = last_logged_step(broken)
     again = launch_tiny(broken, overrides, cpu_ranks=cpu_ranks)
