@@ -2,7 +2,7 @@
 # make test       the test suite
 # make test-more  tests that drive other programs or take minutes
 # make check      what CI runs first: lint, format, types, layers, spelling
-# make gpu-check  what only this machine's GPUs can show, in under nine minutes (docs/gpus.md); SMALL=1: on the CPU
+# make gpu-check  what only GPUs can show, in under nine minutes (docs/gpus.md); SMALL=1: on the CPU
 # make faults     the long fault runs
 PYTHON ?= python3
 VENV   := .venv
