@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import subprocess
 import time
@@ -49,46 +48,52 @@ def run_on_ranks(
     port = str(unused_port())
     paths = [setting.folder / f"{label}-{rank}.json" for rank in range(count)]
     asked = replace(setting, options=dict(options or {}))
-    processes = []
+    processes: list[subprocess.Popen[bytes]] = []
     try:
         for rank, path in enumerate(paths):
-            ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-            place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            place |= {name: str(value) for name, value in ranks.items()}
-            if setting.small:
-                place["OMP_NUM_THREADS"] = "1"  # two ranks share two cores
             processes.append(
                 start_child(
                     PROCESS_MODULE,
                     child_setting(function, asked, path),
-                    environment={**place, **(environment or {})},
+                    environment={**_place(rank, count, port, setting), **(environment or {})},
                     stdin=subprocess.DEVNULL,
                 )
             )
-        _wait_for_all(processes)
+        codes = _wait_for_all(processes)
     finally:
         for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+            process.kill()
             process.wait()
     found = [read_json(path) if path.is_file() else {} for path in paths]
-    for rank, one in enumerate(found):
-        if one.get("state") == FindingsState.FAILED:
-            raise RankFailedError(f"{label}: rank {rank}: {one['reason']}")
-    for rank, (one, process) in enumerate(zip(found, processes, strict=True)):
-        if one.get("state") != FindingsState.DONE:
-            raise RankFailedError(
-                f"{label}: rank {rank} ended with status {process.returncode} and said nothing"
-            )
+    _raise_for_failed(label, found, codes)
     return [one["values"] for one in found]
 
 
-def _wait_for_all(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Until all have ended, or one with an error."""
-    while any(process.poll() is None for process in processes):
-        if any(process.returncode for process in processes):
-            return
+def _place(rank: int, count: int, port: str, setting: PartSetting) -> dict[str, str]:
+    """What a launcher would set; two ranks on the CPU share its cores."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    threads = {"OMP_NUM_THREADS": "1"} if setting.small else {}
+    variables = {name: str(value) for name, value in place.items()}
+    return {**variables, **threads, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+
+def _wait_for_all(processes: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
+    """Until all have ended, or one with an error: the exit codes by then, None where one still runs."""
+    while True:
+        codes = [process.poll() for process in processes]
+        if None not in codes or any(codes):
+            return codes
         time.sleep(POLL_S)
+
+
+def _raise_for_failed(label: str, found: Sequence[Mapping[str, Any]], codes: Sequence[int | None]) -> None:
+    """The reason that a rank gave comes before a bare exit code: that may be a consequence."""
+    for rank, one in enumerate(found):
+        if one.get("state") == FindingsState.FAILED:
+            raise RankFailedError(f"{label}: rank {rank}: {one['reason']}")
+    for rank, (one, code) in enumerate(zip(found, codes, strict=True)):
+        if code or (code == 0 and one.get("state") != FindingsState.DONE):
+            raise RankFailedError(f"{label}: rank {rank} ended with status {code} and said nothing")
 
 
 def unused_port() -> int:

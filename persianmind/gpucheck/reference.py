@@ -67,7 +67,7 @@ def plain_gradients(
         loss = functional.cross_entropy(logits.float(), torch.from_numpy(labels).to(device), reduction="sum")
         if (labels >= 0).any():
             torch.autograd.backward(loss)
-            total += float(loss)
+            total += float(loss.detach())
     gradients = {
         f"causal_lm.{name}": value.grad for name, value in plain.named_parameters() if "lora_" in name
     }

@@ -67,7 +67,7 @@ def our_gradients(model: AdaptedModel, inputs: Mapping[str, Any]) -> tuple[float
     loss = model(**inputs)
     loss.backward()
     gradients = {name: value.grad for name, value in model.trained().items() if value.grad is not None}
-    return float(loss), gradients
+    return float(loss.detach()), gradients
 
 
 def _judge(
