@@ -55,7 +55,7 @@ def run_on_ranks(
                 start_child(
                     PROCESS_MODULE,
                     child_setting(function, asked, path),
-                    environment={**_place(rank, count, port, setting), **(environment or {})},
+                    environment={**_place(rank, count, port), **(environment or {})},
                     stdin=subprocess.DEVNULL,
                 )
             )
@@ -69,12 +69,11 @@ def run_on_ranks(
     return [one["values"] for one in found]
 
 
-def _place(rank: int, count: int, port: str, setting: PartSetting) -> dict[str, str]:
-    """What a launcher would set; two ranks on the CPU share its cores."""
+def _place(rank: int, count: int, port: str) -> dict[str, str]:
+    """What a launcher would set."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-    threads = {"OMP_NUM_THREADS": "1"} if setting.small else {}
     variables = {name: str(value) for name, value in place.items()}
-    return {**variables, **threads, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return {**variables, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
 
 
 def _wait_for_all(processes: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:

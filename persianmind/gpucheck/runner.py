@@ -31,7 +31,8 @@ END_WAIT_S = 3.0
 LOG_LINES, LOG_BYTES = 40, 1 << 16
 # Nothing is downloaded; the order of GPUs is that of NVML and nvidia-smi.
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-CPU_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+# One thread: at tiny shapes more only wait for each other.
+CPU_ENVIRONMENT = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 logger = logging.getLogger(__name__)
 
