@@ -79,9 +79,9 @@ def first_shape(setting: PartSetting, quantize: str) -> ModelShape:
 
 
 def on_fitting_shape(
-    function: str, setting: PartSetting, quantize: str, *, label: str, options: Mapping[str, Any]
+    function: str, setting: PartSetting, quantize: str, *, label: str, options: Mapping[str, Any], count: int
 ) -> tuple[ModelShape, list[dict[str, Any]]]:
-    """Runs "module:name" on all ranks; with half the layers again where memory was out.
+    """Runs "module:name" on `count` ranks; with half the layers again where memory was out.
 
     Returns:
         (the shape that fits, each rank's values).
@@ -90,7 +90,7 @@ def on_fitting_shape(
     while True:
         try:
             asked = {**options, "shape": asdict(shape), "quantize": quantize}
-            return shape, run_on_ranks(function, setting, setting.rank_count, label=label, options=asked)
+            return shape, run_on_ranks(function, setting, count, label=label, options=asked)
         except RankFailedError as error:
             if "OutOfMemory" not in str(error) or shape.layers == 1:
                 raise

@@ -53,18 +53,20 @@ class EndedLaunch:
 
 
 def launcher_command(run: Path, overrides: Sequence[str], cpu_ranks: int | None) -> list[str]:
-    """cpu_ranks: number of ranks on the CPU; None: DeepSpeed counts the GPUs.
+    """cpu_ranks: number of ranks on the CPU, 0 without the launcher; None: DeepSpeed counts the GPUs.
 
     Raises:
         NotApplicableError: launcher/train.py is not here: the package was installed without its checkout.
     """
     if not TRAIN.is_file():
         raise NotApplicableError(f"{TRAIN} is not here: run the check from a checkout of the project")
-    deepspeed = Path(sys.executable).parent / "deepspeed"
-    ranks = [] if cpu_ranks is None else ["--num_accelerators", str(cpu_ranks)]
+    launcher = [sys.executable]
+    if cpu_ranks != 0:
+        ranks = [] if cpu_ranks is None else ["--num_accelerators", str(cpu_ranks)]
+        deepspeed = Path(sys.executable).parent / "deepspeed"
+        launcher = [str(deepspeed), *ranks, "--master_port", str(unused_port())]
     engine = ["--deepspeed", str(backend().default_config)]
-    launcher = [str(deepspeed), *ranks, "--master_port", str(unused_port()), str(TRAIN)]
-    return [*launcher, *engine, "--recipe", "tiny", "--output", str(run), *overrides]
+    return [*launcher, str(TRAIN), *engine, "--recipe", "tiny", "--output", str(run), *overrides]
 
 
 def launch_tiny(

@@ -54,7 +54,7 @@ def test_out_of_memory_halves_the_layers_imitated(
         return [{"layers": read_shape(PartSetting(False, setting.folder, 1, options)).layers}]
 
     monkeypatch.setattr(engine_steps, "run_on_ranks", run)
-    shape, found = on_fitting_shape("module:name", setting, "none", label="bf16", options={})
+    shape, found = on_fitting_shape("module:name", setting, "none", label="bf16", options={}, count=1)
     assert tried == [32, 16, 8] and shape.layers == 8 and found == [{"layers": 8}]
 
 
@@ -68,4 +68,4 @@ def test_another_error_is_not_tried_again_imitated(
 
     monkeypatch.setattr(engine_steps, "run_on_ranks", run)
     with pytest.raises(RankFailedError, match="no kernel image"):
-        on_fitting_shape("module:name", setting, "none", label="bf16", options={})
+        on_fitting_shape("module:name", setting, "none", label="bf16", options={}, count=1)

@@ -19,11 +19,17 @@ STEPS = 2  # the second one has every optimizer state already
 def measure_memory(setting: PartSetting, findings: Findings) -> None:
     """One row for each way to hold the base."""
     precision = "bf16" if multiplies_bf16(setting.device) else "fp32"
+    count = 1 if setting.small else setting.rank_count
     told = []
     for quantize in ("none", "nf4"):
         name = "nf4" if quantize == "nf4" else precision
         shape, found = on_fitting_shape(
-            f"{__name__}:step_on_rank", setting, quantize, label=name, options={"precision": precision}
+            f"{__name__}:step_on_rank",
+            setting,
+            quantize,
+            label=name,
+            options={"precision": precision},
+            count=count,
         )
         row: dict[str, Any] = {"base": name, "layers": shape.layers, "seq_len": shape.seq_len, "ranks": found}
         findings.append("rows", row)

@@ -46,7 +46,7 @@ def _modes(small: bool) -> list[bool | None]:
 def _measure_mode(
     folder: Path, overrides: list[str], name: str, strict: bool, setting: PartSetting, findings: Findings
 ) -> str:
-    cpu_ranks = 1 if setting.small else None
+    cpu_ranks = 0 if setting.small else None
     whole, broken = folder / "whole", folder / "broken"
     launch_tiny(whole, overrides, cpu_ranks=cpu_ranks).require_success(
         f"{name}: the run that nothing disturbs"

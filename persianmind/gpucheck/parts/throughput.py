@@ -29,7 +29,12 @@ def measure_throughput(setting: PartSetting, findings: Findings) -> None:
     quantize = "none" if is_whole else "nf4"
     options = {"precision": precision}
     shape, found = on_fitting_shape(
-        f"{__name__}:steps_on_rank", setting, quantize, label="steps", options=options
+        f"{__name__}:steps_on_rank",
+        setting,
+        quantize,
+        label="steps",
+        options=options,
+        count=setting.rank_count,
     )
     seconds, steps = max(one["seconds"] for one in found), found[0]["steps"]
     tokens_per_s = len(found) * steps * shape.seq_len / seconds
