@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from persianmind.gpucheck.registry import PARTS
+from persianmind.gpucheck.registry import PARTS, SMALL_WHOLE_LIMIT_S
 from tests.support.launch import ROOT
 
-pytestmark = pytest.mark.more
+# What the check itself allows: a busy machine must not fail it; its folder's budget holds the time.
+TIMEOUT_S = SMALL_WHOLE_LIMIT_S + 30
+pytestmark = [pytest.mark.more, pytest.mark.timeout(TIMEOUT_S + 30)]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=580,
+        timeout=TIMEOUT_S,
         check=False,
     )
     found: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
@@ -68,7 +70,7 @@ def test_numbers_are_checked_in_every_way_and_controls_were_seen(report: dict[st
 def test_the_launcher_ran_and_a_killed_run_went_on(report: dict[str, Any]) -> None:
     assert values(report, "tiny")["steps"] == 30 and len(values(report, "tiny")["self_tests"]) >= 3
     (mode,) = values(report, "resume")["modes"]
-    assert mode["steps"] == 16 and 0 < mode["killed_at_step"] < 16 and mode["different_steps"] == []
+    assert mode["steps"] == 24 and 0 < mode["killed_at_step"] < 24 and mode["different_steps"] == []
 
 
 def test_memory_speed_and_kernels_are_in_the_report(report: dict[str, Any]) -> None:

@@ -11,9 +11,9 @@ from persianmind.gpucheck.setting import PartSetting
 from persianmind.recipe import Train
 
 KEY = "deterministic"
-# 16 steps in three stages, a checkpoint every 4; what is not the subject is switched off.
+# 24 steps in three stages, a checkpoint every 4; what is not the subject is switched off.
 OVERRIDES = (
-    "stages.0.tokens=8192",
+    "stages.0.tokens=16384",
     "stages.1.tokens=4096",
     "stages.2.tokens=4096",
     "energy.enabled=false",
@@ -21,6 +21,7 @@ OVERRIDES = (
     "evaluate.prompts=[]",
     "train.self_tests=false",
 )
+SMALL_OVERRIDES = ("train.threads_per_rank=1",)
 KILL_AT_STEP = 6
 
 
@@ -29,7 +30,8 @@ def measure_resume(setting: PartSetting, findings: Findings) -> None:
     told = []
     for mode in _modes(setting.small):
         name = "as it is" if mode is None else f"deterministic {str(mode).lower()}"
-        overrides = [*OVERRIDES, *([] if mode is None else [f"train.{KEY}={str(mode).lower()}"])]
+        overrides = [*OVERRIDES, *(SMALL_OVERRIDES if setting.small else ())]
+        overrides += [] if mode is None else [f"train.{KEY}={str(mode).lower()}"]
         folder = setting.folder / name.replace(" ", "-")
         folder.mkdir(parents=True)
         told.append(f"{name}: {_measure_mode(folder, overrides, name, mode is not False, setting, findings)}")
