@@ -1,8 +1,9 @@
 """What the energy meter costs the training process: `python benchmarks/energy.py [--quick] [--json FILE]`.
 
-Three figures: the time of one mark (called once per optimizer step), the part of one core that the meter's
+Figures: the time of one mark (called once per optimizer step), the part of one core that the meter's
 own process uses while it counts, and the slowdown of a compute loop that keeps every core busy, measured as
-alternating blocks with and without a meter so that drift of the machine hits both alike.
+alternating blocks with and without a meter so that drift of the machine hits both alike; and, where there are
+NVIDIA GPUs, the time of one look at one of them (limits, clocks, throttling), which the meter's process pays.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import psutil
 import torch
 
 from persianmind.energy.meter.client import EnergyMeter
+from persianmind.energy.meter.watch import GpuWatch
 from persianmind.recipe import Energy
 from persianmind.run.folder import RunFolder
 from persianmind.run.records import Phase
@@ -87,6 +89,24 @@ def slowdown(folder: RunFolder, blocks: int, steps: int) -> dict[str, float]:
             "slowdown_percent": 100 * (with_meter / without - 1)}  # fmt: skip
 
 
+def watch_cost_us(looks: int) -> dict[str, float]:
+    """Microseconds of one look at one GPU, Xid errors included; nothing where there is no NVIDIA GPU."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        gpus = list(range(pynvml.nvmlDeviceGetCount()))
+    except pynvml.NVMLError:
+        return {}
+    watch = GpuWatch(gpus)
+    seconds = []
+    for _ in range(looks):
+        begun = time.perf_counter()
+        watch.sample(begun)
+        seconds.append(time.perf_counter() - begun)
+    return {"watch_us_per_gpu": statistics.median(seconds) * 1e6 / len(gpus)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="about 20 s instead of two minutes")
@@ -108,6 +128,7 @@ def main() -> None:
             "meter_rss_mb": memory / 1e6,
             "torch_threads": torch.get_num_threads(),
             **slowdown(folder, blocks, steps),
+            **watch_cost_us(marks),
         }
     for name, value in figures.items():
         print(f"{name:24} {value:10.3f}")

@@ -44,7 +44,7 @@ def run(part: str, folder: Path, useful_tokens: int) -> None:
     backend().prepare_environment()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     ranks = ranks_from_environment()
-    from benchmarks.lib import train_peers
+    from benchmarks.lib import train_attention, train_peers
 
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "prepare": lambda: prepare(folder) or {"done": True},
@@ -53,6 +53,7 @@ def run(part: str, folder: Path, useful_tokens: int) -> None:
         "bare": lambda: run_bare(folder, useful_tokens),
         "memory-ours": lambda: memory_ours(folder, ranks),
         "traffic": lambda: traffic(folder, ranks),
+        "attention": lambda: train_attention.attention(folder),
         "hf": lambda: train_peers.run_hf(folder, useful_tokens),
         "trl": lambda: train_peers.run_trl(folder, useful_tokens),
         "memory-hf": lambda: train_peers.memory_hf(folder),

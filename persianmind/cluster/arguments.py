@@ -28,6 +28,7 @@ class SubmitArguments:
     address: str | None
     nodes: int | None
     gpus_per_node: int | None
+    gpu_workers: int | None
     cpu_workers: int | None
     min_workers: int | None
     max_failures: int
@@ -64,6 +65,7 @@ def job_arguments(given: SubmitArguments) -> list[str]:
         ("--resume-from", train.resume_from, None),
         ("--nodes", given.nodes, None),
         ("--gpus-per-node", given.gpus_per_node, None),
+        ("--gpu-workers", given.gpu_workers, None),
         ("--cpu-workers", given.cpu_workers, None),
         ("--min-workers", given.min_workers, None),
         ("--max-failures", given.max_failures, 3),

@@ -60,6 +60,9 @@ def submit(
     ] = None,
     nodes: Annotated[int | None, typer.Option(help="Machines with GPUs; default 1.")] = None,
     gpus_per_node: Annotated[int | None, typer.Option(help="One worker per GPU.")] = None,
+    gpu_workers: Annotated[
+        int | None, typer.Option(help="Workers with a GPU, in all: where machines have different numbers.")
+    ] = None,
     cpu_workers: Annotated[int | None, typer.Option(help="Workers without a GPU, in all.")] = None,
     min_workers: Annotated[
         int | None, typer.Option(help="Go on with as few when machines are lost; default all.")
@@ -93,6 +96,7 @@ def submit(
         address,
         nodes,
         gpus_per_node,
+        gpu_workers,
         cpu_workers,
         min_workers,
         max_failures,
@@ -142,11 +146,13 @@ def run(arguments: Sequence[str]) -> int:
         return run_job_command(given)
     if not isinstance(given, SubmitArguments):
         return 0
-    request = given.train.request()
+    # The precision depends on the machines that train; the head of a cluster may have no GPU.
+    request = given.train.unresolved_request()
     scale = resolve_scale(
         request.recipe,
         nodes=given.nodes,
         gpus_per_node=given.gpus_per_node,
+        gpu_workers=given.gpu_workers,
         cpu_workers=given.cpu_workers,
         min_workers=given.min_workers,
     )

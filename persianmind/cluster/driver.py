@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from persianmind.checks.device import resolve_precision
 from persianmind.cluster.security import check_dashboard
-from persianmind.cluster.sizing import Node, Scale, cpus_per_worker, fitting_sizes, workers_that_fit
+from persianmind.cluster.sizing import Node, Scale, cpus_per_worker, workers_that_fit
 from persianmind.common.errors import ClusterError, PersianMindError
 from persianmind.common.paths import PROJECT_ROOT as ROOT
 from persianmind.common.poll import wait_until
@@ -49,6 +50,8 @@ def run_driver(request: RunRequest, options: DriverOptions) -> None:
     Raises:
         PersianMindError: a named error of a worker, or a `ClusterError` that says what ended the run.
     """
+    if request.folder.recipe.is_file():  # a run keeps the precision it began with, whatever trains it now
+        request = replace(request, recipe=resolve_precision(request.recipe, request.folder))
     if is_finished(request):  # seen from here: no machine has to be waited for
         return show_finished(request.folder)
     _set_environment(options)
@@ -188,7 +191,6 @@ def _fit(request: RunRequest, options: DriverOptions, cpus: float, board: Any) -
     trainer = ElasticTrainer(
         train_worker,
         {"request": request, "board": board, "root": ROOT, "cwd": Path.cwd() if options.local else None},
-        sizes=fitting_sizes(request.recipe, scale.workers),
         on_signal=lambda: _ask_stop(board),
         torch_config=InterfaceTorchConfig(backend="nccl" if scale.gpu else "gloo"),
         scaling_config=ScalingConfig(
@@ -229,7 +231,7 @@ def explain_failure(error: Exception, max_failures: int) -> PersianMindError:
         if not isinstance(cause, WORTH_RETRYING):
             return cause
     if failures := getattr(error, "worker_failures", None):
-        rank = min(failures)
+        rank = min(causes or failures)  # others ended because of it
         return ClusterError(
             f"the restart budget is used up (--max-failures {max_failures}); last, rank {rank} ended with: "
             f"{_one_line(failures[rank])}; look at its node, then run the same command to resume from the "

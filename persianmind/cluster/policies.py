@@ -1,21 +1,27 @@
-"""Two decisions of Ray Train that training needs made differently. The only place that knows its insides.
+"""What training needs Ray Train to do differently. The only place that knows its insides.
 
 Which failures are worth another attempt: a lost process or node is; a mistake in the recipe, a failed
-self-test or a stop that was asked for comes back at every attempt. And elastic sizes: Ray takes any number of
-workers the cluster has room for; the global batch divides over some of them only.
+self-test or a stop that was asked for comes back at every attempt.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ray.exceptions import RayError
 from ray.train import FailureConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from persianmind.common.errors import CheckpointWriteError, ClusterError, PersianMindError, RunLockedError
+from persianmind.common.errors import (
+    CheckpointWriteError,
+    ClusterError,
+    CollectiveError,
+    GpuFaultError,
+    PersianMindError,
+    RunLockedError,
+)
 
 try:
     from ray.train.v2._internal.exceptions import RayTrainError
@@ -23,7 +29,6 @@ try:
         DefaultFailurePolicy,
         FailureDecision,
     )
-    from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
 except ImportError as error:  # Ray moved its insides: say which version is known to work
     import ray
 
@@ -32,21 +37,24 @@ except ImportError as error:  # Ray moved its insides: say which version is know
         "version in constraints.txt"
     ) from None
 
-# Not mistakes: a dead peer ends a save, and a network file system holds a dead node's lock for some time.
-WORTH_RETRYING = (CheckpointWriteError, RunLockedError)
+# Not mistakes: a dead peer ends a save, a network file system holds a dead node's lock for some time, and a
+# GPU that failed may work again, or another node take its place.
+WORTH_RETRYING = (CheckpointWriteError, RunLockedError, GpuFaultError)
 
 
 def named_errors(failed: Exception) -> dict[int, PersianMindError] | None:
     """Named errors by rank, or None when a rank was lost or none gave one.
 
-    Beside a rank that ended with a named error others end with broken connections; those say nothing.
+    Beside a rank that ended with a named error others end with broken connections, NCCL's (which have a name)
+    among them; those say nothing.
     """
     failures = getattr(failed, "worker_failures", None) or {}
     # Older Rays hand on the wrapped error, newer ones what was raised in our function.
     causes = {rank: getattr(error, "_base_exc", error) for rank, error in failures.items()}
     if any(isinstance(cause, RayError | RayTrainError) for cause in causes.values()):
         return None  # Ray's own errors: a dead process or node
-    return {rank: cause for rank, cause in causes.items() if isinstance(cause, PersianMindError)} or None
+    named = {rank: cause for rank, cause in causes.items() if isinstance(cause, PersianMindError)}
+    return {rank: cause for rank, cause in named.items() if not isinstance(cause, CollectiveError)} or None
 
 
 class RestartBudget(DefaultFailurePolicy):  # type: ignore[misc]
@@ -59,27 +67,14 @@ class RestartBudget(DefaultFailurePolicy):  # type: ignore[misc]
         return super().make_decision(training_failed_error)
 
 
-class FittingSizes(ElasticScalingPolicy):  # type: ignore[misc]
-    """Ray's elastic policy, rounded down to a size over which the global batch divides."""
-
-    def __init__(self, scaling_config: ScalingConfig, sizes: Sequence[int]) -> None:
-        super().__init__(scaling_config)
-        self._sizes = sorted(sizes)
-
-    def _count_possible_workers(self, reserved_resources: Any) -> int:
-        possible = super()._count_possible_workers(reserved_resources)
-        return max((size for size in self._sizes if size <= possible), default=0)
-
-
 class ElasticTrainer(TorchTrainer):  # type: ignore[misc]
-    """TorchTrainer with the two policies, and with signals that ask for a stop instead of aborting."""
+    """TorchTrainer with the restart budget, and with signals that ask for a stop instead of aborting."""
 
     def __init__(
         self,
         worker: Callable[[dict[str, Any]], None],
         config: dict[str, Any],
         *,
-        sizes: Sequence[int],
         on_signal: Callable[[], None],
         torch_config: TorchConfig,
         scaling_config: ScalingConfig,
@@ -92,14 +87,11 @@ class ElasticTrainer(TorchTrainer):  # type: ignore[misc]
             scaling_config=scaling_config,
             run_config=run_config,
         )
-        self._sizes = sizes
         self._on_signal = on_signal
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         failure: FailureConfig = self.run_config.failure_config
         arguments["failure_policy"] = RestartBudget(failure)
-        if self.scaling_config.elasticity_enabled:
-            arguments["scaling_policy"] = FittingSizes(self.scaling_config, self._sizes)
         return super()._initialize_and_run_controller(**arguments)
 
     def _register_sigint_handler(self, controller: Any) -> None:

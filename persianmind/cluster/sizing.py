@@ -31,42 +31,41 @@ class Scale:
     gpu: bool
 
 
-def fitting_sizes(recipe: Recipe, at_most: int) -> list[int]:
-    """Worker counts up to `at_most` over which the global batch divides in whole micro-batches."""
-    units = recipe.train.global_batch_size // recipe.train.micro_batch_size
-    return [count for count in range(1, at_most + 1) if units % count == 0]
-
-
 def resolve_scale(
     recipe: Recipe,
     *,
     nodes: int | None,
     gpus_per_node: int | None,
+    gpu_workers: int | None,
     cpu_workers: int | None,
     min_workers: int | None,
 ) -> Scale:
     """What the flags ask for.
 
     Raises:
-        ClusterError: they contradict each other, or the global batch does not divide over the workers.
+        ClusterError: they contradict each other, or a worker would have no sequence in a step.
     """
-    if cpu_workers is not None and gpus_per_node is not None:
-        raise ClusterError("--cpu-workers and --gpus-per-node exclude each other; give one of them")
-    if cpu_workers is None and gpus_per_node is None:
-        raise ClusterError("say what to train on: --nodes N --gpus-per-node M, or --cpu-workers N")
-    workers = cpu_workers if gpus_per_node is None else (nodes or 1) * gpus_per_node
-    assert workers is not None
+    per_node = None if gpus_per_node is None else (nodes or 1) * gpus_per_node
+    asked = {"--cpu-workers": cpu_workers, "--gpus-per-node": per_node, "--gpu-workers": gpu_workers}
+    given = {flag: count for flag, count in asked.items() if count is not None}
+    if not given:
+        raise ClusterError(
+            "say what to train on: --nodes N --gpus-per-node M, --gpu-workers N, or --cpu-workers N"
+        )
+    if len(given) > 1:
+        raise ClusterError(f"{' and '.join(given)} exclude each other; give one of them")
+    if gpu_workers is not None and nodes is not None:
+        raise ClusterError("--gpu-workers counts the GPUs of all machines together; leave --nodes out")
+    (workers,) = given.values()
     smallest = workers if min_workers is None else min_workers
     if workers < 1 or smallest < 1:
         raise ClusterError("the numbers of workers, nodes and GPUs start at 1")
     if smallest > workers:
         raise ClusterError(f"--min-workers {smallest} is more than the {workers} workers asked for; lower it")
-    fitting = fitting_sizes(recipe, workers)
-    if workers not in fitting:
+    if workers > recipe.train.global_batch_size:
         raise ClusterError(
-            f"train.global_batch_size={recipe.train.global_batch_size} with train.micro_batch_size="
-            f"{recipe.train.micro_batch_size} does not divide over {workers} workers; below it do: "
-            f"{', '.join(map(str, fitting))}"
+            f"{workers} workers are more than the {recipe.train.global_batch_size} sequences of a step; ask "
+            f"for fewer workers, or set train.global_batch_size={workers} or more"
         )
     return Scale(workers, smallest, gpu=cpu_workers is None)
 

@@ -16,11 +16,13 @@ import ray
 from ray.train.torch import TorchConfig
 
 from persianmind.checks.all import preflight
+from persianmind.checks.device import resolve_precision
 from persianmind.cluster.board import stop_predicate
 from persianmind.common.errors import ClusterError, PersianMindError, RunInterruptedError, RunLockedError
 from persianmind.common.log import configure_logging
 from persianmind.common.paths import PROJECT_ROOT as ROOT
 from persianmind.common.poll import wait_until
+from persianmind.energy.meter.pipes import NODE_GPUS
 from persianmind.engine.ranks import Ranks, TorchGroup, ranks_from_environment
 from persianmind.engine.registry import backend
 from persianmind.report.page import write_report
@@ -28,6 +30,7 @@ from persianmind.train.command import run_request
 from persianmind.train.run import RunRequest, is_complete
 
 logger = logging.getLogger(__name__)
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 # NFS servers free a dead client's locks after their lease, 90 s by default.
 LOCK_WAIT_S = 120.0
 LOCK_POLL_S = 2.0
@@ -90,6 +93,8 @@ def train_worker(config: dict[str, Any]) -> None:
     configure_logging(ranks.rank)
     request = localise(config["request"], config["root"])
     nodes = check_shared(request.folder.path, ranks)
+    request = agree_precision(request, ranks)
+    share_visible_gpus(ranks)
     earlier = 0
     if ranks.rank == 0:
         earlier = ray.get(config["board"].begin.remote(ranks.world_size, nodes))
@@ -105,6 +110,29 @@ def localise(request: RunRequest, driver_root: Path) -> RunRequest:
     if path.is_relative_to(driver_root):
         path = ROOT / path.relative_to(driver_root)
     return dataclasses.replace(request, engine_config=path)
+
+
+def agree_precision(request: RunRequest, ranks: Ranks) -> RunRequest:
+    """The request with one precision for all ranks: the one the run began with, else one that every machine
+    multiplies well. All ranks together."""
+    own = resolve_precision(request.recipe, request.folder)
+    seen = {"precision": own.train.precision, "begun": request.folder.recipe.is_file()}
+    views = TorchGroup(ranks, own=ranks.world_size > 1).all_gather(seen)
+    least = "fp32" if any(view["precision"] == "fp32" for view in views) else views[0]["precision"]
+    # Only rank 0's folder counts: on a network folder others may not see its recipe yet.
+    chosen = views[0]["precision"] if views[0]["begun"] else least
+    train = own.train.model_copy(update={"precision": chosen})
+    return dataclasses.replace(request, recipe=own.model_copy(update={"train": train}))
+
+
+def share_visible_gpus(ranks: Ranks) -> None:
+    """Tells the meter of this node the GPUs of all its ranks, where each rank sees its own alone. All ranks
+    together."""
+    seen = {"node": ranks.node, "gpus": os.environ.get(VISIBLE_GPUS, "")}
+    views = TorchGroup(ranks, own=ranks.world_size > 1).all_gather(seen)
+    here = [one for view in views if view["node"] == ranks.node for one in view["gpus"].split(",") if one]
+    if here:
+        os.environ[NODE_GPUS] = ",".join(dict.fromkeys(here))
 
 
 def check_first(request: RunRequest, ranks: Ranks) -> None:

@@ -114,6 +114,24 @@ class HangError(PersianMindError):
     exit_code = 8
 
 
+class GpuError(PersianMindError):
+    """Base of what a GPU or the exchange between GPUs fails with; the line says what helps."""
+
+    exit_code = 9
+
+
+class GpuMemoryError(GpuError):
+    """A GPU is out of memory; the line has the numbers and the recipe's keys that help, in order."""
+
+
+class CollectiveError(GpuError):
+    """NCCL failed, on this rank or because another one ended."""
+
+
+class GpuFaultError(GpuError):
+    """A kernel, a GPU or its link failed."""
+
+
 # --- checkpoints -------------------------------------------------------------------------------------
 class CheckpointError(PersianMindError):
     """A checkpoint is damaged, foreign, or does not fit this run."""

@@ -10,16 +10,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from persianmind.common.checksum import parse_checked_line
-from persianmind.run.folder import RunFolder
-from persianmind.run.records import (
+from persianmind.run.energy_records import (
     EnergyLine,
     EnergyNote,
     EnergyResumed,
     EnergySample,
     EnergyStart,
     EnergyStop,
-    Phase,
+    GpuFacts,
 )
+from persianmind.run.folder import RunFolder
+from persianmind.run.records import Phase
 
 KINDS: dict[str, type[EnergyLine]] = {
     "start": EnergyStart,
@@ -35,6 +36,7 @@ class Attempt:
     """What one meter process wrote: from one start of the run on one node to its end.
 
     number: its order in the node's file. stopped: why the meter ended; None where it was killed itself.
+    xids: notes of Xid errors.
     """
 
     node: str
@@ -45,6 +47,8 @@ class Attempt:
     samples: list[EnergySample] = field(default_factory=list)
     stopped: str | None = None
     host: dict[str, Any] = field(default_factory=dict)
+    gpus: list[GpuFacts] = field(default_factory=list)
+    xids: list[EnergyNote] = field(default_factory=list)
     interval_s: float | None = None
 
     def first_training(self) -> EnergySample | None:
@@ -133,11 +137,13 @@ def _apply(record: EnergyLine, attempt: Attempt, ledger: Ledger) -> None:
             attempt.samples.append(record)
         case EnergyStart():
             attempt.resumed_step, attempt.interval_s = record.resumed_step, record.interval_s
-            attempt.host = record.host
+            attempt.host, attempt.gpus = record.host, record.gpus
         case EnergyResumed():
             attempt.resumed_step = record.resumed_step
         case EnergyStop():
             attempt.stopped = record.reason
         case EnergyNote():
+            if record.xid is not None:
+                attempt.xids.append(record)
             target = ledger.problems if record.missing else ledger.notes
             target.append(f"{attempt.node}, {record.time}: {record.message}")

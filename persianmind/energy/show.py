@@ -9,6 +9,9 @@ from typing import Any
 from persianmind.common.console import emit_table
 from persianmind.run.folder import RunFolder
 
+MAX_XIDS = 5
+GPU_HEADER = ("GPU", "node", "power limit", "clock", "hottest", "clocks held down", "Xid errors")
+
 
 def kwh_text(kwh: float | None) -> str:
     """kWh with a unit that suits its size."""
@@ -42,6 +45,8 @@ def show_account(run: RunFolder, summary: dict[str, Any], others: dict[str, dict
         for name, row in summary["by_component"].items()
     ]
     emit_table("By component", ["part", "used", "of it measured", "source"], components)
+    if summary["gpus"]:
+        emit_table("GPUs", GPU_HEADER, [gpu_row(gpu) for gpu in summary["gpus"]])
     comparison = [
         [
             row["name"],
@@ -57,6 +62,27 @@ def show_account(run: RunFolder, summary: dict[str, Any], others: dict[str, dict
     for label in ("problems", "notes", "not_counted"):
         for line in summary[label]:
             print(f"{label.removesuffix('s').replace('_', ' ')}: {line}")
+
+
+def gpu_row(gpu: dict[str, Any]) -> list[str]:
+    """One GPU of the account (gpus.gpu_summary) as text, a dash for what could not be read."""
+    limits, default = gpu["power_limit_w"], gpu["default_limit_w"]
+    watts = " to ".join(f"{limit:g}" for limit in dict.fromkeys(limits or [])) or "-"
+    of_default = "" if default is None else f" of {default:g}"
+    most = "" if gpu["max_clock_mhz"] is None else f" of {gpu['max_clock_mhz']:,}"
+    ratios = sorted(gpu["throttled_ratio"].items(), key=lambda item: -item[1])
+    held = "; ".join(f"{ratio:.0%} {reason}" for reason, ratio in ratios)
+    xids = [f"{one['xid']}: {one['meaning']}" for one in gpu["xids"]]
+    more = [f"and {len(xids) - MAX_XIDS} more"] if len(xids) > MAX_XIDS else []
+    return [
+        gpu["gpu"],
+        gpu["node"],
+        "-" if limits is None else f"{watts}{of_default} W",
+        "-" if gpu["clock_mhz"] is None else f"{gpu['clock_mhz']:,.0f}{most} MHz",
+        "-" if gpu["temperature_c"] is None else f"{gpu['temperature_c']:g} °C",
+        held or ("never" if gpu["samples"] else "-"),
+        "; ".join([*xids[:MAX_XIDS], *more]) or "none",
+    ]
 
 
 def _measured(summary: dict[str, Any]) -> str:

@@ -13,11 +13,12 @@ from typing import Any
 from persianmind.common.errors import EnergyError
 from persianmind.energy.co2.intensity import Intensity, resolve_intensity
 from persianmind.energy.co2.published import PUBLISHED, co2_g, normalised_to_pue_and_grid
+from persianmind.energy.gpus import gpu_summary
 from persianmind.energy.ledger import Ledger
 from persianmind.energy.meter.hardware import JOULES_PER_KWH, MEASURED
 from persianmind.energy.waste import lost_ratios
 from persianmind.recipe import Energy
-from persianmind.run.records import EnergySample
+from persianmind.run.energy_records import EnergySample
 
 # Stated assumptions, not statistics: NVML documents +-5% for board power readings; a TDP or memory model can
 # easily be off by half.
@@ -78,6 +79,7 @@ def summarise(
         "by_stage": _grouped((s.label, s.joules) for s in samples),
         "by_node": _grouped((a.node, s.joules) for a in ledger.attempts for s in a.samples),
         "by_component": _by_component(samples),
+        "gpus": gpu_summary(ledger),
         "not_counted": list(NOT_COUNTED),
         "problems": problems,
         "notes": list(ledger.notes),

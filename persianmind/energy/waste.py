@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from persianmind.energy.ledger import Attempt
-from persianmind.run.records import EnergySample, Phase
+from persianmind.run.energy_records import EnergySample
+from persianmind.run.records import Phase
 
 # Every start of a run goes through these; what they made is kept, so doing them again is no lost work.
 KEPT_PHASES = frozenset({Phase.PREPARE, Phase.START})

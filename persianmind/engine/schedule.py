@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import math
 
-from persianmind.common.errors import RecipeError
 from persianmind.recipe import Adapter, Stage, Train
 
 
 def gradient_accumulation_steps(global_batch_size: int, micro_batch_size: int, world_size: int) -> int:
-    """Micro-batches that a rank sums up before one optimizer step.
+    """Micro-batches that a rank sums up before one optimizer step: the most that any rank has.
+
+    The global batch need not divide: then some ranks have a sequence less, or the last micro-batch is
+    smaller. A rank without a sequence runs one micro-batch of padding.
 
     Args:
         global_batch_size: sequences of one optimizer step over all ranks.
-        micro_batch_size: sequences of one forward pass on one rank.
-
-    Raises:
-        RecipeError: the global batch does not divide over the ranks; the message lists sizes that do.
+        micro_batch_size: the most sequences of one forward pass on one rank.
     """
-    if global_batch_size % (micro_batch_size * world_size):
-        units = global_batch_size // micro_batch_size
-        fitting = [str(n) for n in range(1, units + 1) if units % n == 0]
-        raise RecipeError(
-            f"train.global_batch_size={global_batch_size} does not divide over {world_size} ranks "
-            f"with train.micro_batch_size={micro_batch_size}; use {', '.join(fitting)} ranks, or change "
-            "one of the two"
-        )
-    return global_batch_size // (micro_batch_size * world_size)
+    per_rank = math.ceil(global_batch_size / world_size)
+    return math.ceil(per_rank / micro_batch_size)
 
 
 def learning_rate_ratio(step: int, steps: int, *, schedule: str, warmup_ratio: float, floor: float) -> float:

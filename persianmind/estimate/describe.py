@@ -29,6 +29,7 @@ def describe_run(
     state_gb = gradient_and_optimizer_bytes_per_rank(trained, train.precision, world_size) / 1e9
     per_step = tokens_per_step(recipe)
     accumulation = gradient_accumulation_steps(train.global_batch_size, train.micro_batch_size, world_size)
+    whole = train.micro_batch_size * accumulation * world_size == train.global_batch_size
     table = model.output_table
     yield (
         f"model: {total:,} parameters, {trained:,} trained ({trained / total:.2%}); vocabulary "
@@ -36,8 +37,14 @@ def describe_run(
     )
     yield (
         f"batch: {train.global_batch_size} sequences x {recipe.data.seq_len} tokens = {per_step:,} tokens "
-        f"per step ({train.micro_batch_size} sequences x {accumulation} micro-batches x {world_size} ranks)"
+        f"per step ({train.micro_batch_size} sequences x {accumulation} micro-batches x {world_size} ranks"
+        f"{'' if whole else ' at most'})"
     )
+    if (idle := world_size - train.global_batch_size) > 0:
+        yield (
+            f"batch: {idle} of {world_size} ranks have no sequence in a step and only wait; "
+            f"train.global_batch_size={world_size} or more would use them"
+        )
     for stage, steps in stages:
         yield (
             f"stage {stage.name}: {steps} steps, {steps * per_step:,} tokens from "

@@ -39,7 +39,7 @@ def estimate_recipe(name: str, overrides: Sequence[str], world_size: int) -> dic
     """Counts for a recipe on `world_size` ranks.
 
     Raises:
-        RecipeError: the recipe is not usable, or its batch does not divide over the ranks.
+        RecipeError: the recipe is not usable.
         BaseModelError: the architecture of the base is not known here.
     """
     recipe = load_recipe(name, overrides)

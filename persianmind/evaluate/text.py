@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from persianmind.data.build.packer import pack_in_order
-from persianmind.data.read.batches import Batch
+from persianmind.data.read.batches import Batch, stack_sequences
 from persianmind.data.read.sequence import build_sequence
 from persianmind.tokenizer import FolderTokenizer
 
@@ -91,9 +91,6 @@ def score(
 def _batch(pieces: Sequence[Sequence[int]]) -> Batch:
     """[1, L] arrays of one sequence."""
     ids = np.concatenate([np.asarray(piece, dtype=np.int64) for piece in pieces])
-    sequence = build_sequence(ids, np.array([len(piece) for piece in pieces], dtype=np.int32), None)
-    return {
-        "input_ids": sequence.input_ids[None],
-        "position_ids": sequence.position_ids[None],
-        "labels": sequence.labels[None],
-    }
+    return stack_sequences(
+        [build_sequence(ids, np.array([len(one) for one in pieces], dtype=np.int32), None)]
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,6 +98,13 @@ class AdaptedModel(nn.Module):
         hidden_BLD: Tensor = output.last_hidden_state
         return hidden_BLD
 
+    def release(self) -> None:
+        """Lets go of all weights, so that another model may take their place. Nothing works afterwards."""
+        self.causal_lm = nn.Module()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def trained(self) -> dict[str, nn.Parameter]:
         """The trained parameters by name, in a fixed order."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
@@ -130,7 +138,8 @@ def adapt(
     generator = torch.Generator().manual_seed(recipe.seed)
     _split_tables(causal_lm, recipe, pieces, base_vocab, generator)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+        # The host's generator alone: those of GPUs differ by rank, or all would drop the same places.
+        torch.default_generator.manual_seed(recipe.seed)
         add_adapters(causal_lm, recipe.adapter)
     model = AdaptedModel(causal_lm, loss_chunk_tokens=recipe.train.loss_chunk_tokens)
     _choose_trained(model, recipe)

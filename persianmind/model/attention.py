@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -134,19 +135,20 @@ def _varlen(
     """One call for all documents, whatever the number of sequences."""
     from torch.nn.attention.varlen import varlen_attn
 
+    options: dict[str, Any] = {
+        "scale": settings.scale,
+        # (-1, 0) is causal; (W - 1, 0) a causal window of W tokens, the token itself among them.
+        "window_size": (-1 if settings.window is None else settings.window - 1, 0),
+    }
+    if (group := query_THD.shape[1] // key_TKD.shape[1]) > 1:
+        if "enable_gqa" in signature(varlen_attn).parameters:
+            options["enable_gqa"] = True
+        else:  # older torch
+            key_TKD = key_TKD.repeat_interleave(group, dim=1)
+            value_TKD = value_TKD.repeat_interleave(group, dim=1)
     offsets, longest = documents.offsets, documents.seq_len
-    # (-1, 0) is causal; (W - 1, 0) a causal window of W tokens, the token itself among them.
     return varlen_attn(  # type: ignore[return-value]
-        query_THD,
-        key_TKD,
-        value_TKD,
-        offsets,
-        offsets,
-        longest,
-        longest,
-        scale=settings.scale,
-        window_size=(-1 if settings.window is None else settings.window - 1, 0),
-        enable_gqa=query_THD.shape[1] != key_TKD.shape[1],
+        query_THD, key_TKD, value_TKD, offsets, offsets, longest, longest, **options
     )
 
 
@@ -259,8 +261,9 @@ def _scaled_dot_product(
     )
 
 
+packed_attention = _packed(_choose_auto)
 _ATTENTION = {
-    "auto": _packed(_choose_auto),
+    "auto": packed_attention,
     "sdpa": _packed(lambda *_: _sdpa),
     "flash_attention_2": _packed(lambda *_: _flash),
 }

@@ -10,10 +10,13 @@ from persianmind.recipe.section import Count, Name, Positive, Ratio, Section
 
 
 class Train(Section):
-    """The optimizer step. `global_batch_size` sequences make one step, whatever the number of ranks.
+    """The optimizer step. `global_batch_size` sequences make one step, whatever the number of ranks; it need
+    divide over neither ranks nor micro-batches.
 
     `precision: auto` is bf16 where the hardware multiplies it and fp32 elsewhere; optimizer states and the
-    masters of what is trained are fp32 either way. `spike_sigma`: leave out a step whose loss or gradient
+    masters of what is trained are fp32 either way. `deterministic: auto` uses kernels that give the same bits
+    every time where all operations of a micro-batch have one, and says which has none; true insists, false
+    takes the fastest. `spike_sigma`: leave out a step whose loss or gradient
     norm lies this number of standard deviations above the mean of the last `spike_window` steps (6 is a good
     value). `hang_timeout_s`: end the run, naming the rank that keeps the others waiting, when none makes
     progress for this long, in training, evaluation and saving alike. `compile`: torch.compile of each
@@ -36,6 +39,7 @@ class Train(Section):
     min_lr_ratio: Ratio = 0.1
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     quantize: Literal["none", "nf4"] = "none"
+    deterministic: bool | Literal["auto"] = "auto"
     gradient_checkpointing: Literal["off", "full"] | Count = "full"
     loss_chunk_tokens: Count = 512
     nonfinite_budget: int = Field(default=3, ge=0)

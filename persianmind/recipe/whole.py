@@ -65,9 +65,4 @@ class Recipe(Section):
         stage_names = [stage.name for stage in self.stages]
         if len(set(stage_names)) != len(stage_names) or "base" in stage_names:
             raise ValueError("stage names must differ from each other and from 'base' (the untrained model)")
-        if self.train.global_batch_size % self.train.micro_batch_size:
-            raise ValueError(
-                f"train.global_batch_size={self.train.global_batch_size} is no multiple of "
-                f"train.micro_batch_size={self.train.micro_batch_size}"
-            )
         return self

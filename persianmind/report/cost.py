@@ -8,12 +8,12 @@ from itertools import groupby
 from typing import Any
 
 from persianmind.energy.ledger import Attempt
-from persianmind.energy.show import kwh_text, mass_text
+from persianmind.energy.show import GPU_HEADER, gpu_row, kwh_text, mass_text
 from persianmind.report.charts import Chart, Drawing, Series, draw_wide
 from persianmind.report.read import RunFiles
 from persianmind.report.series import Point
 from persianmind.report.view import GAP, Bar, Cell, Facts, Table, bars, plain
-from persianmind.run.records import EnergySample
+from persianmind.run.energy_records import EnergySample
 
 MAX_BARS, MAX_RESTARTS, MAX_STAIRS = 16, 6, 240
 TONES = ("t-spent", "t-en", "t-third", "t-fa", "t-soft")
@@ -21,9 +21,9 @@ TONES = ("t-spent", "t-en", "t-third", "t-fa", "t-soft")
 
 @dataclass(frozen=True, slots=True)
 class EnergyView:
-    """The account: totals, power over time, breakdowns, sources, what is missing, other runs.
+    """The account: totals, power over time, breakdowns, GPUs, sources, what is missing, other runs.
 
-    nodes: empty where there was only one.
+    nodes: empty where there was only one. gpus: None where none was watched.
     """
 
     totals: Facts
@@ -31,6 +31,7 @@ class EnergyView:
     stages: list[Bar]
     parts: list[Bar]
     nodes: list[Bar]
+    gpus: Table | None
     sources: Table
     not_counted: list[str]
     remarks: list[str]
@@ -48,6 +49,7 @@ def energy(run: RunFiles) -> EnergyView | None:
         stages=_whole_bars(account["by_stage"]),
         parts=_part_bars(account["by_component"]),
         nodes=_whole_bars(account["by_node"])[:MAX_BARS] if len(account["by_node"]) > 1 else [],
+        gpus=_gpus(account["gpus"]),
         sources=_sources(account["by_component"]),
         not_counted=account["not_counted"],
         remarks=account["problems"] + account["notes"],
@@ -93,6 +95,11 @@ def _part_bars(by_component: dict[str, dict[str, Any]]) -> list[Bar]:
 def _sources(by_component: dict[str, dict[str, Any]]) -> Table:
     body = [[plain(name), plain("; ".join(part["sources"]))] for name, part in sorted(by_component.items())]
     return Table(["part", "source"], body, numeric=False)
+
+
+def _gpus(gpus: list[dict[str, Any]]) -> Table | None:
+    body = [[plain(text) for text in gpu_row(gpu)] for gpu in gpus]
+    return Table(GPU_HEADER, body, numeric=False) if gpus else None
 
 
 def power_chart(run: RunFiles) -> list[Drawing]:

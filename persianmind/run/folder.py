@@ -124,6 +124,10 @@ class RunFolder:
         """A small file for each rank, for the watchdog."""
         return self.path / "heartbeats"
 
+    def traceback(self, rank: int) -> Path:
+        """Where the last failure of a rank stands whole that the console showed as one line."""
+        return self.path / "tracebacks" / f"rank-{rank}.txt"
+
     def require(self) -> None:
         """Refuses what is no run folder.
 

@@ -7,26 +7,16 @@ with files of other versions ignore keys they do not know.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from persianmind.common.checksum import parse_checked_line
 
 R = TypeVar("R", bound="RunRecord")
 BASE_STAGE = "base"  # the untouched base model, before any stage
-
-
-def _zoned(time: str) -> str:
-    if datetime.fromisoformat(time).tzinfo is None:
-        raise ValueError("the time names no zone")
-    return time
-
-
-ZonedTime = Annotated[str, AfterValidator(_zoned)]  # ISO 8601 with a zone: the grid's curve goes by UTC hours
 
 
 class RunRecord(BaseModel):
@@ -132,12 +122,20 @@ class WarmStart(RunRecord):
     stage: str | None
 
 
+class Determinism(RunRecord):
+    """Whether steps run in torch's strict mode; refused: the operation for which they do not."""
+
+    strict: bool
+    refused: str | None = None
+
+
 class RunResults(RunRecord):
     """results.json. energy: the account (energy/ledger.py), as JSON."""
 
     evaluation: list[EvaluationResult] = []
     finished: bool = False
     warm_start: WarmStart | None = None
+    determinism: Determinism | None = None
     model: ModelSize | None = None
     versions: dict[str, str] = {}
     export: ExportResult | None = None
@@ -185,86 +183,6 @@ class Heartbeat(RunRecord):
     beats: int
     where: str
     waits: bool
-
-
-class EnergyLine(RunRecord):
-    """What every line of energy/<node>.jsonl has. `monotonic_s` orders the lines of one boot, whatever the
-    wall clock does; `attempt` names the meter process that wrote it."""
-
-    time: ZonedTime
-    monotonic_s: float
-    attempt: str
-    node: str
-
-
-class EnergyStart(EnergyLine):
-    """A meter began. pid: of the process it counts for. host: what codecarbon says of the machine."""
-
-    kind: Literal["start"] = "start"
-    resumed_step: int | None
-    interval_s: float
-    pid: int
-    codecarbon: str
-    host: dict[str, Any]
-
-
-class EnergyResumed(EnergyLine):
-    """The run went on from a checkpoint: `resumed_step` is the last step that it holds."""
-
-    kind: Literal["resumed"] = "resumed"
-    resumed_step: int
-
-
-class EnergyReading(RunRecord):
-    """Joules of one component in one interval."""
-
-    component: str
-    joules: FiniteFloat
-    kind: Literal["measured", "estimated"]
-    source: str
-
-
-class EnergySample(EnergyLine):
-    """One interval: its work went from step `step_from` to `step`, in one phase of the run.
-
-    stage: of training, the recipe's stage; of another phase, its part ("data", the stage scored), or "".
-    """
-
-    kind: Literal["sample"] = "sample"
-    seconds: Annotated[FiniteFloat, Field(gt=0)]
-    phase: Phase
-    stage: str
-    step_from: int
-    step: int
-    readings: list[EnergyReading]
-
-    @property
-    def joules(self) -> float:
-        """All components together."""
-        return sum(reading.joules for reading in self.readings)
-
-    @property
-    def label(self) -> str:
-        """For people: a training stage's own name, else "prepare:data", "evaluate:pretrain" and the like."""
-        if self.phase is Phase.TRAIN and self.stage not in set(Phase):
-            return self.stage
-        return f"{self.phase}:{self.stage}" if self.stage else str(self.phase)
-
-
-class EnergyNote(EnergyLine):
-    """Something people should know; `missing`: energy is not counted because of it."""
-
-    kind: Literal["note"] = "note"
-    missing: bool
-    message: str
-
-
-class EnergyStop(EnergyLine):
-    """A meter ended in order."""
-
-    kind: Literal["stop"] = "stop"
-    reason: str
-    total_j: float
 
 
 def read_lines(path: Path, kind: type[R]) -> Iterator[R | None]:

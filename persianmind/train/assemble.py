@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from persianmind.common.errors import RunInterruptedError
 from persianmind.energy.budget import Budget
 from persianmind.energy.meter.client import EnergyMeter
-from persianmind.engine.base import Backend, Engine
-from persianmind.engine.ranks import Ranks
+from persianmind.engine.base import Backend, Batch, Engine
+from persianmind.engine.ranks import Ranks, TorchGroup
 from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
-from persianmind.run.log import RunLog
-from persianmind.run.records import Phase, Prepared
+from persianmind.run.log import RunLog, read_results, update_results
+from persianmind.run.records import Determinism, Phase, Prepared
 from persianmind.run.trackers import make_trackers
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def assemble(
     from persianmind.estimate.describe import describe_run
     from persianmind.train.callbacks import make_callbacks
     from persianmind.train.context import RunContext
+    from persianmind.train.selftest import run_self_tests
     from persianmind.train.stages import plan_stages
 
     torch.set_num_threads(recipe.train.threads_per_rank or _threads(ranks))
@@ -64,8 +65,10 @@ def assemble(
     model = _build_model(recipe, folder, ranks, backend)
     for line in describe_run(recipe, [(plan.stage, plan.steps) for plan in plans], model, ranks.world_size):
         logger.info(line)
+    batches = _first_batches(recipe, plans, datasets, ranks)
+    _set_determinism(recipe, folder, model, batches[ranks.rank], backend, ranks)
     if recipe.train.self_tests and not folder.has_checkpoints:
-        _self_test(recipe, plans, datasets, model, backend, config, ranks)
+        run_self_tests(model, lambda: backend.open(model, config, ranks), batches, backend.device(ranks))
     engine: Engine = backend.open(model, config, ranks)
     engine.on_progress = watchdog.beat
     context = RunContext(
@@ -137,25 +140,36 @@ def _build_model(recipe: Recipe, folder: RunFolder, ranks: Ranks, backend: Backe
     return model
 
 
-def _self_test(
-    recipe: Recipe,
-    plans: list[StagePlan],
-    datasets: dict[str, TokenDataset],
-    model: AdaptedModel,
-    backend: Backend,
-    config: Mapping[str, Any],
-    ranks: Ranks,
-) -> None:
-    """On a micro-batch of the first stage for each rank."""
+def _first_batches(
+    recipe: Recipe, plans: list[StagePlan], datasets: dict[str, TokenDataset], ranks: Ranks
+) -> list[Batch]:
+    """A micro-batch of the first stage for each rank, to try things on."""
     from persianmind.train.loop import stage_data
-    from persianmind.train.selftest import run_self_tests
 
     first_stage = stage_data(recipe, plans[0], datasets)
     size = recipe.train.micro_batch_size
     if missing := first_stage.missing(range(size * ranks.world_size)):
         logger.info(f"data: waiting for the first sequences of {missing}")
-    batches = [first_stage.batch(range(size * rank, size * (rank + 1))) for rank in range(ranks.world_size)]
-    run_self_tests(model, lambda: backend.open(model, config, ranks), batches, backend.device(ranks))
+    return [first_stage.batch(range(size * rank, size * (rank + 1))) for rank in range(ranks.world_size)]
+
+
+def _set_determinism(
+    recipe: Recipe, folder: RunFolder, model: AdaptedModel, batch: Batch, backend: Backend, ranks: Ranks
+) -> None:
+    """As this run has it already, else as a trial on this machine says."""
+    from persianmind.train.determinism import apply_determinism, choose_determinism
+
+    group = TorchGroup(ranks)
+    # Rank 0's answer: it alone writes the file.
+    recorded = read_results(folder).model_dump(mode="json")["determinism"] if ranks.rank == 0 else None
+    recorded = group.all_gather(recorded)[0]
+    chosen = None if recorded is None else Determinism.model_validate(recorded)
+    if chosen is None:
+        device = backend.device(ranks)
+        chosen = choose_determinism(recipe.train.deterministic, model, batch, device, group)
+        if ranks.rank == 0:
+            update_results(folder, determinism=chosen)
+    apply_determinism(chosen)
 
 
 def _threads(ranks: Ranks) -> int:

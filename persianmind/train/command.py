@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,11 +19,13 @@ import typer
 from persianmind.checks.all import check_resume_from, preflight
 from persianmind.checks.device import resolve_precision
 from persianmind.common.console import invoke, run_guarded
+from persianmind.common.errors import PersianMindError
 from persianmind.common.log import configure_logging
 from persianmind.engine.ranks import Ranks, ranks_from_environment
 from persianmind.engine.registry import backend
 from persianmind.recipe.loading import known_recipes, load_recipe
 from persianmind.run.folder import RunFolder
+from persianmind.train.gpu_errors import keep_traceback, named_gpu_error
 from persianmind.train.run import ReportWriter, RunRequest, is_complete, run_training
 
 ENGINE_CONFIG = backend().default_config
@@ -31,7 +33,7 @@ logger = logging.getLogger(__name__)
 EXIT_CODES = (
     "The same command again resumes. Exit codes: 0 done, 2 a mistake to fix, 3 self-test failed, "
     "4 loss not finite, 5 checkpoints unusable, 6 energy budget used up, 8 a rank hangs, "
-    "75 stopped by a signal."
+    "9 a GPU is out of memory or failed, 75 stopped by a signal."
 )
 
 RecipeOption = Annotated[
@@ -74,11 +76,18 @@ class TrainArguments:
         Raises:
             RecipeError: the recipe or an override is not usable as written.
         """
+        asked = self.unresolved_request()
+        return replace(asked, recipe=resolve_precision(asked.recipe, asked.folder))
+
+    def unresolved_request(self) -> RunRequest:
+        """The same with `train.precision: auto` left open, where other machines than this one will train.
+
+        Raises:
+            RecipeError: the recipe or an override is not usable as written.
+        """
         recipe = load_recipe(self.recipe, self.overrides)
         folder = RunFolder(self.output or Path("runs") / recipe.name)
-        return RunRequest(
-            resolve_precision(recipe, folder), self.deepspeed, folder, self.resume, self.resume_from
-        )
+        return RunRequest(recipe, self.deepspeed, folder, self.resume, self.resume_from)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -116,6 +125,18 @@ def run_request(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -
     Raises:
         PersianMindError: one line with the fix; a mistake is found before anything is written.
     """
+    try:
+        _check_and_run(request, ranks, write_report)
+    except PersianMindError:
+        raise
+    except Exception as error:
+        if (named := named_gpu_error(error, request.recipe)) is None:
+            raise
+        place = keep_traceback(error, request.folder, ranks.rank)
+        raise type(named)(f"{named}; traceback: {place}") from None
+
+
+def _check_and_run(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -> None:
     if is_finished(request):
         if ranks.rank == 0:
             show_finished(request.folder)

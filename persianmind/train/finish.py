@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persianmind.common.errors import PersianMindError
 from persianmind.energy.account import account
+from persianmind.engine.base import Batch
 from persianmind.estimate.flops import weight_count
 from persianmind.evaluate.generate import generate
 from persianmind.evaluate.text import held_out_sequences
 from persianmind.model.adapted import AdaptedModel
 from persianmind.model.bases import resolve_base
+from persianmind.model.documents import model_inputs, to_device
 from persianmind.model.export.hf import export_merged
+from persianmind.model.loss import IGNORED
 from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import update_results
@@ -25,6 +28,9 @@ from persianmind.train.card import write_card
 from persianmind.train.summary import summary_lines
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
     from persianmind.energy.meter.client import EnergyMeter
 
 # Largest relative difference of the loss on held-out text between the trained and the merged model: adding
@@ -58,8 +64,9 @@ def finish_run(
                 dtype=recipe.export.dtype,
                 pad_vocab_to_multiple=recipe.export.pad_vocab_to_multiple,
             )
+        device = model.output_table.base_VD.device
         changes["export"] = check_export(recipe, folder, model)
-        changes["samples"] = _samples(recipe, folder)
+        changes["samples"] = _samples(recipe, folder, device)
     if meter is not None:
         meter.stop()
     changes["energy"] = account(folder)
@@ -87,28 +94,17 @@ def model_size(model: AdaptedModel) -> ModelSize:
 def check_export(recipe: Recipe, folder: RunFolder, model: AdaptedModel) -> ExportResult:
     """Loss of the trained and of the exported model on the first held-out sequence of each language.
 
+    One after the other on the trained model's device: it is released before the exported one is loaded.
+
     Raises:
         PersianMindError: they differ by more than rounding explains.
     """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    exported = AutoModelForCausalLM.from_pretrained(folder.export, use_safetensors=True)
-    exported.to(next(model.parameters()).device).eval()
-    model.eval()
-    worst = 0.0
-    for language in recipe.held_out_languages():
-        texts = [document.text for document in read_held_out(folder.heldout, language)]
-        for batch in held_out_sequences(texts, folder.vocab, recipe.data.seq_len).sequences[:1]:
-            tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
-            labels = tensors.pop("labels")
-            with torch.no_grad():
-                ours = float(model(**tensors, labels=labels))
-                logits = exported(**tensors, use_cache=False).logits
-            theirs = torch.nn.functional.cross_entropy(
-                logits[0].float(), labels[0], ignore_index=-100, reduction="sum"
-            )
-            worst = max(worst, abs(ours - float(theirs)) / abs(ours))
+    device = model.output_table.base_VD.device
+    batches = _first_held_out(recipe, folder)
+    ours = _read(trained_losses(model, batches))
+    model.release()
+    theirs = _read(exported_losses(folder.export, batches, device))
+    worst = max((abs(a - b) / abs(a) for a, b in zip(ours, theirs, strict=True)), default=0.0)
     tolerance = NF4_TOLERANCE if recipe.train.quantize == "nf4" else EXPORT_TOLERANCE[recipe.export.dtype]
     if worst > tolerance:
         raise PersianMindError(
@@ -118,11 +114,56 @@ def check_export(recipe: Recipe, folder: RunFolder, model: AdaptedModel) -> Expo
     return ExportResult(relative_loss_difference=worst, tolerance=tolerance)
 
 
-def _samples(recipe: Recipe, folder: RunFolder) -> list[SampleText]:
+def _first_held_out(recipe: Recipe, folder: RunFolder) -> list[Batch]:
+    found: list[Batch] = []
+    for language in recipe.held_out_languages():
+        texts = [document.text for document in read_held_out(folder.heldout, language)]
+        found += held_out_sequences(texts, folder.vocab, recipe.data.seq_len).sequences[:1]
+    return found
+
+
+def trained_losses(model: AdaptedModel, batches: Sequence[Batch]) -> list[Tensor]:
+    """Summed loss of each batch, on the model's device; nothing waits for it."""
+    import torch
+
+    model.eval()
+    with torch.no_grad():
+        return [model(**model_inputs(batch, model.output_table.base_VD.device)) for batch in batches]
+
+
+def exported_losses(export: Path, batches: Sequence[Batch], device: torch.device) -> list[Tensor]:
+    """The same by transformers alone, from the folder."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    exported = AutoModelForCausalLM.from_pretrained(
+        export, use_safetensors=True, **({} if device.type == "cpu" else {"device_map": {"": device}})
+    )
+    exported.eval()
+    losses = []
+    for batch in batches:
+        ids, positions, labels = (
+            to_device(batch[name], device) for name in ("input_ids", "position_ids", "labels")
+        )
+        with torch.no_grad():
+            logits = exported(input_ids=ids, position_ids=positions, use_cache=False).logits
+        losses.append(
+            torch.nn.functional.cross_entropy(
+                logits[0].float(), labels[0], ignore_index=IGNORED, reduction="sum"
+            )
+        )
+    return losses
+
+
+def _read(losses: Sequence[Tensor]) -> list[float]:
+    return [float(loss) for loss in losses]
+
+
+def _samples(recipe: Recipe, folder: RunFolder, device: torch.device) -> list[SampleText]:
     prompts = recipe.evaluate.prompts
     if not prompts:
         return []
-    texts = generate(folder.export, prompts, max_new_tokens=recipe.evaluate.max_new_tokens)
+    texts = generate(folder.export, prompts, max_new_tokens=recipe.evaluate.max_new_tokens, device=device)
     return [
         SampleText(prompt=prompt, text=text, stage=Phase.EXPORT)
         for prompt, text in zip(prompts, texts, strict=True)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from persianmind.common.errors import PersianMindError, RunInterruptedError
 from persianmind.data.read.barrier import DataBarrier
-from persianmind.data.read.batches import StageData
+from persianmind.data.read.batches import StageData, padding_batch
 from persianmind.data.read.order import Mixture, mixture_ratios, rank_samples
 from persianmind.engine.base import Batch, StopLevel
+from persianmind.engine.ranks import Ranks
 from persianmind.engine.schedule import group_rates
 from persianmind.recipe import Recipe
 from persianmind.train.context import RunContext, StepOutcome
@@ -64,18 +65,21 @@ def _step(context: RunContext, data: StageData, samples: range) -> StepOutcome:
         return any(callback.should_skip(loss, grad_norm) for callback in skipping)
 
     result = context.engine.step(
-        _micro_batches(context, data, samples),
+        rank_micro_batches(context.recipe, context.ranks, data, samples),
         stop_level=_stop_level(context),
         should_skip=should_skip if skipping else None,
     )
     return StepOutcome(data, samples, result, rates, time.perf_counter() - started_s)
 
 
-def _micro_batches(context: RunContext, data: StageData, samples: range) -> list[Batch]:
-    """This rank's share of a global batch."""
-    mine = list(rank_samples(samples.start, len(samples), context.ranks.rank, context.ranks.world_size))
-    size = context.recipe.train.micro_batch_size
-    return [data.batch(mine[start : start + size]) for start in range(0, len(mine), size)]
+def rank_micro_batches(recipe: Recipe, ranks: Ranks, data: StageData, samples: range) -> list[Batch]:
+    """A rank's part of a global batch, in micro-batches. One of padding, without a target and so of weight 0,
+    where the rank has no sample: an engine whose gradients are not touched would not take part in the sum."""
+    mine = list(rank_samples(samples.start, len(samples), ranks.rank, ranks.world_size))
+    size = recipe.train.micro_batch_size
+    return [data.batch(mine[start : start + size]) for start in range(0, len(mine), size)] or [
+        padding_batch(recipe.data.seq_len)
+    ]
 
 
 def _wait_for_sequences(context: RunContext, barrier: DataBarrier, data: StageData, samples: range) -> None:

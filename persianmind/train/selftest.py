@@ -85,8 +85,8 @@ def check_isolation(model: AdaptedModel, batch: Batch, device: torch.device) -> 
     if leak != 0.0 or not control > 0.0:
         raise SelfTestError(
             f"packed documents see each other (gradient {leak:.2e} where it must be 0, {control:.2e} where "
-            "they are one): this attention does not follow documents; use train.attention=sdpa, or report the "
-            "versions of torch and transformers"
+            "they are one): this attention does not follow documents; use train.attention=sdpa, or report "
+            "the versions of torch and transformers"
         )
     return leak
 

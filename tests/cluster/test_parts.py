@@ -15,12 +15,13 @@ from persianmind.cluster.sizing import (
     Node,
     Scale,
     cpus_per_worker,
-    fitting_sizes,
     resolve_scale,
     workers_that_fit,
 )
 from persianmind.common.console import invoke
-from persianmind.common.errors import CheckpointWriteError, ClusterError, RecipeError, RunInterruptedError
+from persianmind.common.errors import (
+    ClusterError,
+)
 from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.train.run import RunRequest
@@ -30,15 +31,16 @@ TINY = load_recipe("tiny")  # 4 sequences per step, 1 per micro-batch
 
 
 def ask(**flags: int | None) -> Scale:
-    none = dict.fromkeys(("nodes", "gpus_per_node", "cpu_workers", "min_workers"))
+    none = dict.fromkeys(("nodes", "gpus_per_node", "gpu_workers", "cpu_workers", "min_workers"))
     return resolve_scale(TINY, **{**none, **flags})
 
 
 def test_scale_of_flags() -> None:
     assert ask(nodes=2, gpus_per_node=2) == Scale(4, 4, gpu=True)
     assert ask(gpus_per_node=4, min_workers=2) == Scale(4, 2, gpu=True)
+    assert ask(gpu_workers=4, min_workers=1) == Scale(4, 1, gpu=True)  # on machines of 3 and 1, say
     assert ask(cpu_workers=2, min_workers=1) == Scale(2, 1, gpu=False)
-    assert fitting_sizes(TINY, 4) == [1, 2, 4]
+    assert ask(cpu_workers=3) == Scale(3, 3, gpu=False)  # 4 sequences need not divide
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,9 @@ def test_scale_of_flags() -> None:
     [
         ({}, "what to train on"),
         ({"cpu_workers": 1, "gpus_per_node": 1}, "exclude each other"),
-        ({"cpu_workers": 3}, "below it do: 1, 2"),
+        ({"gpu_workers": 4, "gpus_per_node": 1}, "exclude each other"),
+        ({"gpu_workers": 4, "nodes": 2}, "leave --nodes out"),
+        ({"cpu_workers": 5}, "more than the 4 sequences of a step"),
         ({"cpu_workers": 2, "min_workers": 4}, "more than the 2 workers"),
         ({"cpu_workers": 0}, "start at 1"),
     ],
@@ -65,6 +69,12 @@ def test_scale_refused(flags: dict[str, int], words: str) -> None:
         ([Node("a", 64, 4)], Scale(4, 4, gpu=True), 8),
         # The smaller box decides.
         ([Node("a", 64, 4), Node("b", 8, 4)], Scale(8, 8, gpu=True), 2),
+        # Machines with different numbers of GPUs: the one with the fewest CPUs per GPU decides.
+        ([Node("a", 8, 4), Node("b", 64, 2)], Scale(6, 6, gpu=True), 2),
+        ([Node("a", 32, 1), Node("b", 3, 3)], Scale(4, 4, gpu=True), 1),
+        # A head without GPUs holds no worker, whatever its CPUs.
+        ([Node("head", 64, 0), Node("a", 8, 4)], Scale(4, 4, gpu=True), 2),
+        ([Node("head", 1, 0), Node("a", 16, 4), Node("b", 4, 2)], Scale(6, 6, gpu=True), 2),
         # Fewer machines than asked, enough to begin with.
         ([Node("a", 8, 4)], Scale(8, 4, gpu=True), 2),
         ([Node("a", 2, 0)], Scale(2, 2, gpu=False), 1),
@@ -87,6 +97,12 @@ def test_workers_are_sized_so_that_they_schedule(nodes: list[Node], scale: Scale
 def test_too_few_gpus_names_what_is_there() -> None:
     with pytest.raises(ClusterError, match=r"too few GPUs for 8 workers \(a: 8 CPUs, 4 GPUs\)"):
         cpus_per_worker([Node("a", 8, 4)], Scale(8, 8, gpu=True))
+
+
+def test_the_gpus_of_a_head_without_any_are_not_counted_on() -> None:
+    words = r"too few GPUs for 4 workers \(head: 64 CPUs, 0 GPUs, a: 8 CPUs, 2 GPUs\)"
+    with pytest.raises(ClusterError, match=words):
+        cpus_per_worker([Node("head", 64, 0), Node("a", 8, 2)], Scale(4, 4, gpu=True))
 
 
 def test_only_the_project_is_shipped(tmp_path: Path) -> None:
@@ -184,6 +200,7 @@ def test_the_job_gets_the_flags_without_those_that_say_how_to_submit() -> None:
 
 def test_the_job_runs_what_was_asked_for() -> None:
     """Read again inside the job, its flags say the same of the run and its size as those given here."""
+    assert job_arguments(parse("--gpu-workers 6"))[-2:] == ["--gpu-workers", "6"]
     every_flag = (
         "--recipe tiny --deepspeed ds_configs/zero2_qlora.json --output /shared/run --resume must "
         "--resume-from /shared/other --nodes 2 --gpus-per-node 4 --min-workers 4 --max-failures 1 --wait-s 7 "
@@ -245,40 +262,3 @@ def test_mistakes_are_one_line_before_anything_starts(flags: tuple[str, ...], wo
     assert code == 2
     assert words in errors_in(text)[0]
     assert "Traceback" not in text
-
-
-def test_policies_tell_mistakes_from_lost_workers() -> None:
-    """Failures as this Ray itself wraps what its workers ended with."""
-    from ray.exceptions import ActorDiedError
-    from ray.train import FailureConfig
-    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback, WorkerHealthCheckFailedError
-    from ray.train.v2._internal.execution.failure_handling import FailureDecision
-    from ray.train.v2._internal.execution.worker_group.poll import WorkerGroupPollStatus, WorkerStatus
-
-    from persianmind.cluster.policies import RestartBudget, named_errors
-
-    def failed(*errors: Exception) -> Exception:
-        statuses = {rank: WorkerStatus(False, error) for rank, error in enumerate(errors)}
-        error: Exception = WorkerGroupPollStatus(statuses).get_worker_group_error()
-        return error
-
-    mistake = UserExceptionWithTraceback(RecipeError("x"), "")
-    stop = UserExceptionWithTraceback(RunInterruptedError("x"), "")
-    full = UserExceptionWithTraceback(CheckpointWriteError("x"), "")
-    broken = UserExceptionWithTraceback(RuntimeError("Connection closed by peer"), "")
-    sick = WorkerHealthCheckFailedError("gone", ActorDiedError())
-    named = {
-        (mistake,): [0],
-        (broken, mistake): [1],
-        (stop, stop): [0, 1],
-        (broken, broken): None,
-        (mistake, sick): None,
-        (ActorDiedError(), mistake): None,
-    }
-    for errors, ranks in named.items():
-        found = named_errors(failed(*errors))
-        assert (None if found is None else sorted(found)) == ranks
-        decision = RestartBudget(FailureConfig(max_failures=3)).make_decision(failed(*errors))
-        assert decision == (FailureDecision.RETRY if ranks is None else FailureDecision.RAISE)
-    assert RestartBudget(FailureConfig(max_failures=3)).make_decision(failed(full)) == FailureDecision.RETRY
-    assert named_errors(RuntimeError("no workers at all")) is None

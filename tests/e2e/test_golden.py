@@ -5,7 +5,7 @@ sums in the same order). Elsewhere they agree to within rounding only, and the t
 after it has checked that. Sequences are integers: equal everywhere.
 
 After a change that is meant to change the numbers, in a commit of its own:
-    PYTHONPATH=. .venv/bin/python tests/e2e/test_e2e_golden.py RUN      (a finished tiny run)
+    PYTHONPATH=. .venv/bin/python tests/e2e/test_golden.py RUN      (a finished tiny run)
 """
 
 from __future__ import annotations

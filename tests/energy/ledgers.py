@@ -13,16 +13,9 @@ from typing import Any
 import pytest
 
 from persianmind.common.checksum import dump_checked_line, parse_checked_line
+from persianmind.run.energy_records import EnergyLine, EnergyReading, EnergySample, EnergyStart, EnergyStop
 from persianmind.run.folder import RunFolder
-from persianmind.run.records import (
-    EnergyLine,
-    EnergyReading,
-    EnergySample,
-    EnergyStart,
-    EnergyStop,
-    Phase,
-    StepRecord,
-)
+from persianmind.run.records import Phase, StepRecord
 
 # pynvml.py, and an nvidia-smi that only exits with 0: codecarbon runs it to see whether the machine has GPUs.
 FAKE_NVML = Path(__file__).parent / "fake_nvml"

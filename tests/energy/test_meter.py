@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -10,10 +11,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from persianmind.energy.ledger import read_ledger
+from persianmind.energy.meter.pipes import NODE_GPUS
 from persianmind.recipe import Energy
 from persianmind.run.folder import RunFolder
 from persianmind.run.records import Phase
@@ -86,6 +89,15 @@ def test_only_the_gpus_of_the_run_are_counted(
     assert set(gpu_joules(tmp_path)) == {"gpu0", "gpu2"}
 
 
+def test_the_gpus_of_a_nodes_other_ranks_are_counted_where_each_sees_its_own(
+    tmp_path: Path, gpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv(NODE_GPUS, "1,3")
+    ready_meter(tmp_path).stop()
+    assert set(gpu_joules(tmp_path)) == {"gpu1", "gpu3"}
+
+
 def test_a_lost_gpu_leaves_the_others_counted_and_old_gpus_are_averaged(
     tmp_path: Path, gpus: Path, logged: pytest.LogCaptureFixture
 ) -> None:
@@ -108,6 +120,55 @@ def test_a_lost_gpu_leaves_the_others_counted_and_old_gpus_are_averaged(
     assert len(logged.messages) == 1 and "gpu1 cannot be read" in logged.messages[0]
     sources = summary_of(tmp_path)["by_component"]["gpu0"]["sources"]
     assert any("power readings" in source for source in sources)
+
+
+def test_imitated_throttling_and_xids_reach_the_log_the_ledger_and_the_account(
+    tmp_path: Path, gpus: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    logged.set_level(logging.INFO)
+    state: dict[str, Any] = {
+        "enforced": [280] * 4,
+        "reasons": [0, 0, 0x20, 0],
+        "temperatures": [60, 60, 84, 60],
+    }
+    fake_nvml_environment(gpus, WATTS, **state)
+    meter = ready_meter(tmp_path)
+    fake_nvml_environment(gpus, WATTS, **state, xids=[[3, 79]])
+
+    def said(words: str) -> bool:
+        meter.joules()  # takes its messages as well
+        return any(words in message for message in logged.messages)
+
+    wait_for(lambda: said("Xid 79"), "Xid in the log")
+    wait_for(lambda: said("gpu2: clocks are held down: temperature (84 C)"), "throttling in the log")
+    meter.stop()
+    first = "energy: gpu0, gpu1, gpu2, gpu3: power limit 280 W (default 350 W), clocks up to 2,100 MHz"
+    assert logged.messages.count(first) == 1
+    levels = {record.levelno for record in logged.records if "Xid" in record.message}
+    assert levels == {logging.WARNING}
+    summary = summary_of(tmp_path)
+    by_gpu = {gpu["gpu"]: gpu for gpu in summary["gpus"]}
+    assert (
+        by_gpu["gpu2"]["throttled_ratio"] == {"temperature": 1.0} and by_gpu["gpu0"]["throttled_ratio"] == {}
+    )
+    assert [one["xid"] for one in by_gpu["gpu3"]["xids"]] == [79]
+    assert sum("Xid 79" in note for note in summary["notes"]) == 1
+
+
+def test_imitated_refusal_is_one_line_and_the_joules_are_counted(
+    tmp_path: Path, gpus: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    denied = ("EnforcedPowerLimit", "ClockInfo", "Temperature", "CurrentClocksEventReasons")
+    deny = {f"nvmlDeviceGet{name}": "NVMLError_NoPermission" for name in denied}
+    deny["nvmlDeviceGetCurrentClocksThrottleReasons"] = deny["nvmlEventSetCreate"] = "NVMLError_NoPermission"
+    fake_nvml_environment(gpus, WATTS, deny=deny)
+    meter = ready_meter(tmp_path)
+    before = meter.joules()
+    wait_for(lambda: meter.joules() > before, "further reading")
+    meter.stop()
+    (line,) = [message for message in logged.messages if "cannot be read" in message]
+    assert "throttle reasons of gpu0, gpu1, gpu2, gpu3 cannot be read (Insufficient Permissions)" in line
+    assert set(gpu_joules(tmp_path)) == {"gpu0", "gpu1", "gpu2", "gpu3"}
 
 
 def test_codecarbons_own_loop_would_lose_the_gpus_beside_a_lost_one(tmp_path: Path, gpus: Path) -> None:

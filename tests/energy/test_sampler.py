@@ -17,11 +17,13 @@ from persianmind.energy.meter import sampler as module
 from persianmind.energy.meter.hardware import ESTIMATED, MEASURED
 from persianmind.energy.meter.lines import append_line
 from persianmind.energy.meter.pipes import MAX_MESSAGE_CHARACTERS, Mark, Marks, dump_stop, sender
-from persianmind.energy.meter.sampler import MeterSetting, Sampler
+from persianmind.energy.meter.sampler import MeterSetting, Sampler, Watching
+from persianmind.energy.meter.watch import GpuWatch, Happening
 from persianmind.energy.summary import summarise
 from persianmind.recipe import Energy
+from persianmind.run.energy_records import EnergyReading, GpuFacts, GpuInterval
 from persianmind.run.folder import RunFolder
-from persianmind.run.records import EnergyReading, Phase
+from persianmind.run.records import Phase
 from tests.energy.ledgers import read_lines, stop
 
 
@@ -61,7 +63,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def make(run: Path, clock: Clock) -> tuple[Sampler, Hundred, list[dict[str, Any]]]:
+def make(
+    run: Path, clock: Clock, watch: Watching | None = None
+) -> tuple[Sampler, Hundred, list[dict[str, Any]]]:
     folder = RunFolder(run)
     setting = MeterSetting(
         ledger=folder.ledger("a"), lock=folder.meter_lock("a"), node="a", attempt="1", interval_s=5.0,
@@ -71,7 +75,7 @@ def make(run: Path, clock: Clock) -> tuple[Sampler, Hundred, list[dict[str, Any]
     sent: list[dict[str, Any]] = []
     folder.energy.mkdir(parents=True)
     hardware = Hundred()
-    return Sampler(setting, hardware, sent.append), hardware, sent
+    return Sampler(setting, hardware, watch or GpuWatch([]), sent.append), hardware, sent
 
 
 def train(clock: Clock, step: int, *, resumed_step: int | None = None) -> Mark:
@@ -274,3 +278,44 @@ def test_a_parent_that_does_not_read_blocks_nothing() -> None:
     os.close(read_end)
     send({"joules": 1.0})  # and one that is gone raises nothing
     os.close(write_end)
+
+
+class Hot:
+    """Imitated GPU: too hot in every sample, and one Xid error in the second."""
+
+    def __init__(self) -> None:
+        self.facts = [GpuFacts(gpu="gpu0", power_limit_w=280.0, default_limit_w=350.0, max_clock_mhz=2100)]
+        self.samples = 0
+
+    def begin(self) -> list[Happening]:
+        return [Happening("limits")]
+
+    def sample(self, now_s: float) -> list[Happening]:
+        self.samples += 1
+        told = [Happening("Xid 79", serious=True, gpu="gpu0", xid=79)]
+        return told if self.samples == 2 else []
+
+    def take(self) -> list[GpuInterval]:
+        samples, self.samples = self.samples, 0
+        return [GpuInterval(gpu="gpu0", samples=samples, throttled={"temperature": samples})]
+
+
+def test_imitated_gpus_state_goes_with_the_interval_and_an_xid_becomes_a_line(
+    tmp_path: Path, clock: Clock
+) -> None:
+    hot = Hot()
+    sampler, _, sent = make(tmp_path, clock, hot)
+    sampler.begin([])
+    for _ in range(3):
+        clock.now_s += 1.0
+        sampler.tick()
+    sampler.end("stopped")
+    (attempt,) = ledger_of(tmp_path).attempts
+    assert attempt.gpus == hot.facts
+    (sample,) = attempt.samples
+    assert sample.gpus == [GpuInterval(gpu="gpu0", samples=3, throttled={"temperature": 3})]
+    assert [(note.gpu, note.xid) for note in attempt.xids] == [("gpu0", 79)]
+    told = [(message["message"], message["serious"]) for message in sent if "message" in message]
+    assert told == [("limits", False), ("Xid 79", True)]
+    # What is not serious is for the log alone.
+    assert [line["message"] for line in read_lines(tmp_path, "a") if line["kind"] == "note"] == ["Xid 79"]

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from persianmind.engine.deepspeed.start import prepare_environment, start_distri
 from persianmind.engine.ranks import Ranks, TorchGroup, ranks_from_environment
 from persianmind.model.adapted import AdaptedModel, build_adapted
 from persianmind.model.bases import resolve_base
+from persianmind.model.documents import model_inputs
 from persianmind.recipe.loading import load_recipe
+from persianmind.train.loop import rank_micro_batches
 from persianmind.train.selftest import run_self_tests
 from tests.model.helpers import ARCHITECTURES, BASE_VOCAB, PIECES, make_base, make_recipe
 from tests.support.launch import ZERO2
@@ -58,6 +60,7 @@ def main() -> None:
     seen["exchanged"] = _exchanges(ranks)
     seen["trained"] = sum(value.numel() for value in _model().trained().values())
     seen.update(_skipped(ranks.rank))
+    seen["uneven"] = _uneven(ranks)
     seen["self_tests"] = _self_tests(ranks, models)
     if ranks.rank == 0:
         Path(os.environ["OUT"]).write_text(json.dumps(seen), encoding="utf-8")
@@ -97,6 +100,38 @@ def _exchanges(ranks: Ranks) -> dict[str, Any]:
         "steps": engine.steps,
         "progress": len(beats),
     }
+    engine.close()
+    return seen
+
+
+class _Samples:
+    """Stands for StageData: sample i is always the same sequence."""
+
+    def batch(self, samples: Sequence[int]) -> Batch:
+        each = [_batches(100 + sample, 1)[0] for sample in samples]
+        return {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+
+
+def _uneven(ranks: Ranks) -> dict[str, Any]:
+    """Global batches that do not divide: the gradient against that of one process over all samples, and how
+    many micro-batches this rank had. With the padding left out a rank without samples takes no part."""
+    seen: dict[str, Any] = {}
+    engine = _open_engine(1)
+    engine.set_rates(dict.fromkeys(RATES, 0.0))
+    plain = _model()
+    for size, micro in ((1, 1), (3, 1), (3, 2), (5, 2), (5, 8)):
+        recipe = load_recipe("tiny", [f"train.global_batch_size={size}", f"train.micro_batch_size={micro}"])
+        micro_batches = rank_micro_batches(recipe, ranks, _Samples(), range(size))  # type: ignore[arg-type]
+        plain.zero_grad()
+        (plain(**model_inputs(_Samples().batch(range(size)), torch.device("cpu"))) / size).backward()
+        expected = {name: value.grad for name, value in plain.trained().items()}
+        worst = 0.0
+        for name, gradient in engine.reduced_gradients(micro_batches, 1 / size):
+            assert gradient is not None and expected[name] is not None, name
+            scale = max(float(expected[name].abs().max()), 1e-12)
+            worst = max(worst, float((gradient - expected[name]).abs().max()) / scale)
+        engine.apply()
+        seen[f"{size} in {micro}"] = {"error": worst, "micro_batches": len(micro_batches)}
     engine.close()
     return seen
 

@@ -59,6 +59,12 @@ def test_what_is_not_finite_on_one_rank_is_skipped_on_all(seen: dict[str, Any], 
     assert seen[kind] == {"moved": False, "reason": "nonfinite"}
 
 
+def test_the_gradient_of_a_batch_that_does_not_divide_is_that_of_one_process(seen: dict[str, Any]) -> None:
+    assert set(seen["uneven"]) == {"1 in 1", "3 in 1", "3 in 2", "5 in 2", "5 in 8"}
+    assert max(one["error"] for one in seen["uneven"].values()) < 1e-4
+    assert [one["micro_batches"] for one in seen["uneven"].values()] == [1, 2, 1, 2, 1]  # of rank 0
+
+
 def test_self_tests_pass_on_every_architecture_tied_and_untied(seen: dict[str, Any]) -> None:
     names = [f"{one}-{two}" for one in ("llama", "mistral", "qwen2") for two in ("untied", "tied")]
     assert seen["self_tests"] == dict.fromkeys(names, 3)

@@ -11,7 +11,6 @@ import persianmind.engine
 from persianmind.common.errors import UsageError
 from persianmind.engine.groups import GROUPS, group_of
 from persianmind.engine.registry import DEFAULT_ENGINE, backend, known_engines
-from persianmind.engine.schedule import gradient_accumulation_steps
 from tests.support.launch import ROOT
 
 
@@ -55,8 +54,3 @@ def test_an_unknown_engine_names_the_nearest() -> None:
 )
 def test_every_trained_parameter_has_a_group(name: str, group: str) -> None:
     assert group_of(name) == group and group in GROUPS
-
-
-def test_accumulation_covers_the_global_batch() -> None:
-    for ranks in (1, 2, 3, 6):
-        assert gradient_accumulation_steps(12, 2, ranks) * 2 * ranks == 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from persianmind.common.errors import BaseModelError
 from persianmind.model.adapted import AdaptedModel, build_adapted
 from persianmind.model.documents import Documents, documents_of
 from persianmind.model.export.hf import export_merged
+from persianmind.model.init import initial_embeddings
 from persianmind.model.loss import summed_cross_entropy
 from tests.model.helpers import (
     ARCHITECTURES,
@@ -168,3 +170,33 @@ def _save_some_tokenizer(folder: Path) -> None:
 
     tokenizer = Tokenizer(models.BPE({"a": 0}, []))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+
+
+def test_building_a_model_leaves_the_generators_of_imitated_gpus_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each rank seeds its own GPU first; seeded again by all alike, every rank would drop the same places."""
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    base = make_base(tmp_path / "base", "llama", tied=True)
+    recipe = make_recipe(adapter={"dropout": 0.1})
+    weights = []
+    for rank in (0, 1):
+        torch.manual_seed(100 + rank)
+        weights.append(build_adapted(base, recipe, PIECES, BASE_VOCAB).trained())
+        assert seeds[-1] == 100 + rank and torch.initial_seed() == 100 + rank
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+@pytest.mark.parametrize("method", ["subword-mean", "mean", "normal", "random"])
+def test_new_embeddings_are_computed_on_the_host_also_on_an_imitated_gpu(
+    method: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every value is made of what was brought to the host, whose bits are the same everywhere."""
+    table = torch.randn(BASE_VOCAB, 16, generator=torch.Generator().manual_seed(1))
+    expected = initial_embeddings(table, PIECES, method, torch.Generator().manual_seed(2))
+    poisoned = torch.full_like(table, float("nan"))  # stands for the GPU's own copy
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: table if self.shape == table.shape else self)
+    assert torch.equal(
+        initial_embeddings(poisoned, PIECES, method, torch.Generator().manual_seed(2)), expected
+    )

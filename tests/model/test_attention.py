@@ -112,21 +112,27 @@ def varlen_reference(
     return out.transpose(0, 1)
 
 
+@pytest.mark.parametrize("grouped", [True, False])
 @pytest.mark.parametrize("family", ["llama", "mistral", "deepseek_v3"])
 def test_the_varlen_kernel_of_an_imitated_gpu_is_called_rightly(
-    family: str, monkeypatch: pytest.MonkeyPatch
+    family: str, grouped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """grouped: the kernel takes fewer key than query heads; that of an older torch does not."""
     import torch.nn.attention.varlen as varlen
 
     calls: list[int] = []
 
-    def recorder(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa):  # type: ignore
+    def older(q, k, v, cu_q, cu_k, max_q, max_k, *, scale, window_size):  # type: ignore
         calls.append(len(cu_q))
         assert cu_q is cu_k and cu_q.dtype == torch.int32 and max_q == max_k == 48
-        assert len(q) == cu_q[-1] == 96 and enable_gqa == (q.shape[1] != k.shape[1])
+        assert len(q) == cu_q[-1] == 96 and (grouped or q.shape[1] == k.shape[1])
         return varlen_reference(q, k, v, cu_q, window_size, scale)
 
-    monkeypatch.setattr(varlen, "varlen_attn", recorder)
+    def newer(q, k, *given, enable_gqa=False, **named):  # type: ignore
+        assert enable_gqa == (q.shape[1] != k.shape[1])
+        return older(q, k, *given, **named)
+
+    monkeypatch.setattr(varlen, "varlen_attn", newer if grouped else older)
     monkeypatch.setattr(attention, "varlen_runs_on", lambda _: True)
     model = make_model(family)
     assert largest_difference(model, attention.IMPLEMENTATIONS["auto"], torch.bfloat16) < 6e-2

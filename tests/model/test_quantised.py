@@ -18,7 +18,7 @@ from persianmind.engine.deepspeed.start import prepare_environment, start_distri
 from persianmind.engine.ranks import Ranks
 from persianmind.estimate.flops import weight_count
 from persianmind.model.adapted import AdaptedModel, build_adapted
-from persianmind.model.export.hf import adapter_deltas
+from persianmind.model.export.hf import adapter_delta, lora_layers
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 from tests.model.helpers import BASE_VOCAB, PIECES, make_base, make_recipe, packed_batch
@@ -83,7 +83,8 @@ def test_training_lowers_the_loss_and_leaves_the_4_bit_base_alone(tmp_path: Path
     # Deltas are those of full-precision adapters, never of a module that was merged in 4 bits.
     original = AutoModelForCausalLM.from_pretrained(base)
     shapes = {name: value.shape for name, value in original.named_parameters()}
-    deltas = adapter_deltas(model)
-    assert len(deltas) == 2 * 7
-    for name, (delta, _) in deltas.items():
+    layers = lora_layers(model)
+    assert len(layers) == 2 * 7
+    for name, layer in layers.items():
+        delta, _ = adapter_delta(layer)
         assert delta.dtype == torch.float32 and delta.shape == shapes[name] and float(delta.abs().max()) > 0

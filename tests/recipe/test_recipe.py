@@ -48,7 +48,6 @@ def test_resolved_recipe_reads_back_the_same(name: str, tmp_path: Path) -> None:
         ("name.more=1", "single value"),
         ("learning_rate", "key.sub=value"),
         ("vocab.sources=[nobody]", "names the source 'nobody'"),
-        ("train.micro_batch_size=3", "no multiple"),
         ("stages.0.epochs=1", "exactly one of"),
         ("stages.0.name=base", "must differ"),
     ],

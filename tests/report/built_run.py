@@ -11,19 +11,10 @@ from pathlib import Path
 
 from persianmind.common.checksum import dump_checked_line
 from persianmind.recipe.loading import parse_recipe
+from persianmind.run.energy_records import EnergyLine, EnergyReading, EnergySample, EnergyStart, EnergyStop
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import add_evaluation, update_results
-from persianmind.run.records import (
-    EnergyLine,
-    EnergyReading,
-    EnergySample,
-    EnergyStart,
-    EnergyStop,
-    EvaluationResult,
-    Phase,
-    RunRecord,
-    StepRecord,
-)
+from persianmind.run.records import EvaluationResult, Phase, RunRecord, StepRecord
 
 STAGES = {"pretrain": 120, "instruct": 60}  # steps
 CRASHED_AT, RESUMED_AFTER = 90, 80

@@ -9,9 +9,10 @@ import pytest
 
 from persianmind.checks import device
 from persianmind.common.errors import ConfigConflictError, RecipeError
+from persianmind.data.read.order import rank_samples
 from persianmind.engine.deepspeed.config import resolve_deepspeed_config
 from persianmind.engine.schedule import gradient_accumulation_steps, group_rates, learning_rate_ratio
-from persianmind.recipe.loading import load_recipe
+from persianmind.recipe.loading import known_recipes, load_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.train.stages import plan_stages
 from tests.support.launch import ROOT, ZERO2
@@ -61,10 +62,23 @@ def test_an_auto_nobody_decides_is_an_error(tmp_path: Path) -> None:
         resolve_deepspeed_config(path, load_recipe("tiny"), 2)
 
 
-def test_ranks_that_do_not_divide_are_told_which_do() -> None:
+def test_accumulation_is_that_of_the_rank_with_the_most() -> None:
     assert [gradient_accumulation_steps(12, 2, ranks) for ranks in (1, 2, 3, 6)] == [6, 3, 2, 1]
-    with pytest.raises(RecipeError, match="use 1, 2, 3, 6 ranks"):
-        gradient_accumulation_steps(12, 2, 4)
+    assert [gradient_accumulation_steps(12, 2, ranks) for ranks in (4, 5, 7, 24)] == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("ranks", range(1, 9))
+@pytest.mark.parametrize("name", known_recipes())
+def test_every_shipped_recipe_resolves_on_1_to_8_imitated_gpus(name: str, ranks: int) -> None:
+    recipe = load_recipe(name, ["train.precision=bf16"])
+    for path in SHIPPED:
+        config = resolve_deepspeed_config(path, recipe, ranks)
+        numbers = [config[k] for k in ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps")]
+        assert config["train_batch_size"] == numbers[0] * numbers[1] * ranks  # or DeepSpeed refuses it
+        assert config["train_batch_size"] >= recipe.train.global_batch_size
+    size = recipe.train.global_batch_size
+    parts = [rank_samples(size * 5, size, rank, ranks) for rank in range(ranks)]
+    assert sorted(sample for part in parts for sample in part) == list(range(size * 5, size * 6))
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from persianmind.common.errors import SelfTestError
 from persianmind.engine.deepspeed.config import resolve_deepspeed_config
-from persianmind.engine.deepspeed.engine import DeepSpeedEngine, _Fp32Gradients
+from persianmind.engine.deepspeed.engine import DeepSpeedEngine, _Fp32Gradients, _Marks
 from persianmind.engine.deepspeed.start import prepare_environment, start_distributed
 from persianmind.engine.ranks import Ranks
 from persianmind.model.adapted import AdaptedModel, build_adapted
@@ -61,6 +62,27 @@ def test_sound_run_passes_and_every_value_is_put_back(model: AdaptedModel) -> No
     assert len(lines) == 3 and all(line.startswith("self-test: ") for line in lines)
     for name, value in model.named_parameters():
         assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("cleaned", [True, False])
+def test_the_throw_away_engine_is_gone_afterwards(
+    model: AdaptedModel, cleaned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its masters, moments and hooks; control: what DeepSpeed's own end leaves holds them all."""
+    if not cleaned:
+        monkeypatch.setattr(_Marks, "remove", lambda self: None)
+    held: list[weakref.ref[Any]] = []
+    config = resolve_deepspeed_config(ZERO2, load_recipe("tiny"), 1)
+
+    def open_engine() -> DeepSpeedEngine:
+        engine = DeepSpeedEngine(model, config, RANKS)
+        optimizer = engine._deepspeed.optimizer
+        held.extend(map(weakref.ref, (optimizer, optimizer.single_partition_of_fp32_groups[0])))
+        return engine
+
+    run_self_tests(model, open_engine, [_batch()], torch.device("cpu"))
+    assert [one() is None for one in held] == [cleaned] * 2
+    assert (not model._forward_hooks and not model._forward_pre_hooks) is cleaned
 
 
 def test_a_leaking_pack_stops_the_run(model: AdaptedModel, monkeypatch: pytest.MonkeyPatch) -> None:

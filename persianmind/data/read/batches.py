@@ -9,9 +9,24 @@ import numpy.typing as npt
 
 from persianmind.data.read.dataset import TokenDataset
 from persianmind.data.read.order import Mixture
-from persianmind.data.read.sequence import TokenSequence
+from persianmind.data.read.sequence import TokenSequence, build_sequence
 
 Batch = dict[str, npt.NDArray[np.int64]]
+
+
+def padding_batch(seq_len: int) -> Batch:
+    """One sequence, [1, seq_len], in which nothing is asked: its loss and its gradients are 0."""
+    sequence = build_sequence(np.zeros(seq_len, dtype=np.int64), np.zeros(0, dtype=np.int32), None)
+    return stack_sequences([sequence])
+
+
+def stack_sequences(sequences: Sequence[TokenSequence]) -> Batch:
+    """`input_ids`, `position_ids` and `labels`, each int64 [B, L]."""
+    return {
+        "input_ids": np.stack([sequence.input_ids for sequence in sequences]),
+        "position_ids": np.stack([sequence.position_ids for sequence in sequences]),
+        "labels": np.stack([sequence.labels for sequence in sequences]),
+    }
 
 
 class StageData:
@@ -45,12 +60,7 @@ class StageData:
 
     def batch(self, sample_ids: Sequence[int]) -> Batch:
         """`input_ids`, `position_ids` and `labels`, each int64 [B, L], in the order of `sample_ids`."""
-        sequences = [self.sequence(sample) for sample in sample_ids]
-        return {
-            "input_ids": np.stack([sequence.input_ids for sequence in sequences]),
-            "position_ids": np.stack([sequence.position_ids for sequence in sequences]),
-            "labels": np.stack([sequence.labels for sequence in sequences]),
-        }
+        return stack_sequences([self.sequence(sample) for sample in sample_ids])
 
     def target_count(self, sample_ids: Sequence[int]) -> int:
         """Loss targets in these samples: what the loss of a global batch is divided by. Reads no tokens."""

@@ -196,9 +196,9 @@ def _seed_of(seed: int, name: str) -> int:
 
 
 def rank_samples(first: int, global_batch_size: int, rank: int, world: int) -> range:
-    """Samples of one rank in the global batch that starts at sample `first`: those with i mod world = rank.
+    """Samples of one rank in the global batch that starts at sample `first`: every `world`-th from its own.
 
-    `first` is a multiple of `global_batch_size`, which `world` divides; the union over ranks, and the order
-    once merged, is the same for every world.
+    Where `world` does not divide the batch the first ranks have one more; empty where there are fewer samples
+    than ranks. The union over ranks, and the order once merged, is the same for every world.
     """
     return range(first + rank, first + global_batch_size, world)

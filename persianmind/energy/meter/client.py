@@ -20,8 +20,9 @@ from persianmind.common.child import start_child
 from persianmind.energy.meter.lines import LedgerWriter, new_attempt
 from persianmind.energy.meter.pipes import Mark, dump_stop
 from persianmind.recipe import Energy
+from persianmind.run.energy_records import EnergyNote
 from persianmind.run.folder import RunFolder
-from persianmind.run.records import EnergyNote, Phase
+from persianmind.run.records import Phase
 
 STOP_WAIT_S = 10.0
 PROCESS_MODULE = "persianmind.energy.meter.process"
@@ -163,7 +164,8 @@ class EnergyMeter:
         if "joules" in message:
             self._joules = float(message["joules"])
         if "message" in message:
-            _warn(str(message["message"]))
+            serious = message.get("serious", True)
+            logger.log(logging.WARNING if serious else logging.INFO, "energy: %s", message["message"])
 
     def _died(self) -> None:
         """The meter is gone while the run goes on: log it once, and leave it in the ledger."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final, Literal
 
-from persianmind.run.records import EnergyReading
+from persianmind.run.energy_records import EnergyReading
 
 JOULES_PER_KWH = 3_600_000.0
 
@@ -60,6 +60,16 @@ class Hardware:
             for part in self._parts:
                 if _is_cpu_estimate(part):
                     part._tdp = cpu_tdp_w
+
+    def nvidia_gpus(self) -> list[int]:
+        """The numbers of the NVIDIA GPUs that are counted, as NVML has them."""
+        gpus = [part for part in self._parts if type(part).__name__ == "GPU"]
+        return [
+            device.gpu_index
+            for part in gpus
+            for device in part.devices.devices
+            if device.gpu_index in set(part._get_gpu_ids()) and type(device).__name__.startswith("Nvidia")
+        ]
 
     def start(self) -> None:
         """Begins counting: what was used before does not belong to the first reading."""

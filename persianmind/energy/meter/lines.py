@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.common.checksum import dump_checked_line
-from persianmind.run.records import EnergyLine
+from persianmind.run.energy_records import EnergyLine
 
 
 class LedgerWriter:

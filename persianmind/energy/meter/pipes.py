@@ -12,6 +12,8 @@ from typing import Any
 
 from persianmind.run.records import Phase
 
+# The GPUs to count, written as in CUDA_VISIBLE_DEVICES, where the process that starts the meter sees fewer.
+NODE_GPUS = "PERSIANMIND_NODE_GPUS"
 MAX_MESSAGE_CHARACTERS = 500  # a line stays below PIPE_BUF, so that it is written whole or not at all
 
 
@@ -77,13 +79,13 @@ Send = Callable[[dict[str, Any]], None]
 
 
 def sender(descriptor: int) -> Send:
-    """What sends {"joules": running total} or {"message": text} to the parent; a line is dropped when the
-    parent does not read."""
+    """What sends {"joules": running total} or {"message": text, "serious": bool} to the parent; a line is
+    dropped when the parent does not read."""
     os.set_blocking(descriptor, False)
 
     def send(message: dict[str, Any]) -> None:
         if "message" in message:
-            message = {"message": str(message["message"])[:MAX_MESSAGE_CHARACTERS]}
+            message = {**message, "message": str(message["message"])[:MAX_MESSAGE_CHARACTERS]}
         with contextlib.suppress(OSError):  # full, or the parent is gone: `Sampler.run` notices the latter
             os.write(descriptor, json.dumps(message).encode() + b"\n")
 

@@ -8,6 +8,7 @@ ended. It imports neither torch nor anything of the training.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -18,9 +19,9 @@ from dataclasses import replace
 from persianmind.common.child import parent_is_gone, read_setting
 from persianmind.common.lock import LockHeldError, OwnedLock
 from persianmind.common.poll import wait_until
-from persianmind.energy.meter.pipes import Mark, Marks, Send, sender
+from persianmind.energy.meter.pipes import NODE_GPUS, Mark, Marks, Send, sender
 from persianmind.energy.meter.sampler import MeterSetting, Sampler
-from persianmind.run.records import EnergyNote
+from persianmind.run.energy_records import EnergyNote
 
 LOCK_WAIT_S = 5.0
 
@@ -31,6 +32,8 @@ def main() -> int:
     # ends with its parent in any case.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if gpus := os.environ.get(NODE_GPUS):
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     given = read_setting()
     setting = MeterSetting.parse(given)
     send = sender(sys.stdout.fileno())
@@ -80,8 +83,10 @@ def _sample(
     setting: MeterSetting, marks: Marks, early: list[Mark], send: Send, parent_gone: Callable[[], bool]
 ) -> None:
     from persianmind.energy.meter.hardware import Hardware
+    from persianmind.energy.meter.watch import GpuWatch
 
-    sampler = Sampler(setting, Hardware(setting.country_iso, setting.cpu_tdp_w), send)
+    hardware = Hardware(setting.country_iso, setting.cpu_tdp_w)
+    sampler = Sampler(setting, hardware, GpuWatch(hardware.nvidia_gpus()), send)
     while more := marks.wait(0.0):
         early.extend(more)
     if marks.stopped_s is None:

@@ -14,15 +14,18 @@ from typing import Any, Protocol, Self
 from persianmind.energy.meter.hardware import ESTIMATED, Kind
 from persianmind.energy.meter.lines import LedgerWriter
 from persianmind.energy.meter.pipes import Mark, Marks, Send
-from persianmind.run.records import (
+from persianmind.energy.meter.watch import Happening
+from persianmind.run.energy_records import (
     EnergyNote,
     EnergyReading,
     EnergyResumed,
     EnergySample,
     EnergyStart,
     EnergyStop,
-    Phase,
+    GpuFacts,
+    GpuInterval,
 )
+from persianmind.run.records import Phase
 
 STARTUP_SOURCE = "extrapolated from the first readings: the meter was starting"
 MIN_TICK_S = 0.05
@@ -38,6 +41,16 @@ class Readable(Protocol):
 
     def start(self) -> None: ...
     def read(self, seconds: float) -> tuple[list[EnergyReading], dict[str, str]]: ...
+
+
+class Watching(Protocol):
+    """What the sampler needs to know of the GPUs beside their joules; watch.GpuWatch is the real one."""
+
+    @property
+    def facts(self) -> list[GpuFacts]: ...
+    def begin(self) -> list[Happening]: ...
+    def sample(self, now_s: float) -> list[Happening]: ...
+    def take(self) -> list[GpuInterval]: ...
 
 
 @dataclass(frozen=True)
@@ -99,9 +112,10 @@ class Interval:
 class Sampler:
     """Reads `hardware` and writes lines until asked to stop."""
 
-    def __init__(self, setting: MeterSetting, hardware: Readable, send: Send) -> None:
+    def __init__(self, setting: MeterSetting, hardware: Readable, watch: Watching, send: Send) -> None:
         self.setting = setting
         self.hardware = hardware
+        self.watch = watch
         self.send = send
         self.total_j = 0.0
         self.interval = Interval(setting.phase, setting.stage, setting.step, setting.step)
@@ -126,7 +140,9 @@ class Sampler:
             pid=self.setting.parent,
             codecarbon=self.hardware.version,
             host=self.hardware.host,
+            gpus=self.watch.facts,
         )
+        self._tell(self.watch.begin())
         since_s = self.setting.started_s
         for mark in marks:
             self._leave_uncounted(mark.at_s - since_s)
@@ -153,6 +169,7 @@ class Sampler:
         self.last_s = now_s
         readings, failures = self.hardware.read(seconds)
         self._note_failures(failures)
+        self._tell(self.watch.sample(now_s))
         self.interval.add(readings, seconds)
         self.total_j += sum(item.joules for item in readings)
         if self.uncounted:
@@ -169,7 +186,7 @@ class Sampler:
                 key: tuple[str, Kind, str] = (component, ESTIMATED, STARTUP_SOURCE)
                 startup.joules[key] = startup.joules.get(key, 0.0) + joules * ratio
             self.total_j += sum(startup.joules.values())
-            self._write_interval(startup)
+            self._write_interval(startup, [])
         self.uncounted = []
 
     def mark(self, mark: Mark) -> None:
@@ -189,10 +206,10 @@ class Sampler:
     def flush(self) -> None:
         """Writes the interval, if it holds anything, and begins the next."""
         if self.interval.seconds >= SHORTEST_S:
-            self._write_interval(self.interval)
+            self._write_interval(self.interval, self.watch.take())
         self.interval = self.interval.next()
 
-    def _write_interval(self, interval: Interval) -> None:
+    def _write_interval(self, interval: Interval, gpus: list[GpuInterval]) -> None:
         self._ledger.write(
             EnergySample,
             seconds=round(interval.seconds, 6),
@@ -204,7 +221,14 @@ class Sampler:
                 EnergyReading(component=component, joules=round(joules, 3), kind=kind, source=source)
                 for (component, kind, source), joules in interval.joules.items()
             ],
+            gpus=gpus,
         )
+
+    def _tell(self, happenings: list[Happening]) -> None:
+        for one in happenings:
+            if one.serious:
+                self._ledger.write(EnergyNote, missing=False, message=one.text, gpu=one.gpu, xid=one.xid)
+            self.send({"message": one.text, "serious": one.serious})
 
     def _note_failures(self, failures: dict[str, str]) -> None:
         for name, reason in failures.items():

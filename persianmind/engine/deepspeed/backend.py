@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persianmind.common.paths import PROJECT_ROOT
-from persianmind.engine.deepspeed import config, launcher, start
+from persianmind.engine.deepspeed import config, devices, launcher, start
 from persianmind.engine.ranks import Ranks
 from persianmind.recipe import Recipe
 
@@ -34,10 +34,7 @@ class DeepSpeedBackend:
         start.start_distributed(ranks, hang_timeout_s)
 
     def device(self, ranks: Ranks) -> torch.device:
-        import torch
-        from deepspeed.accelerator import get_accelerator
-
-        return torch.device(get_accelerator().device_name(ranks.local_rank))
+        return devices.rank_device(ranks)
 
     def open(self, model: AdaptedModel, config: Mapping[str, Any], ranks: Ranks) -> Engine:
         from persianmind.engine.deepspeed.engine import DeepSpeedEngine

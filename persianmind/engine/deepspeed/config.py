@@ -61,9 +61,13 @@ def resolve_deepspeed_config(path: Path, recipe: Recipe, world_size: int) -> dic
             )
     if left := _autos(config):
         raise RecipeError(f'{path}: nothing in the recipe decides {left[0]}="auto"; write a value there')
-    # DeepSpeed must know the batch whatever the file leaves out.
-    config.setdefault("train_batch_size", recipe.train.global_batch_size)
-    config.setdefault("train_micro_batch_size_per_gpu", recipe.train.micro_batch_size)
+    # DeepSpeed only ever sees whole batches and wants its three numbers to agree; ours need not divide.
+    size = config["train_micro_batch_size_per_gpu"] = recipe.train.micro_batch_size
+    accumulation = gradient_accumulation_steps(recipe.train.global_batch_size, size, world_size)
+    config["gradient_accumulation_steps"] = accumulation
+    config["train_batch_size"] = size * accumulation * world_size
+    # Its throughput timer makes the host wait for the GPU at every forward pass.
+    config.setdefault("timers", {}).setdefault("throughput", {}).setdefault("enabled", False)
     return config
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ class DeepSpeedEngine:
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         self.ranks = ranks
         self.model = model
+        self._marks = _Marks(model)
         weight_decay = config.get("optimizer", {}).get("params", {}).get("weight_decay", 0.0)
         self._deepspeed, _, _, _ = deepspeed.initialize(
             model=model, model_parameters=parameter_groups(model, weight_decay), config=config
@@ -84,7 +86,8 @@ class DeepSpeedEngine:
         else:
             self.apply()
         if norm is None:
-            norm = float(self._deepspeed.get_global_grad_norm() or 0.0)
+            found = self._deepspeed.get_global_grad_norm()  # no `or`: asking a tensor is one more wait
+            norm = 0.0 if found is None else float(found)
         applied = bool(self._deepspeed.was_step_applied())
         # DeepSpeed gives -1 for a norm that is no number.
         norm = norm if norm >= 0 and (applied or spike) else math.inf
@@ -170,12 +173,38 @@ class DeepSpeedEngine:
 
     def close(self) -> None:
         self._deepspeed.destroy()
+        self._marks.remove()
+        del self._deepspeed
+        gc.collect()  # engine, optimizer and hooks hold each other
 
     def _agree(self, local_targets: int, stop_level: StopLevel) -> tuple[int, StopLevel]:
         """(targets of all ranks, the highest stop level), in one exchange."""
         votes = [int(level == stop_level) for level in StopLevel]
         targets, *counts = self.sum_counts([local_targets, *votes])
         return targets, max(level for level, count in zip(StopLevel, counts, strict=True) if count)
+
+
+class _Marks:
+    """What DeepSpeed leaves on a module when it is destroyed: hooks that run at every forward pass, and
+    attributes of the parameters. Each holds the whole engine, and with it masters, moments and buffers."""
+
+    _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
+    def __init__(self, model: AdaptedModel) -> None:
+        """Before DeepSpeed sees the model."""
+        self._model = model
+        self._hooks = {name: set(getattr(model, name)) for name in self._HOOKS}
+        self._attributes = {name: set(vars(value)) for name, value in model.trained().items()}
+
+    def remove(self) -> None:
+        """Takes away what was not there before."""
+        for name, before in self._hooks.items():
+            hooks = getattr(self._model, name)
+            for key in set(hooks) - before:
+                del hooks[key]
+        for name, value in self._model.trained().items():
+            for attribute in set(vars(value)) - self._attributes[name]:
+                delattr(value, attribute)
 
 
 class _Fp32Gradients:

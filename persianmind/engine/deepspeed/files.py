@@ -79,17 +79,29 @@ def _collecting(engine: Any) -> Iterator[_Collector]:
     engine.checkpoint_engine = collector
     # DeepSpeed puts two Python scripts beside its files; no checkpoint of ours carries code.
     engine._copy_recovery_script = lambda save_path: None
+    engine.module_state_dict = lambda **_: trained_state(engine.module)
     try:
         yield collector
     finally:
         engine.checkpoint_engine = behind
-        del engine._copy_recovery_script
+        del engine._copy_recovery_script, engine.module_state_dict
+
+
+def trained_state(module: Any) -> dict[str, Any]:
+    """The trained parameters of a module by name, and nothing else.
+
+    DeepSpeed's own `exclude_frozen_parameters` drops frozen parameters by their names alone: what a module
+    writes beside them stays, such as the quantisation state of a 4-bit weight (absmax, nested_absmax,
+    quant_map), 100 MB at 7B.
+    """
+    return {name: value.detach() for name, value in module.named_parameters() if value.requires_grad}
 
 
 def snapshot_engine(engine: Any, tag: str = TAG) -> FileStates:
     """What this rank's DeepSpeed files would contain, copied to host memory: relative path -> state.
 
-    Collective: every rank calls it. Frozen parameters are left out. Training may go on as soon as it returns.
+    Collective: every rank calls it. Nothing frozen is in it (`trained_state`). Training may go on as soon as
+    it returns.
     """
     with _collecting(engine) as collector:
         engine.save_checkpoint(_NOWHERE, tag=tag, save_latest=False, exclude_frozen_parameters=True)

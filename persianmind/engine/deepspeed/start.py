@@ -9,6 +9,7 @@ import warnings
 from datetime import timedelta
 from pathlib import Path
 
+from persianmind.engine.deepspeed.devices import rank_device
 from persianmind.engine.deepspeed.kernel import load_cpu_kernel
 from persianmind.engine.ranks import Ranks
 
@@ -57,7 +58,9 @@ def start_distributed(ranks: Ranks, hang_timeout_s: float = 1800.0) -> None:
     if get_accelerator().device_name() == "cuda":
         # Consumer GPUs have no PCIe peer-to-peer; NCCL probing for it hangs some boards.
         os.environ.setdefault("NCCL_P2P_DISABLE", "1")
-        get_accelerator().set_device(ranks.local_rank)
+        index = rank_device(ranks).index
+        get_accelerator().set_device(index)
+        os.environ["LOCAL_RANK"] = str(index)  # DeepSpeed takes it for the index of the device
     deepspeed.init_distributed(
         dist_backend=get_accelerator().communication_backend_name()
         if get_accelerator().device_name() == "cuda"

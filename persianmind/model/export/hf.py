@@ -1,11 +1,11 @@
 """The merged, ordinary Hugging Face folder: tables folded, adapters added to a fresh copy of the base.
 
-The deltas are added in fp32 to the base as it lies on disk, never to a quantised module, and cast once.
+The deltas are added in fp32 to the base as it lies on disk, never to a quantised module, and cast once; one
+weight at a time, on the host, so that it holds one model in the export's dtype and little more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,9 @@ def export_merged(
         padded(table.folded().cpu(), pad_vocab_to_multiple)
         for table in (model.input_table, model.output_table)
     ]
-    deltas = adapter_deltas(model)
-    merged = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
+    merged = AutoModelForCausalLM.from_pretrained(base, dtype="auto", use_safetensors=True)
     _replace_tables(merged, tables)
-    _add_deltas(merged, deltas)
-    merged.to(EXPORT_DTYPES[dtype])
+    _merge_adapters(merged, model, EXPORT_DTYPES[dtype])
     merged.config.dtype = EXPORT_DTYPES[dtype]
     with atomic_dir(out) as temporary:
         merged.save_pretrained(temporary)
@@ -59,45 +57,56 @@ def padded(table_VD: Tensor, multiple: int) -> Tensor:
     return torch.cat([table_VD, mean_1D.expand(missing, -1)])
 
 
-def adapter_deltas(model: AdaptedModel) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """`weight name -> (fp32 delta, DoRA magnitude or None)` of every LoRA layer, named as in the base."""
+@torch.no_grad()
+def _merge_adapters(merged: torch.nn.Module, model: AdaptedModel, dtype: torch.dtype) -> None:
+    """Casts every weight; where it has an adapter W + delta, or for DoRA (arXiv 2402.09353, eq. 5)
+    magnitude * (W + delta) / row norm of it."""
+    layers = lora_layers(model)
+    for name, parameter in merged.named_parameters():
+        value = parameter.data
+        if (layer := layers.get(name)) is not None:
+            delta, magnitude = adapter_delta(layer)
+            value = value.float() + delta
+            if magnitude is not None:
+                value *= (magnitude / value.norm(dim=1)).unsqueeze(1)
+        parameter.data = value.to(dtype)
+
+
+def lora_layers(model: AdaptedModel) -> dict[str, Any]:
+    """`weight name -> LoRA layer`, named as in the base."""
     from peft.tuners.lora import LoraLayer
 
-    deltas: dict[str, tuple[Tensor, Tensor | None]] = {}
-    for name, module in model.causal_lm.named_modules():
-        if isinstance(module, LoraLayer):
-            for adapter in module.active_adapters:
-                factor_A = module.lora_A[adapter].weight.detach().float()
-                factor_B = module.lora_B[adapter].weight.detach().float()
-                magnitude = None
-                if module.use_dora[adapter]:
-                    magnitude = module.lora_magnitude_vector[adapter].weight.detach().float()
-                delta = (factor_B @ factor_A) * module.scaling[adapter]
-                deltas[f"{name}.weight"] = (delta.cpu(), None if magnitude is None else magnitude.cpu())
-    return deltas
+    return {
+        f"{name}.weight": module
+        for name, module in model.causal_lm.named_modules()
+        if isinstance(module, LoraLayer)
+    }
 
 
-@torch.no_grad()
-def _add_deltas(merged: torch.nn.Module, deltas: Mapping[str, tuple[Tensor, Tensor | None]]) -> None:
-    """W + delta, or for DoRA (arXiv 2402.09353, eq. 5) magnitude * (W + delta) / row norm of it."""
-    parameters = dict(merged.named_parameters())
-    for name, (delta, magnitude) in deltas.items():
-        parameters[name].add_(delta)
-        if magnitude is not None:
-            norm = parameters[name].norm(dim=1)
-            parameters[name].mul_((magnitude / norm).unsqueeze(1))
+def adapter_delta(layer: Any) -> tuple[Tensor, Tensor | None]:
+    """(fp32 delta [out, in] of all active adapters, DoRA magnitude [out] or None), on the host."""
+    delta, magnitude = None, None
+    for adapter in layer.active_adapters:
+        factor_A = layer.lora_A[adapter].weight.detach().float().cpu()
+        factor_B = layer.lora_B[adapter].weight.detach().float().cpu()
+        one = (factor_B @ factor_A) * layer.scaling[adapter]
+        delta = one if delta is None else delta + one
+        if layer.use_dora[adapter]:
+            magnitude = layer.lora_magnitude_vector[adapter].weight.detach().float().cpu()
+    assert delta is not None
+    return delta, magnitude
 
 
 def _replace_tables(merged: Any, tables: list[Tensor]) -> None:
     """Puts the folded tables in place; a tied model keeps one table for both."""
     vocab, width = tables[0].shape
     tied = bool(merged.config.tie_word_embeddings)
-    embedding = torch.nn.Embedding(vocab, width, _weight=tables[0].float())
+    embedding = torch.nn.Embedding(vocab, width, _weight=tables[0])
     merged.set_input_embeddings(embedding)
     if tied:
         merged.get_output_embeddings().weight = embedding.weight
     else:
         head = torch.nn.Linear(width, vocab, bias=False)
-        head.weight = torch.nn.Parameter(tables[1].float())
+        head.weight = torch.nn.Parameter(tables[1])
         merged.set_output_embeddings(head)
     merged.config.vocab_size = vocab
