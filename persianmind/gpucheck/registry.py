@@ -34,7 +34,7 @@ PARTS = (
     _part("isolation", "isolation:measure_isolation", 60),
     _part("ranks", "ranks:measure_ranks", 90),
     _part("tiny", "tiny:measure_tiny", 120),
-    _part("resume", "resume:measure_resume", 150),
+    _part("resume", "resume:measure_resume", 180),
     _part("memory", "memory:measure_memory", 120),
     _part("kernels", "kernels:measure_kernels", 60),
     _part("throughput", "throughput:measure_throughput", 90),

@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 
+from persianmind.energy.meter.nvml import NvmlGpu
 from persianmind.gpucheck.findings import Findings, NotApplicableError
 from persianmind.gpucheck.nvml import NvmlMissingError, NvmlReader, open_nvml
 from persianmind.gpucheck.setting import PartSetting
@@ -39,7 +41,7 @@ def measure_nvml(setting: PartSetting, findings: Findings) -> None:
     for row in rows:
         findings.append("rows", row)
         findings.expect(
-            f"GPU {row['gpu']:.0f}: counter and integrated power agree",
+            f"GPU {row['gpu']}: counter and integrated power agree",
             abs(row["counter_over_integral"] - 1) <= LIMIT,
             ratio=row["counter_over_integral"],
             limit=LIMIT,
@@ -49,7 +51,7 @@ def measure_nvml(setting: PartSetting, findings: Findings) -> None:
     )
 
 
-def _compare(nvml: NvmlReader, gpus: list[int], load: Callable[[], None]) -> list[dict[str, float]]:
+def _compare(nvml: NvmlReader, gpus: list[int], load: Callable[[], None]) -> list[dict[str, Any]]:
     samples: list[tuple[float, list[float]]] = []
     stop = threading.Event()
 
@@ -65,6 +67,7 @@ def _compare(nvml: NvmlReader, gpus: list[int], load: Callable[[], None]) -> lis
     sample()
     thread.start()
     load()
+    looks = [NvmlGpu(index).look() for index in gpus]  # while clocks are those of the load
     stop.set()
     thread.join()
     sample()
@@ -84,6 +87,9 @@ def _compare(nvml: NvmlReader, gpus: list[int], load: Callable[[], None]) -> lis
                 "counter_over_integral": counter_j / max(integral_j, 1e-9),
                 "mean_w": integral_j / (samples[-1][0] - samples[0][0]),
                 "samples": len(samples),
+                "clock_mhz": looks[number].clock_mhz,
+                "temperature_c": looks[number].temperature_c,
+                "held_down_by": sorted(looks[number].reasons),
             }
         )
     return rows

@@ -46,6 +46,7 @@ def test_counter_and_integrated_power_agree_imitated(small: PartSetting, finding
     assert first["mean_w"] == pytest.approx(300) and second["mean_w"] == pytest.approx(150)
     assert first["samples"] > 5 and first["counter_j"] == pytest.approx(first["integral_j"], rel=0.15)
     assert [check["ok"] for check in findings.checks] == [True, True]
+    assert first["clock_mhz"] == 1695 and first["temperature_c"] == 60 and first["held_down_by"] == []
 
 
 def test_a_counter_that_counts_double_fails_imitated(
