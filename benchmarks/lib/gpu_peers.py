@@ -23,12 +23,12 @@ from persianmind.gpucheck.engine_steps import open_shape
 from persianmind.gpucheck.findings import Findings
 from persianmind.gpucheck.kinds import multiplies_bf16
 from persianmind.gpucheck.setting import PartSetting
-from persianmind.gpucheck.shapes import MEDIAN_RATIO, SIGMA, TINY, ModelShape
+from persianmind.gpucheck.shapes import MEDIAN_RATIO, SIGMA, TINY, LlamaShape
 from persianmind.gpucheck.timing import memory_bytes, reset_peak
 from persianmind.model.adapted import DTYPES
 
 # About a billion weights: it fits every GPU that this project is for.
-MIDDLE = ModelShape(2048, 5632, 16, 32, 32, vocab=32_000, added=9_510, seq_len=2048)
+MIDDLE = LlamaShape(2048, 5632, 16, 32, 32, vocab=32_000, added=9_510, seq_len=2048)
 USEFUL_TOKENS, SMALL_USEFUL_TOKENS = 100_000, 1_000
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
@@ -97,20 +97,20 @@ def measure_trl(setting: PartSetting, findings: Findings) -> None:
     findings.record(**timer.figures(before), **memory_bytes(setting.device))
 
 
-def _asked(setting: PartSetting) -> tuple[ModelShape, str, StepTimer]:
+def _asked(setting: PartSetting) -> tuple[LlamaShape, str, StepTimer]:
     if setting.small:
         return TINY, "fp32", StepTimer(SMALL_USEFUL_TOKENS)
     return MIDDLE, "bf16" if multiplies_bf16(setting.device) else "fp32", StepTimer(USEFUL_TOKENS)
 
 
-def _documents(shape: ModelShape) -> list[list[int]]:
+def _documents(shape: LlamaShape) -> list[list[int]]:
     rng = np.random.default_rng(50)
     lengths = rng.lognormal(np.log(shape.seq_len * MEDIAN_RATIO), SIGMA, 400).astype(int) + 2
     total = shape.vocab + shape.added
     return [rng.integers(0, total, min(length, 4 * shape.seq_len)).tolist() for length in lengths]
 
 
-def _wide_model(shape: ModelShape, precision: str, setting: PartSetting) -> Any:
+def _wide_model(shape: LlamaShape, precision: str, setting: PartSetting) -> Any:
     """An ordinary model whose tables have all ids."""
     from transformers import AutoModelForCausalLM
 

@@ -17,7 +17,7 @@ from persianmind.gpucheck.fanout import RankFailedError, run_on_ranks
 from persianmind.gpucheck.setting import PartSetting
 from persianmind.gpucheck.shapes import (
     TINY,
-    ModelShape,
+    LlamaShape,
     llama_2_7b,
     make_causal_lm,
     packed_batch,
@@ -40,12 +40,12 @@ class OpenedShape:
     """An engine around a random model of this shape, ready to step."""
 
     engine: Engine
-    shape: ModelShape
+    shape: LlamaShape
     ranks: Ranks
     device: torch.device
 
 
-def open_shape(shape: ModelShape, precision: str, quantize: str) -> OpenedShape:
+def open_shape(shape: LlamaShape, precision: str, quantize: str) -> OpenedShape:
     """Joins the process group, makes the model on this rank's device, wraps it; full recompute."""
     ranks, engine_of = ranks_from_environment(), backend()
     engine_of.start(ranks, HANG_TIMEOUT_S)
@@ -67,7 +67,7 @@ def open_shape(shape: ModelShape, precision: str, quantize: str) -> OpenedShape:
     return OpenedShape(engine, shape, ranks, device)
 
 
-def first_shape(setting: PartSetting, quantize: str) -> ModelShape:
+def first_shape(setting: PartSetting, quantize: str) -> LlamaShape:
     """The 7B, or as many of its layers as the smallest GPU takes by the estimate; tiny on the CPU."""
     if setting.small:
         return TINY
@@ -80,7 +80,7 @@ def first_shape(setting: PartSetting, quantize: str) -> ModelShape:
 
 def on_fitting_shape(
     function: str, setting: PartSetting, quantize: str, *, label: str, options: Mapping[str, Any], count: int
-) -> tuple[ModelShape, list[dict[str, Any]]]:
+) -> tuple[LlamaShape, list[dict[str, Any]]]:
     """Runs "module:name" on `count` ranks; with half the layers again where memory was out.
 
     Returns:
@@ -97,7 +97,7 @@ def on_fitting_shape(
             shape = replace(shape, layers=shape.layers // 2)
 
 
-def _needed_bytes(shape: ModelShape, quantize: str, world_size: int) -> float:
+def _needed_bytes(shape: LlamaShape, quantize: str, world_size: int) -> float:
     hidden, inner, keys = (
         shape.hidden_size,
         shape.intermediate_size,
@@ -112,9 +112,9 @@ def _needed_bytes(shape: ModelShape, quantize: str, world_size: int) -> float:
     return weights + kept + gradient_and_optimizer_bytes_per_rank(trained, "bf16", world_size) + WORKING_BYTES
 
 
-def read_shape(setting: PartSetting) -> ModelShape:
+def asked_shape(setting: PartSetting) -> LlamaShape:
     """The rank's side of `on_fitting_shape`."""
-    return ModelShape(**setting.options["shape"])
+    return LlamaShape(**setting.options["shape"])
 
 
 def stepper(opened: OpenedShape) -> Callable[[], float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from persianmind.gpucheck.shapes import ModelShape, part_recipe
+from persianmind.gpucheck.shapes import LlamaShape, part_recipe
 from persianmind.recipe import Recipe
 
 RECOMPUTE = ("off", "full")
@@ -42,7 +42,7 @@ def attentions(device: torch.device, precision: str) -> list[str]:
     return ["auto", "sdpa", *(["flash_attention_2"] if has_flash and precision == "bf16" else [])]
 
 
-def kind_recipe(shape: ModelShape, kind: NumberKind, attention: str, recompute: str = "off") -> Recipe:
+def kind_recipe(shape: LlamaShape, kind: NumberKind, attention: str, recompute: str = "off") -> Recipe:
     """The recipe of one way."""
     return part_recipe(
         shape,

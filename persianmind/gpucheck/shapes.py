@@ -24,7 +24,7 @@ MEDIAN_RATIO, SIGMA = 1 / 6, 1.1
 
 
 @dataclass(frozen=True, slots=True)
-class ModelShape:
+class LlamaShape:
     """A Llama of this shape, with `added` new embeddings beyond `vocab`, trained on `seq_len` tokens."""
 
     hidden_size: int
@@ -57,10 +57,10 @@ class ModelShape:
         return [[1 + number % 7, 9 + number % 5] for number in range(self.added)]
 
 
-def llama_2_7b() -> ModelShape:
+def llama_2_7b() -> LlamaShape:
     """The reference run's: 32,000 + 9,510 ids, sequences of 2,048 tokens."""
     known = KNOWN_CONFIGS["meta-llama/Llama-2-7b-chat-hf"]
-    return ModelShape(
+    return LlamaShape(
         hidden_size=known["hidden_size"],
         intermediate_size=known["intermediate_size"],
         layers=known["num_hidden_layers"],
@@ -72,19 +72,19 @@ def llama_2_7b() -> ModelShape:
     )
 
 
-TINY = ModelShape(64, 176, 2, 4, 2, vocab=384, added=40, seq_len=128)
+TINY = LlamaShape(64, 176, 2, 4, 2, vocab=384, added=40, seq_len=128)
 # Of heads of 64 and grouped keys, small enough for a dense reference in fp32.
-NUMERIC = ModelShape(512, 1376, 4, 8, 4, vocab=1024, added=128, seq_len=384)
+NUMERIC = LlamaShape(512, 1376, 4, 8, 4, vocab=1024, added=128, seq_len=384)
 
 
-def part_recipe(shape: ModelShape, *overrides: str) -> Recipe:
+def part_recipe(shape: LlamaShape, *overrides: str) -> Recipe:
     """The tiny recipe at this sequence length, rank 8, with overrides."""
     return load_recipe(
         "tiny", ["adapter.rank=8", "adapter.alpha=16", f"data.seq_len={shape.seq_len}", *overrides]
     )
 
 
-def save_base(shape: ModelShape, folder: Path) -> Path:
+def save_base(shape: LlamaShape, folder: Path) -> Path:
     """A random fp32 base as an ordinary Hugging Face folder."""
     from transformers import LlamaForCausalLM
 
@@ -93,7 +93,7 @@ def save_base(shape: ModelShape, folder: Path) -> Path:
     return folder
 
 
-def make_causal_lm(shape: ModelShape, precision: str, quantize: str, device: torch.device) -> nn.Module:
+def make_causal_lm(shape: LlamaShape, precision: str, quantize: str, device: torch.device) -> nn.Module:
     """A random Llama, made on its device layer by layer: of a 4-bit one only one layer is ever whole."""
     from transformers import AutoModelForCausalLM
 
@@ -144,7 +144,7 @@ def _quantise(module: nn.Module, dtype: torch.dtype, device: torch.device) -> No
         setattr(module.get_submodule(parent), last, packed)
 
 
-def packed_batch(shape: ModelShape, micro_batch_size: int, seed: int) -> Batch:
+def packed_batch(shape: LlamaShape, micro_batch_size: int, seed: int) -> Batch:
     """Full sequences of documents of web-like length, [B, L]; a quarter of the ids are new ones."""
     rng = np.random.default_rng(seed)
     size = (micro_batch_size, shape.seq_len)

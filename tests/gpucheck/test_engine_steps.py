@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from persianmind.gpucheck import engine_steps
-from persianmind.gpucheck.engine_steps import first_shape, on_fitting_shape, read_shape
+from persianmind.gpucheck.engine_steps import first_shape, on_fitting_shape, asked_shape
 from persianmind.gpucheck.fanout import RankFailedError
 from persianmind.gpucheck.setting import PartSetting
 
@@ -51,7 +51,7 @@ def test_out_of_memory_halves_the_layers_imitated(
         tried.append(layers)
         if layers > 8:
             raise RankFailedError("rank 0: OutOfMemoryError: CUDA out of memory")
-        return [{"layers": read_shape(PartSetting(False, setting.folder, 1, options)).layers}]
+        return [{"layers": asked_shape(PartSetting(False, setting.folder, 1, options)).layers}]
 
     monkeypatch.setattr(engine_steps, "run_on_ranks", run)
     shape, found = on_fitting_shape("module:name", setting, "none", label="bf16", options={}, count=1)

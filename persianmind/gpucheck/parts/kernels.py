@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from persianmind.gpucheck.findings import Findings
 from persianmind.gpucheck.kinds import attentions, multiplies_bf16
 from persianmind.gpucheck.setting import PartSetting
-from persianmind.gpucheck.shapes import TINY, ModelShape, llama_2_7b, packed_batch
+from persianmind.gpucheck.shapes import TINY, LlamaShape, llama_2_7b, packed_batch
 from persianmind.gpucheck.timing import median_ms
 from persianmind.model.adapted import DTYPES
 from persianmind.model.attention import IMPLEMENTATIONS, register_packed_attention
@@ -28,7 +28,7 @@ CHUNK_TOKENS = 512
 class _Kernels:
     """What all measurements share: shape, device, dtype, and where rows go."""
 
-    def __init__(self, shape: ModelShape, device: torch.device, precision: str, findings: Findings) -> None:
+    def __init__(self, shape: LlamaShape, device: torch.device, precision: str, findings: Findings) -> None:
         self.shape, self.device, self.precision = shape, device, precision
         self.dtype = DTYPES[precision]
         self.findings = findings

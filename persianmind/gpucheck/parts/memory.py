@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from persianmind.estimate.memory import gradient_and_optimizer_bytes_per_rank
-from persianmind.gpucheck.engine_steps import on_fitting_shape, open_shape, read_shape, stepper
+from persianmind.gpucheck.engine_steps import on_fitting_shape, open_shape, asked_shape, stepper
 from persianmind.gpucheck.findings import Findings
 from persianmind.gpucheck.kinds import multiplies_bf16
 from persianmind.gpucheck.setting import PartSetting
@@ -42,7 +42,7 @@ def measure_memory(setting: PartSetting, findings: Findings) -> None:
 
 def step_on_rank(setting: PartSetting, findings: Findings) -> None:
     """On every rank: what the state takes, and the peak of a step."""
-    shape, precision = read_shape(setting), setting.options["precision"]
+    shape, precision = asked_shape(setting), setting.options["precision"]
     opened = open_shape(shape, precision, setting.options["quantize"])
     model = opened.engine.model
     trained = sum(value.numel() for value in model.trained().values())

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from persianmind.estimate.flops import flops_per_token, peak_flops
-from persianmind.gpucheck.engine_steps import first_shape, on_fitting_shape, open_shape, read_shape, stepper
+from persianmind.gpucheck.engine_steps import first_shape, on_fitting_shape, open_shape, asked_shape, stepper
 from persianmind.gpucheck.findings import Findings
 from persianmind.gpucheck.kinds import multiplies_bf16
 from persianmind.gpucheck.nvml import NvmlMissingError, open_nvml
@@ -65,7 +65,7 @@ def measure_throughput(setting: PartSetting, findings: Findings) -> None:
 
 def steps_on_rank(setting: PartSetting, findings: Findings) -> None:
     """On every rank: steps for some seconds, then one under the profiler."""
-    opened = open_shape(read_shape(setting), setting.options["precision"], setting.options["quantize"])
+    opened = open_shape(asked_shape(setting), setting.options["precision"], setting.options["quantize"])
     engine, model, step = opened.engine, opened.engine.model, stepper(opened)
     is_cuda = opened.device.type == "cuda"
     findings.record(
