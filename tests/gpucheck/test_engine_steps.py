@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from persianmind.gpucheck import engine_steps
-from persianmind.gpucheck.engine_steps import first_shape, on_fitting_shape, asked_shape
+from persianmind.gpucheck.engine_steps import asked_shape, first_shape, on_fitting_shape
 from persianmind.gpucheck.fanout import RankFailedError
 from persianmind.gpucheck.setting import PartSetting
 

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from persianmind.estimate.memory import gradient_and_optimizer_bytes_per_rank
-from persianmind.gpucheck.engine_steps import on_fitting_shape, open_shape, asked_shape, stepper
+from persianmind.gpucheck.engine_steps import asked_shape, on_fitting_shape, open_shape, stepper
 from persianmind.gpucheck.findings import Findings
 from persianmind.gpucheck.kinds import multiplies_bf16
 from persianmind.gpucheck.setting import PartSetting

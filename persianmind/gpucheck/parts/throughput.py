@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from persianmind.estimate.flops import flops_per_token, peak_flops
-from persianmind.gpucheck.engine_steps import first_shape, on_fitting_shape, open_shape, asked_shape, stepper
+from persianmind.gpucheck.engine_steps import asked_shape, first_shape, on_fitting_shape, open_shape, stepper
 from persianmind.gpucheck.findings import Findings
 from persianmind.gpucheck.kinds import multiplies_bf16
 from persianmind.gpucheck.nvml import NvmlMissingError, open_nvml
