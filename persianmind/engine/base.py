@@ -148,6 +148,13 @@ class Backend(Protocol):
         """Sets what must be set before torch is imported; called first by every entry. Light."""
         ...
 
+    def prepare_group(self, ranks: Ranks | None, hang_timeout_s: float) -> None:
+        """Sets what must be set before a process group is made; for those who make it themselves. Light.
+
+        ranks: None where the network interface is chosen by the caller.
+        """
+        ...
+
     def resolve_config(self, path: Path, recipe: Recipe, world_size: int) -> dict[str, Any]:
         """The engine's own config file, filled from the recipe. Light.
 
@@ -156,8 +163,15 @@ class Backend(Protocol):
         """
         ...
 
-    def start(self, ranks: Ranks, hang_timeout_s: float) -> None:
-        """Joins the process group."""
+    def start(self, ranks: Ranks, hang_timeout_s: float, agreed: Mapping[str, str]) -> None:
+        """Joins the process group, once every rank has come and all can exchange a number.
+
+        agreed: what must be the same on all ranks, by recipe key.
+
+        Raises:
+            MachineError: the device cannot be used, or the ranks disagree.
+            RankUnreachableError: some rank does not come or does not answer; the line names it.
+        """
         ...
 
     def device(self, ranks: Ranks) -> torch.device:

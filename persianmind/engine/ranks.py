@@ -5,7 +5,16 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
+
+# Collectives give up this long after the watchdog (train/callbacks/watchdog.py), which says more.
+COLLECTIVE_SLACK_S = 300.0
+
+
+def collective_timeout_s(hang_timeout_s: float) -> float:
+    """Seconds after which a collective gives up, for `train.hang_timeout_s`."""
+    return hang_timeout_s + COLLECTIVE_SLACK_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +45,20 @@ def ranks_from_environment() -> Ranks:
 
 
 class TorchGroup:
-    """The checkpoint package's `RankGroup` over torch.distributed; `own` makes a process group of its own."""
+    """The checkpoint package's `RankGroup` over torch.distributed; `own` makes a process group of its own.
 
-    def __init__(self, ranks: Ranks, *, own: bool = False) -> None:
+    timeout_s: of the own group's collectives, the seconds one rank may keep the others waiting; torch's
+    default (half an hour) where it is None.
+    """
+
+    def __init__(self, ranks: Ranks, *, own: bool = False, timeout_s: float | None = None) -> None:
         import torch.distributed
 
         self.rank = ranks.rank
         self.world_size = ranks.world_size
         # Objects travel over gloo even where gradients travel over NCCL.
-        self._group = torch.distributed.new_group(backend="gloo") if own else None
+        timeout = None if timeout_s is None else timedelta(seconds=timeout_s)
+        self._group = torch.distributed.new_group(backend="gloo", timeout=timeout) if own else None
 
     def all_gather(self, value: Any) -> list[Any]:
         """One JSON-able value per rank, in rank order; also a barrier."""

@@ -17,9 +17,9 @@ from typing import Annotated, Literal
 import typer
 
 from persianmind.checks.all import check_resume_from, preflight
-from persianmind.checks.device import resolve_precision
+from persianmind.checks.device import check_device, resolve_precision
 from persianmind.common.console import invoke, run_guarded
-from persianmind.common.errors import PersianMindError
+from persianmind.common.errors import MachineError, PersianMindError
 from persianmind.common.log import configure_logging
 from persianmind.engine.ranks import Ranks, ranks_from_environment
 from persianmind.engine.registry import backend
@@ -144,7 +144,17 @@ def _check_and_run(request: RunRequest, ranks: Ranks, write_report: ReportWriter
     if ranks.rank == 0:
         preflight(request.recipe, request.engine_config, request.folder, ranks.world_size)
         check_resume_from(request.resume_from)
+    logger.info(f"device: {_check_own_device(request, ranks)}")
     run_training(request, ranks, write_report)
+
+
+def _check_own_device(request: RunRequest, ranks: Ranks) -> str:
+    """Every rank for itself: nodes differ, and on a cluster each worker sees a GPU of its own."""
+    try:
+        return check_device(request.recipe)
+    except MachineError as error:
+        error.by_all_ranks = ranks.local_rank > 0  # the first rank of this node sees the same and says it
+        raise
 
 
 def is_finished(request: RunRequest) -> bool:

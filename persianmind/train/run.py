@@ -81,7 +81,7 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
         else:
             wait_until_prepared(folder, request.stop_requested)
         config = engine.resolve_config(request.engine_config, recipe, ranks.world_size)
-        engine.start(ranks, recipe.train.hang_timeout_s)
+        engine.start(ranks, recipe.train.hang_timeout_s, {"train.precision": recipe.train.precision})
         prepared = read_prepared(folder)  # only now: before, it may be that of an earlier attempt
         # Only now: until here a signal may end the process at once, nothing is lost and nobody waits for it.
         stop = request.stop_requested or stack.enter_context(stop_on_signal(engine.launcher_pids))

@@ -96,11 +96,11 @@ def doctor(*arguments: str, extra: tuple[Check, ...] = ()) -> tuple[int, dict[st
 
 
 def test_doctor_lists_every_problem_at_once(outside: Path) -> None:
-    code, checks, ok = doctor("tiny", "base=./gone", "sources.poems.uri=gone/*", "--ranks", "3")
+    code, checks, ok = doctor("tiny", "base=./gone", "sources.poems.uri=gone/*", "train.trackers=[trackio]")
     assert (code, ok) == (1, False)
     failed = {name for name, check in checks.items() if check["level"] == "fail"}
-    assert failed == {"base model", "sources", "engine config"}
-    assert "use 1, 2, 4 ranks" in checks["engine config"]["detail"]
+    assert failed == {"base model", "sources", "trackers"}
+    assert "pip install trackio" in checks["trackers"]["detail"]
     assert list(outside.iterdir()) == []
 
 

@@ -9,6 +9,7 @@ import pytest
 from persianmind.checks import device, machine
 from persianmind.checks.device import cpu_flags, machine_precision, resolve_precision
 from persianmind.checks.machine import check_compiler, check_disk, check_packages, check_trackers
+from persianmind.common.device.choice import DeviceChoice
 from persianmind.common.errors import MachineError
 from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
@@ -60,11 +61,9 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_precision_is_what_the_processor_multiplies(
     flags: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "has_gpu", lambda: False)
+    monkeypatch.setattr(device, "current_device", lambda: DeviceChoice("cpu", "as a test says"))
     monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(flags.split()))
     assert machine_precision() == expected
-    monkeypatch.setattr(device, "has_gpu", lambda: True)
-    assert machine_precision() == "bf16"
 
 
 def test_the_processors_flags_are_the_systems_own() -> None:

@@ -147,6 +147,8 @@ def start_on(
     import deepspeed
 
     monkeypatch.setattr(deepspeed, "init_distributed", lambda **_: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(start, "_come_together", lambda *_: None)
     monkeypatch.setattr(start, "load_cpu_kernel", lambda: None)
     monkeypatch.setattr(start, "forget_shared_buffer", lambda rank: None)
     monkeypatch.setenv("NCCL_P2P_DISABLE", "1")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from persianmind.checks import device
+from persianmind.common.device.choice import DeviceChoice
 from persianmind.common.errors import ConfigConflictError, RecipeError
 from persianmind.data.read.order import rank_samples
 from persianmind.engine.deepspeed.config import resolve_deepspeed_config
@@ -110,7 +111,7 @@ def test_stage_lengths_in_tokens_and_epochs() -> None:
 def test_precision_is_what_the_machine_multiplies_and_stays_with_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(device, "has_gpu", lambda: False)
+    monkeypatch.setattr(device, "current_device", lambda: DeviceChoice("cpu", "as a test says"))
     for flags, expected in (("avx2 amx_bf16", "bf16"), ("fma avx512_bf16", "bf16"), ("fma avx2", "fp32")):
         monkeypatch.setattr(device, "cpu_flags", lambda flags=flags: frozenset(flags.split()))
         assert device.machine_precision() == expected

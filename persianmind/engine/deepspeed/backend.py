@@ -27,11 +27,14 @@ class DeepSpeedBackend:
     def prepare_environment(self) -> None:
         start.prepare_environment()
 
+    def prepare_group(self, ranks: Ranks | None, hang_timeout_s: float) -> None:
+        start.prepare_group(ranks, hang_timeout_s)
+
     def resolve_config(self, path: Path, recipe: Recipe, world_size: int) -> dict[str, Any]:
         return config.resolve_deepspeed_config(path, recipe, world_size)
 
-    def start(self, ranks: Ranks, hang_timeout_s: float) -> None:
-        start.start_distributed(ranks, hang_timeout_s)
+    def start(self, ranks: Ranks, hang_timeout_s: float, agreed: Mapping[str, str]) -> None:
+        start.start_distributed(ranks, hang_timeout_s, agreed)
 
     def device(self, ranks: Ranks) -> torch.device:
         return devices.rank_device(ranks)

@@ -17,7 +17,7 @@ from persianmind.checkpoint.store import CheckpointStore
 from persianmind.checkpoint.verify import examine_checkpoint
 from persianmind.common.checksum import hash_text
 from persianmind.common.errors import CheckpointError
-from persianmind.engine.ranks import TorchGroup
+from persianmind.engine.ranks import TorchGroup, collective_timeout_s
 from persianmind.estimate.memory import checkpoint_bytes
 from persianmind.run.folder import RunFolder
 from persianmind.run.identity import recipe_fingerprint
@@ -59,7 +59,8 @@ class SaveCallback(Callback):
         )
         self.group = TorchGroup(context.ranks)
         # The background thread talks on a process group of its own, beside the gradients' one.
-        self.saver = BackgroundSaver(self.store, TorchGroup(context.ranks, own=True))
+        timeout_s = collective_timeout_s(recipe.train.hang_timeout_s)
+        self.saver = BackgroundSaver(self.store, TorchGroup(context.ranks, own=True, timeout_s=timeout_s))
 
     def start(self, context: RunContext) -> None:
         self.saved_step = context.step

@@ -1,0 +1,1 @@
+"""Which device trains, and why: decided once, before torch is imported."""
