@@ -48,7 +48,7 @@ class OpenedShape:
 def open_shape(shape: LlamaShape, precision: str, quantize: str) -> OpenedShape:
     """Joins the process group, makes the model on this rank's device, wraps it; full recompute."""
     ranks, engine_of = ranks_from_environment(), backend()
-    engine_of.start(ranks, HANG_TIMEOUT_S)
+    engine_of.start(ranks, HANG_TIMEOUT_S, {"shape": repr(shape), "quantize": quantize})
     device = engine_of.device(ranks)
     recipe = part_recipe(
         shape,

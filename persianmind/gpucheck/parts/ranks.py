@@ -61,10 +61,10 @@ def compare_on_rank(setting: PartSetting, findings: Findings) -> None:
     shape = TINY if setting.small else NUMERIC
     ranks = ranks_from_environment()
     engine_of = backend()
-    engine_of.start(ranks, HANG_TIMEOUT_S)
+    precision = setting.options["precision"]
+    engine_of.start(ranks, HANG_TIMEOUT_S, {"train.precision": precision})
     device = engine_of.device(ranks)
     total = MICRO_BATCHES * ranks.world_size
-    precision = setting.options["precision"]
     recipe = part_recipe(
         shape, f"train.precision={precision}", f"train.global_batch_size={total}", "train.micro_batch_size=1"
     )
