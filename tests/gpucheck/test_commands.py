@@ -10,6 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from persianmind.cli import app
+from persianmind.common.device import choice
+from persianmind.common.device.choice import DeviceChoice
 from persianmind.common.errors import MachineError, UsageError
 from persianmind.gpucheck import registry
 from persianmind.gpucheck.registry import PARTS, choose_parts
@@ -39,10 +41,17 @@ def test_an_unknown_part_is_named_with_the_nearest() -> None:
 def test_without_a_gpu_the_way_to_a_small_check_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("persianmind.checks.device.has_gpu", lambda: False)
-    with pytest.raises(MachineError, match="SMALL=1"):
+    monkeypatch.setattr(choice, "current_device", lambda: DeviceChoice("cpu", "no NVIDIA GPU"))
+    with pytest.raises(MachineError, match="no NVIDIA GPU; .*SMALL=1"):
         check("--out", str(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_driver_that_is_too_old_stops_the_check_imitated(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = DeviceChoice("cuda", "a GPU", problem="driver 470 is too old: update it")
+    monkeypatch.setattr(choice, "current_device", lambda: old)
+    with pytest.raises(MachineError, match="driver 470 is too old"):
+        check()
 
 
 def test_all_parts_fit_the_nine_minutes_and_each_function_exists() -> None:
