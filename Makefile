@@ -2,6 +2,7 @@
 # make test       the test suite
 # make test-more  tests that drive other programs or take minutes
 # make check      what CI runs first: lint, format, types, layers, spelling
+# make gpu-check  what only GPUs can show, in under nine minutes (docs/gpus.md); SMALL=1: on the CPU
 # make setup TORCH_INDEX=URL   takes torch from another index, e.g. for a driver older than PyPI's torch needs:
 #                 https://download.pytorch.org/whl/cu126 (driver 525 and newer)
 # make faults     the long fault runs
@@ -22,7 +23,7 @@ COV ?=
 # Set to anything, as some images do, nothing compiled would be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-unit test-integration test-more check bench faults clean
+.PHONY: setup demo test test-unit test-integration test-more check bench gpu-check faults clean
 
 setup: $(STAMP)
 
@@ -67,6 +68,10 @@ check: setup
 bench: setup
 	mkdir -p runs/bench
 	for script in benchmarks/*.py; do $(BIN)/python $$script --json runs/bench/$$(basename $$script .py).json || exit 1; done
+
+# Writes runs/gpu-check/report.json; SMALL=1 shows on a CPU that the check itself works.
+gpu-check: setup
+	$(BIN)/persianmind gpu-check $(if $(SMALL),--small)
 
 # The long runs (faults, lost nodes, compiled layers); the short ones are part of `make test`.
 faults: setup

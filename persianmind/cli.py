@@ -14,6 +14,7 @@ from persianmind.common.log import configure_logging
 from persianmind.data.commands import app as data_app
 from persianmind.energy.commands import app as energy_app
 from persianmind.estimate.commands import plan
+from persianmind.gpucheck.commands import gpu_check
 from persianmind.report.commands import report
 from persianmind.vocab.commands import app as vocab_app
 
@@ -31,6 +32,7 @@ app.add_typer(energy_app, name="energy", help="The energy and CO2 account of a r
 app.command()(plan)
 app.command()(doctor)
 app.command()(report)
+app.command("gpu-check")(gpu_check)
 
 
 def main() -> None:

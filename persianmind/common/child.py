@@ -21,8 +21,14 @@ from persianmind.common.paths import PROJECT_ROOT
 PR_SET_PDEATHSIG = 1
 
 
-def start_child(module: str, setting: Mapping[str, Any], **options: Any) -> subprocess.Popen[bytes]:
-    """Starts `module` with a setting (plain JSON); `options` are Popen's.
+def start_child(
+    module: str, setting: Mapping[str, Any], *, environment: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen[bytes]:
+    """Starts `module` with a setting (plain JSON).
+
+    Args:
+        environment: variables beside, or instead of, those of this process.
+        options: Popen's.
 
     Raises:
         OSError: no process could be made.
@@ -30,7 +36,7 @@ def start_child(module: str, setting: Mapping[str, Any], **options: Any) -> subp
     path = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.Popen(
         [sys.executable, "-m", module, json.dumps({**setting, "parent": os.getpid()})],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, **(environment or {}), "PYTHONPATH": path},
         **options,
     )
 

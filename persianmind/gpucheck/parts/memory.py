@@ -1,0 +1,60 @@
+"""Peak memory of optimizer steps at the 7B's shape, in bf16 and over a 4-bit base, beside the estimate of the
+state."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from persianmind.estimate.memory import gradient_and_optimizer_bytes_per_rank
+from persianmind.gpucheck.engine_steps import asked_shape, on_fitting_shape, open_shape, stepper
+from persianmind.gpucheck.findings import Findings
+from persianmind.gpucheck.kinds import multiplies_bf16
+from persianmind.gpucheck.setting import PartSetting
+from persianmind.gpucheck.timing import memory_bytes, reset_peak
+
+STEPS = 2  # the second one has every optimizer state already
+
+
+def measure_memory(setting: PartSetting, findings: Findings) -> None:
+    """One row for each way to hold the base."""
+    precision = "bf16" if multiplies_bf16(setting.device) else "fp32"
+    count = 1 if setting.small else setting.rank_count
+    told = []
+    for quantize in ("none", "nf4"):
+        name = "nf4" if quantize == "nf4" else precision
+        shape, found = on_fitting_shape(
+            f"{__name__}:step_on_rank",
+            setting,
+            quantize,
+            label=name,
+            options={"precision": precision},
+            count=count,
+        )
+        row: dict[str, Any] = {"base": name, "layers": shape.layers, "seq_len": shape.seq_len, "ranks": found}
+        findings.append("rows", row)
+        finite = all(math.isfinite(one["loss"]) for one in found)
+        findings.expect(f"{name}: the loss is finite", finite, losses=[one["loss"] for one in found])
+        peak = max(one.get("peak_allocated_bytes", one.get("peak_resident_bytes", 0)) for one in found)
+        told.append(f"{name} {shape.layers} layers {peak / 1e9:.2f} GB")
+    findings.summarise("peak per rank: " + ", ".join(told))
+
+
+def step_on_rank(setting: PartSetting, findings: Findings) -> None:
+    """On every rank: what the state takes, and the peak of a step."""
+    shape, precision = asked_shape(setting), setting.options["precision"]
+    opened = open_shape(shape, precision, setting.options["quantize"])
+    model = opened.engine.model
+    trained = sum(value.numel() for value in model.trained().values())
+    findings.record(
+        weight_bytes=sum(value.numel() * value.element_size() for value in model.parameters()),
+        trained_parameters=trained,
+        estimated_gradient_and_optimizer_bytes=gradient_and_optimizer_bytes_per_rank(
+            trained, precision, opened.ranks.world_size
+        ),
+        loaded=memory_bytes(opened.device),
+    )
+    step = stepper(opened)
+    for _ in range(STEPS):
+        reset_peak(opened.device)
+        findings.record(loss=step(), **memory_bytes(opened.device))
