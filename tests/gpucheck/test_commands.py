@@ -42,7 +42,7 @@ def test_without_a_gpu_the_way_to_a_small_check_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "current_device", lambda: DeviceChoice("cpu", "no NVIDIA GPU"))
-    with pytest.raises(MachineError, match="no NVIDIA GPU; .*SMALL=1"):
+    with pytest.raises(MachineError, match=r"no NVIDIA GPU; .*SMALL=1"):
         check("--out", str(tmp_path))
     assert not list(tmp_path.iterdir())
 
