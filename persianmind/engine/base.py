@@ -163,7 +163,7 @@ class Backend(Protocol):
         """
         ...
 
-    def start(self, ranks: Ranks, hang_timeout_s: float, agreed: Mapping[str, str]) -> None:
+    def start(self, ranks: Ranks, hang_timeout_s: float, agreed: Mapping[str, str] | None = None) -> None:
         """Joins the process group, once every rank has come and all can exchange a number.
 
         agreed: what must be the same on all ranks, by recipe key.

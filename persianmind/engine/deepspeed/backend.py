@@ -33,7 +33,7 @@ class DeepSpeedBackend:
     def resolve_config(self, path: Path, recipe: Recipe, world_size: int) -> dict[str, Any]:
         return config.resolve_deepspeed_config(path, recipe, world_size)
 
-    def start(self, ranks: Ranks, hang_timeout_s: float, agreed: Mapping[str, str]) -> None:
+    def start(self, ranks: Ranks, hang_timeout_s: float, agreed: Mapping[str, str] | None = None) -> None:
         start.start_distributed(ranks, hang_timeout_s, agreed)
 
     def device(self, ranks: Ranks) -> torch.device:
