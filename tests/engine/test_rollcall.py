@@ -168,14 +168,14 @@ def test_what_breaks_the_exchange_is_named_by_silence_or_keeps_its_own_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = Memory()
-    calls = [call_over(store, monkeypatch, rank, tick_s=0.3) for rank in range(2)]
+    calls = [call_over(store, monkeypatch, rank, tick_s=1.0) for rank in range(2)]
     other = threading.Thread(target=calls[1].gather)
     other.start()
     calls[0].gather()
     other.join()
     with pytest.raises(RuntimeError, match="NCCL error"), calls[0]:
         raise RuntimeError("NCCL error: unhandled system error")  # both are alive
-    again = call_over(store, monkeypatch, 0, tick_s=0.3)
+    again = call_over(store, monkeypatch, 0, tick_s=1.0)
     again.gather()
     calls[1]._over.set()  # rank 1 is gone
     with pytest.raises(RankUnreachableError, match=r"rank 1 \(.* gives no sign of life \(NCCL error"), again:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -66,8 +67,13 @@ def test_all_parts_fit_the_nine_minutes_and_each_function_exists() -> None:
 @pytest.mark.parametrize(("setting", "expected"), [("SMALL=1", " --small"), ("SMALL=", "")])
 def test_the_target_runs_the_command(setting: str, expected: str) -> None:
     made = subprocess.run(
-        ["make", "-n", "-o", "setup", "gpu-check", setting],
+        ["make", "--no-print-directory", "-n", "-o", "setup", "gpu-check", setting],
         cwd=ROOT,
+        env={
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+        },
         capture_output=True,
         text=True,
         check=True,
