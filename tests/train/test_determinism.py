@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,19 @@ import pytest
 import torch
 
 from persianmind.common.errors import MachineError
+from persianmind.engine.ranks import Ranks
 from persianmind.model.adapted import AdaptedModel
+from persianmind.run.folder import RunFolder
+from persianmind.run.log import read_results, update_results
 from persianmind.run.records import Determinism
+from persianmind.train import assemble, determinism
 from persianmind.train.determinism import apply_determinism, choose_determinism, refused_operation, set_strict
 from tests.model.helpers import BASE_VOCAB, PIECES, make_recipe
 from tests.model.test_attention import make_model
 from tests.support.log import logged
 
 CPU = torch.device("cpu")
+RANK = Ranks(rank=0, world_size=1, local_rank=0, local_size=1)
 
 
 class OneRank:
@@ -123,3 +129,34 @@ def test_strict_mode_is_torchs_own_and_fills_no_memory() -> None:
     set_strict(True)
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.utils.deterministic.fill_uninitialized_memory
+
+
+class OneDeviceBackend:
+    """What `_set_determinism` asks a backend for."""
+
+    def device(self, ranks: Ranks) -> torch.device:
+        return CPU
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_a_run_began_with_is_kept_on_resume(
+    recorded: bool, tmp_path: Path, model: AdaptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine on which the trial would come out otherwise changes nothing; control: a fresh run tries."""
+    folder, trials = RunFolder(tmp_path), []
+    monkeypatch.setattr(
+        determinism, "refused_operation", lambda *_: trials.append(1) or ("op" if recorded else None)
+    )
+
+    def start() -> None:
+        assemble._set_determinism(make_recipe(), folder, model, batch(), OneDeviceBackend(), RANK)  # type: ignore[arg-type]
+
+    update_results(folder, determinism=Determinism(strict=recorded))
+    start()
+    assert torch.are_deterministic_algorithms_enabled() is recorded and trials == []
+    folder.results.unlink()
+    start()
+    assert torch.are_deterministic_algorithms_enabled() is not recorded and trials == [1]
+    assert read_results(folder).determinism == Determinism(
+        strict=not recorded, refused="op" if recorded else None
+    )
