@@ -192,6 +192,7 @@ def test_a_stop_and_a_killed_builder_while_waiting_are_kept_and_the_same_command
     assert len(kept) >= len(shards) - 1, "built once"
 
 
+@pytest.mark.more
 def test_a_build_that_fails_ends_the_run_with_its_line(tmp_path: Path) -> None:
     """More bad records than allowed, found when the run is under way."""
     sequences = [{"text": f"شعر شماره {i} از دیوان"} if i % 5 else {"text": None} for i in range(3000)]

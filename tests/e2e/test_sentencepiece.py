@@ -14,7 +14,7 @@ import torch
 
 from tests.support.launch import Launched, launch
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.more, pytest.mark.integration]
 FEW = ["stages.0.tokens=6144", "stages.1.tokens=2048", "stages.2.tokens=2048"]
 
 

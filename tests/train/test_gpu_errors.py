@@ -175,6 +175,7 @@ main(write_report)
 """
 
 
+@pytest.mark.more
 @pytest.mark.integration
 def test_imitated_out_of_memory_on_one_of_two_ranks_ends_the_real_entry_in_one_line(tmp_path: Path) -> None:
     script, run = tmp_path / "entry.py", tmp_path / "run"
