@@ -151,6 +151,7 @@ class RollCall:
         key, alive = f"{PREFIX}/{rank}", f"{PREFIX}/alive/{rank}"
         if rank not in self._present and store.check([key]):
             self._present[rank] = Presence(**json.loads(store.get(key)))
+            self._beats[rank] = ("", time.monotonic())  # to have come is a sign of life as well
             if rank == 0:
                 self._opened_s = time.monotonic()
         if store.check([alive]):
