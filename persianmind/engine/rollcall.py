@@ -96,7 +96,12 @@ class RollCall:
             self._wait()
             found = [self._present[rank] for rank in range(self.world_size)]
             check_agreement(found)
-        except (MachineError, RankUnreachableError):
+        except MachineError:
+            if self.own.rank == 0 and self.world_size > 1:
+                time.sleep(TICKS_TO_THE_END * self._tick_s)  # the others read the same from rank 0's store
+            self._over.set()
+            raise
+        except RankUnreachableError:
             self._over.set()
             raise
         return found
