@@ -25,6 +25,7 @@ from persianmind.run.records import ExportResult, ModelSize, Phase, SampleText
 from persianmind.text.heldout import read_held_out
 from persianmind.train.callbacks.save import package_versions
 from persianmind.train.card import write_card
+from persianmind.train.determinism import set_strict
 from persianmind.train.summary import summary_lines
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def finish_run(
     write_report: Callable[[Path], Path],
 ) -> None:
     """Writes export/, the last parts of results.json and report.html, and logs the table."""
+    set_strict(False)  # the trial covered a training step, nothing of what comes now
     changes: dict[str, Any] = {"model": model_size(model), "versions": package_versions()}
     if recipe.export.enabled:
         if meter is not None:

@@ -16,7 +16,7 @@ from persianmind.energy.meter import lines
 from persianmind.energy.meter import sampler as module
 from persianmind.energy.meter.hardware import ESTIMATED, MEASURED
 from persianmind.energy.meter.lines import append_line
-from persianmind.energy.meter.pipes import MAX_MESSAGE_CHARACTERS, Mark, Marks, dump_stop, sender
+from persianmind.energy.meter.pipes import Mark, Marks, dump_stop
 from persianmind.energy.meter.sampler import MeterSetting, Sampler, Watching
 from persianmind.energy.meter.watch import GpuWatch, Happening
 from persianmind.energy.summary import summarise
@@ -252,32 +252,6 @@ def test_only_one_meter_gets_the_lock_of_a_node(tmp_path: Path) -> None:
             pass
     with OwnedLock(folder.meter_lock("a")):
         pass
-
-
-def test_marks_come_whole_whatever_the_pipe_cuts() -> None:
-    read_end, write_end = os.pipe()
-    marks = Marks(read_end)
-    assert marks.wait(0) == []
-    mark = Mark(Phase.EVALUATE, "آموزش", 1, 2.5, 7)
-    os.write(write_end, mark.dump() + mark.dump()[:7])
-    assert marks.wait(1) == [mark]
-    os.write(write_end, mark.dump()[7:])
-    assert marks.wait(1) == [mark]
-    os.close(write_end)
-    assert marks.wait(1) == [] and not marks.open and marks.stopped_s is None
-    os.close(read_end)
-
-
-def test_a_parent_that_does_not_read_blocks_nothing() -> None:
-    read_end, write_end = os.pipe()
-    send = sender(write_end)
-    for _ in range(1000):  # far more than a pipe holds
-        send({"message": "x" * 2 * MAX_MESSAGE_CHARACTERS})
-    first = os.read(read_end, 1 << 16).split(b"\n")[0]
-    assert first == b'{"message": "' + b"x" * MAX_MESSAGE_CHARACTERS + b'"}'
-    os.close(read_end)
-    send({"joules": 1.0})  # and one that is gone raises nothing
-    os.close(write_end)
 
 
 class Hot:

@@ -17,7 +17,7 @@ from persianmind.model.adapted import AdaptedModel
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import read_results, update_results
 from persianmind.run.records import Determinism
-from persianmind.train import assemble, determinism
+from persianmind.train import assemble, determinism, finish
 from persianmind.train.determinism import apply_determinism, choose_determinism, refused_operation, set_strict
 from tests.model.helpers import BASE_VOCAB, PIECES, make_recipe
 from tests.model.test_attention import make_model
@@ -160,3 +160,20 @@ def test_what_a_run_began_with_is_kept_on_resume(
     assert read_results(folder).determinism == Determinism(
         strict=not recorded, refused="op" if recorded else None
     )
+
+
+def test_the_end_of_a_run_is_not_held_to_strict_mode(
+    tmp_path: Path, model: AdaptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Export check and samples use operations that no trial has seen."""
+    seen: list[bool] = []
+
+    def first_thing_done(_: AdaptedModel) -> None:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finish, "model_size", first_thing_done)
+    set_strict(True)
+    with pytest.raises(KeyboardInterrupt):
+        finish.finish_run(make_recipe(), RunFolder(tmp_path), model, None, lambda run: run)
+    assert seen == [False]

@@ -1,4 +1,4 @@
-"""Watching the GPUs of a node beside their joules: what is told, and what the ledger keeps per interval."""
+"""Watching the GPUs of a node beside their joules: what is reported, and what the ledger keeps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from persianmind.energy.meter.meanings import POWER_LIMIT, REMEDIES, xid_meaning
 from persianmind.energy.meter.nvml import GpuLook, NvmlGpu, XidEvents
 from persianmind.run.energy_records import GpuFacts, GpuInterval
 
-# A reason is told once it has held without a break for the first, and its end after the second without it:
+# A reason is reported once it has held without a break for the first, its end after the second without it:
 # a GPU at its power limit crosses it many times a minute.
 BEGIN_S, END_S = 5.0, 60.0
 
@@ -26,11 +26,11 @@ class Happening:
 
 @dataclass
 class _Spell:
-    """One reason of one GPU: since when, when last, and whether it was told."""
+    """One reason of one GPU: since when, when last, and whether it was reported."""
 
     since_s: float
     last_s: float
-    told: bool = False
+    reported: bool = False
 
 
 @dataclass
@@ -159,12 +159,12 @@ class GpuWatch:
         ended: dict[str, list[str]] = {}
         for (name, reason), spell in list(self._spells.items()):
             quiet_s = now_s - spell.last_s
-            if not spell.told and not quiet_s and now_s - spell.since_s >= BEGIN_S:
-                spell.told = True
+            if not spell.reported and not quiet_s and now_s - spell.since_s >= BEGIN_S:
+                spell.reported = True
                 begun.setdefault(reason, []).append(name)
-            elif quiet_s and (not spell.told or quiet_s >= END_S):
+            elif quiet_s and (not spell.reported or quiet_s >= END_S):
                 del self._spells[(name, reason)]
-                if spell.told:
+                if spell.reported:
                     ended.setdefault(reason, []).append(f"{name} after {spell.last_s - spell.since_s:.0f} s")
         for reason, gpus in begun.items():
             text = f"{_names(gpus)}: clocks are held down: {reason}{_numbers(reason, looks[gpus[0]])}"

@@ -24,7 +24,7 @@ P2P = {"on": "0", "off": "1"}  # NCCL_P2P_DISABLE
 def measure_collectives(setting: PartSetting, findings: Findings) -> None:
     """Each setting in fresh processes: NCCL reads its variables once. Gloo, on the CPU, has none."""
     count = require_ranks(setting, 2)
-    told = []
+    shown = []
     for name, value in ({"none": ""} if setting.small else P2P).items():
         environment = {"NCCL_P2P_DISABLE": value} if value else {}
         found = run_on_ranks(
@@ -34,8 +34,8 @@ def measure_collectives(setting: PartSetting, findings: Findings) -> None:
         findings.append("p2p", {"p2p": name, "ranks": count, "rows": rows})
         findings.expect(f"p2p {name}: sums are right", all(one["is_right"] for one in found))
         best = max(row["bus_gb_per_s"] for row in rows if row["collective"] == "all_reduce")
-        told.append(f"p2p {name} {best:.1f} GB/s")
-    findings.summarise(f"all_reduce over {count} ranks, bus bandwidth at best: {', '.join(told)}")
+        shown.append(f"p2p {name} {best:.1f} GB/s")
+    findings.summarise(f"all_reduce over {count} ranks, bus bandwidth at best: {', '.join(shown)}")
 
 
 def time_on_rank(setting: PartSetting, findings: Findings) -> None:

@@ -49,7 +49,7 @@ def largest_leak(model: AdaptedModel, batch: Batch, positions_BL: NDArray[np.int
     """The largest gradient of a document's hidden states with respect to the embeddings outside of it.
 
     Args:
-        positions_BL: what attention is told; the documents are those of the batch.
+        positions_BL: what attention is given; the documents are those of the batch.
 
     Returns:
         (gradient, number of documents).

@@ -57,8 +57,8 @@ def measure_kernels(setting: PartSetting, findings: Findings) -> None:
     findings.expect(
         "every kernel took some time", all(row["ms"] > 0 for row in rows.values()), rows=len(rows)
     )
-    told = ("matmul gate", "attention auto forward and backward", "loss forward and backward")
-    findings.summarise(", ".join(f"{name} {rows[name]['tflop_per_s']:.1f} TFLOP/s" for name in told))
+    shown = ("matmul gate", "attention auto forward and backward", "loss forward and backward")
+    findings.summarise(", ".join(f"{name} {rows[name]['tflop_per_s']:.1f} TFLOP/s" for name in shown))
 
 
 def _matmuls(kernels: _Kernels) -> None:

@@ -20,7 +20,7 @@ def measure_memory(setting: PartSetting, findings: Findings) -> None:
     """One row for each way to hold the base."""
     precision = "bf16" if multiplies_bf16(setting.device) else "fp32"
     count = 1 if setting.small else setting.rank_count
-    told = []
+    shown = []
     for quantize in ("none", "nf4"):
         name = "nf4" if quantize == "nf4" else precision
         shape, found = on_fitting_shape(
@@ -36,8 +36,8 @@ def measure_memory(setting: PartSetting, findings: Findings) -> None:
         finite = all(math.isfinite(one["loss"]) for one in found)
         findings.expect(f"{name}: the loss is finite", finite, losses=[one["loss"] for one in found])
         peak = max(one.get("peak_allocated_bytes", one.get("peak_resident_bytes", 0)) for one in found)
-        told.append(f"{name} {shape.layers} layers {peak / 1e9:.2f} GB")
-    findings.summarise("peak per rank: " + ", ".join(told))
+        shown.append(f"{name} {shape.layers} layers {peak / 1e9:.2f} GB")
+    findings.summarise("peak per rank: " + ", ".join(shown))
 
 
 def step_on_rank(setting: PartSetting, findings: Findings) -> None:

@@ -52,8 +52,8 @@ def measure_ranks(setting: PartSetting, findings: Findings) -> None:
         )
         worst[kind.name] = max(errors)
     findings.record(ranks=count, worst_gradient_error=worst)
-    told = ", ".join(f"{name} {error:.1e}" for name, error in worst.items())
-    findings.summarise(f"gradients over {count} ranks against one process: {told}")
+    shown = ", ".join(f"{name} {error:.1e}" for name, error in worst.items())
+    findings.summarise(f"gradients over {count} ranks against one process: {shown}")
 
 
 def compare_on_rank(setting: PartSetting, findings: Findings) -> None:

@@ -28,15 +28,17 @@ KILL_AT_STEP = 6
 
 def measure_resume(setting: PartSetting, findings: Findings) -> None:
     """Equal to the last bit where the mode is strict; otherwise the largest difference is reported."""
-    told = []
+    shown = []
     for mode in _modes(setting.small):
         name = "as it is" if mode is None else f"deterministic {str(mode).lower()}"
         overrides = [*OVERRIDES, *(SMALL_OVERRIDES if setting.small else ())]
         overrides += [] if mode is None else [f"train.{KEY}={str(mode).lower()}"]
         folder = setting.folder / name.replace(" ", "-")
         folder.mkdir(parents=True)
-        told.append(f"{name}: {_measure_mode(folder, overrides, name, mode is not False, setting, findings)}")
-    findings.summarise("; ".join(told))
+        shown.append(
+            f"{name}: {_measure_mode(folder, overrides, name, mode is not False, setting, findings)}"
+        )
+    findings.summarise("; ".join(shown))
 
 
 def _modes(small: bool) -> list[bool | None]:
