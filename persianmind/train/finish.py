@@ -18,13 +18,13 @@ from persianmind.model.bases import resolve_base
 from persianmind.model.documents import model_inputs, to_device
 from persianmind.model.export.hf import export_merged
 from persianmind.model.loss import IGNORED
+from persianmind.publish.card import write_card
 from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import update_results
 from persianmind.run.records import ExportResult, ModelSize, Phase, SampleText
 from persianmind.text.heldout import read_held_out
 from persianmind.train.callbacks.save import package_versions
-from persianmind.train.card import write_card
 from persianmind.train.determinism import set_strict
 from persianmind.train.summary import summary_lines
 
@@ -74,7 +74,7 @@ def finish_run(
     changes["energy"] = account(folder)
     results = update_results(folder, **changes)
     if recipe.export.enabled:
-        write_card(recipe, folder.export, results)
+        write_card(recipe, folder, folder.export, results, base=resolve_base(recipe.base))
     # Last of all: until this is written, the same command does the end of the run again.
     results = update_results(folder, finished=True)
     report = write_report(folder.path)
