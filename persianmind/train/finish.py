@@ -11,7 +11,9 @@ from persianmind.energy.account import account
 from persianmind.estimate.flops import weight_count
 from persianmind.evaluate.generate import generate
 from persianmind.model.adapted import AdaptedModel
+from persianmind.model.bases import resolve_base
 from persianmind.model.export.hf import ExportSettings
+from persianmind.publish.card import write_card
 from persianmind.publish.export import export_model, reference_losses
 from persianmind.publish.manifest import read_export_manifest, rewrite_export_manifest
 from persianmind.publish.weights import TrainedRun, run_in_memory
@@ -20,7 +22,6 @@ from persianmind.run.folder import RunFolder
 from persianmind.run.log import update_results
 from persianmind.run.records import ExportResult, ModelSize, Phase, SampleText
 from persianmind.train.callbacks.save import package_versions
-from persianmind.train.card import write_card
 from persianmind.train.determinism import set_strict
 from persianmind.train.summary import summary_lines
 
@@ -57,7 +58,7 @@ def finish_run(
     changes["energy"] = account(folder)
     results = update_results(folder, **changes)
     if recipe.export.enabled:
-        write_card(recipe, folder.export, results)
+        write_card(recipe, folder, folder.export, results, base=resolve_base(recipe.base))
         rewrite_export_manifest(folder.export)
     # Last of all: until this is written, the same command does the end of the run again.
     results = update_results(folder, finished=True)
