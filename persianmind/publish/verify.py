@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,11 @@ def _verify_run(run: RunFolder) -> list[Verdict]:
     verdicts = [_verdict(run.recipe, "recipe", lambda: _recipe(run))]
     for path, what in ((run.prepared, "preparation"), (run.results, "results")):
         if path.is_file():
-            verdicts.append(_verdict(path, what, lambda path=path: _nothing(read_checked(path))))
+            verdicts.append(_verdict(path, what, partial(_checked, path)))
     ledgers = sorted(run.energy.glob("*.jsonl")) if run.energy.is_dir() else []
     for path in [run.metrics, *ledgers]:
         if path.is_file():
-            verdicts.append(_verdict(path, "records", lambda path=path: _lines(path)))
+            verdicts.append(_verdict(path, "records", partial(_lines, path)))
     parts = [run.vocab, run.heldout, run.export]
     if run.checkpoints.is_dir():
         parts += checkpoint_folders(run.checkpoints)
@@ -81,7 +82,7 @@ def _verify_data(path: Path) -> list[Verdict]:
     """A folder of token shards, or a folder of such folders."""
     folders = [path, *sorted(one for one in path.iterdir() if one.is_dir())] if path.is_dir() else []
     return [
-        _verdict(folder, "data", lambda folder=folder: _shards(folder))
+        _verdict(folder, "data", partial(_shards, folder))
         for folder in folders
         if (folder / DATA_MANIFEST).is_file() or (folder / BUILDING).is_file()
     ]
@@ -105,6 +106,11 @@ def _shards(folder: Path) -> list[str]:
 def _held_out(folder: Path) -> list[str]:
     for language in read_index(folder).languages:
         read_held_out(folder, language)
+    return []
+
+
+def _checked(path: Path) -> list[str]:
+    read_checked(path)
     return []
 
 

@@ -116,9 +116,8 @@ def _mean_row(table_VD: Tensor, block: int = 4096) -> Tensor:
     """The mean of all rows, [D], summed in fp32 by blocks: a whole fp32 copy would be twice the table."""
     import torch
 
-    sum_D = sum(part_VD.float().sum(dim=0) for part_VD in torch.split(table_VD, block))
-    mean_D: Tensor = sum_D / len(table_VD)
-    return mean_D
+    sums_BD = torch.stack([part_VD.float().sum(dim=0) for part_VD in torch.split(table_VD, block)])
+    return sums_BD.sum(dim=0) / len(table_VD)
 
 
 def merge(weight_OI: Tensor, factors: LoraFactors, adapter_scale: float = 1.0) -> Tensor:

@@ -55,4 +55,5 @@ def disk_names(base: Path, names_in_files: Iterable[str]) -> DiskNames:
 
 
 def _module_name(model: Any, module: Any) -> str:
-    return next(name for name, one in model.named_modules() if one is module)
+    names: list[str] = [name for name, one in model.named_modules() if one is module]
+    return names[0]

@@ -92,4 +92,4 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     """Its bytes, without a copy where it is contiguous (little-endian hosts, as torch's all are)."""
     import torch
 
-    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
