@@ -57,6 +57,17 @@ def push(folder: Path, repo_id: str, *, private: bool = True, api: HfApi | None 
     return url
 
 
+def check_push(repo_id: str) -> None:
+    """What can be known before a model is exported: the form of the name, and that there is a login.
+
+    Raises:
+        UsageError: `repo_id` is not of the form owner/name.
+        PushError: not logged in.
+    """
+    check_hub_name(repo_id)
+    _logged_in()
+
+
 def _whole(folder: Path) -> ExportManifest:
     """The manifest, once every byte was compared with it."""
     manifest = read_export_manifest(folder)

@@ -203,7 +203,7 @@ def test_hostile_text_is_shown_and_never_markup(written: Write, run: RunFolder) 
 
 def test_the_prompt_is_what_the_folders_own_template_renders(written: Write) -> None:
     _, text = written(tiny(evaluate__prompts=["سلام"]))
-    assert "<|begin|>You: سلام\nPersianMind:\n```" in text
+    assert "<|begin|>A conversation.\nYou: سلام\nPersianMind:\n```" in text
 
 
 def test_the_code_in_it_runs_as_it_stands(

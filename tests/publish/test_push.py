@@ -14,7 +14,7 @@ from huggingface_hub import HfApi
 
 from persianmind.common.errors import ExportError, PushError, UsageError
 from persianmind.publish.manifest import write_export_manifest
-from persianmind.publish.push import push
+from persianmind.publish.push import check_push, push
 from tests.publish.fake_hub import FakeHub
 from tests.support.log import logged
 
@@ -151,6 +151,12 @@ def test_without_a_login_it_says_how(export: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     with pytest.raises(PushError, match="run `hf auth login`"):
         push(export, "ana/llama-fa")
+    with pytest.raises(PushError, match="run `hf auth login`"):
+        check_push("ana/llama-fa")
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_test")
+    check_push("ana/llama-fa")
+    with pytest.raises(UsageError, match="give owner/name"):
+        check_push("llama-fa")
 
 
 def test_offline_is_one_line(export: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 from persianmind.model.bases import resolve_base
 
 CHAT_TEMPLATE = (
-    "{{ bos_token }}"
+    "{{ bos_token + 'A conversation.' }}"
     "{% for message in messages %}"
-    "{% if message['role'] == 'user' %}\nYou: {{ message['content'] }}\nPersianMind:"
-    "{% elif message['role'] == 'assistant' %} {{ message['content'] }}{{ eos_token }}{% endif %}"
+    "{% if message['role'] == 'user' %}{{ '\\nYou: ' + message['content'] + '\\nPersianMind:' }}"
+    "{% else %}{{ ' ' + message['content'] + eos_token }}{% endif %}"
     "{% endfor %}"
 )
 
