@@ -68,6 +68,21 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
+def atomic_file(final: Path) -> Iterator[Path]:
+    """Yields a temporary name beside `final`; it becomes `final` by rename when the block ends without an
+    error."""
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        fsync_file(temporary)
+        temporary.replace(final)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(final.parent)
+
+
+@contextmanager
 def atomic_dir(final: Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes `final` by rename when the block ends without an error.
 

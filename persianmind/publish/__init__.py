@@ -1,1 +1,1 @@
-"""A trained model on its way to other people: its card, the licences it stands under, the Hub."""
+"""From what a run trained to what others use: export, its check, model card, push."""
