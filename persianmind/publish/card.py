@@ -13,6 +13,7 @@ from persianmind.energy.ledger import read_ledger
 from persianmind.energy.machines import hardware_names
 from persianmind.publish.card_text import CardFacts, card_text
 from persianmind.publish.origin import base_origin, copy_notices, is_hub_name
+from persianmind.publish.usage import gguf_file, is_adapter
 from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.records import RunResults
@@ -57,6 +58,8 @@ def write_card(
     from huggingface_hub import ModelCard
 
     origin = base_origin(recipe.base, base, hub_id)
+    if (file := gguf_file(export)) is not None:  # rounded, and computed by another program
+        variant = f"{variant}, as {file}" if variant else f"the run's last, as {file}"
     facts = CardFacts(
         recipe=recipe,
         results=results,
@@ -66,7 +69,8 @@ def write_card(
         hardware=hardware_names(read_ledger(run)),
         variant=variant,
     )
-    card = ModelCard(f"---\n{_metadata(facts).to_yaml()}\n---\n\n{card_text(facts, export)}")
+    library = None if file else "peft" if is_adapter(export) else "transformers"
+    card = ModelCard(f"---\n{_metadata(facts, library).to_yaml()}\n---\n\n{card_text(facts, export)}")
     path = export / CARD
     write_text(path, str(card))
     return path
@@ -78,7 +82,7 @@ def used_sources(recipe: Recipe) -> list[str]:
     return [name for name in recipe.sources if name in used]
 
 
-def _metadata(facts: CardFacts) -> ModelCardData:
+def _metadata(facts: CardFacts, library: str | None) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     licence, languages = facts.origin.licence, facts.languages()
@@ -90,7 +94,7 @@ def _metadata(facts: CardFacts) -> ModelCardData:
         license_link=licence.link,
         base_model=facts.origin.hub_id,
         datasets=_hub_datasets(facts.recipe, facts.sources) or None,
-        library_name="transformers",
+        library_name=library,
         pipeline_tag="text-generation",
         tags=list(TAGS),
         model_name=facts.recipe.name if scores else None,

@@ -12,7 +12,7 @@ from persianmind.energy.show import kwh_text, mass_text
 from persianmind.model.bases import GGUF_PACKAGES
 from persianmind.publish.markdown import escape_markdown, fenced, markdown_table
 from persianmind.publish.origin import BaseOrigin
-from persianmind.publish.usage import usage
+from persianmind.publish.usage import gguf_file, is_adapter, usage
 from persianmind.recipe import Recipe
 from persianmind.recipe.text import Source
 from persianmind.run.records import BASE_STAGE, Phase, RunResults, SampleText
@@ -46,8 +46,8 @@ class CardFacts:
 def card_text(facts: CardFacts, export: Path) -> str:
     """Everything below the metadata; the prompt is rendered by the tokenizer in `export`."""
     sections = [
-        ("", [f"# {facts.recipe.name}", _summary(facts)]),
-        ("Use", usage(export, _example(facts))),
+        ("", [f"# {facts.recipe.name}", _summary(facts, export)]),
+        ("Use", usage(export, _example(facts), facts.origin.hub_id)),
         ("Scores", _scores(facts)),
         ("Sample", _sample(facts)),
         ("Training data", _data(facts)),
@@ -59,7 +59,7 @@ def card_text(facts: CardFacts, export: Path) -> str:
     return "\n\n".join(paragraphs) + "\n"
 
 
-def _summary(facts: CardFacts) -> str:
+def _summary(facts: CardFacts, export: Path) -> str:
     recipe, size = facts.recipe, facts.results.model
     vocabulary = (
         "" if size is None else f"{size.added_vocab:,} tokens were added to its {size.base_vocab:,}; "
@@ -70,11 +70,17 @@ def _summary(facts: CardFacts) -> str:
     text = (
         f"{_base(facts)}, adapted with PersianMind to text in {', '.join(facts.languages())}: {vocabulary}"
         f"the new embeddings and LoRA adapters (rank {recipe.adapter.rank}) were trained{amount}{quantised}, "
-        "and are merged into these weights."
+        f"and {_form(export)}."
     )
     if facts.variant is not None:
-        text += f" This is the run's {escape_markdown(facts.variant)}."
+        text += f" This model: {escape_markdown(facts.variant)}."
     return text
+
+
+def _form(export: Path) -> str:
+    if is_adapter(export):
+        return "lie here as a PEFT adapter, to be put on the base"
+    return "are merged into this GGUF" if gguf_file(export) else "are merged into these weights"
 
 
 def _base(facts: CardFacts) -> str:

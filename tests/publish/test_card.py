@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from markdown_it import MarkdownIt
 
 from persianmind.energy.ledger import read_ledger
 from persianmind.energy.summary import summarise
+from persianmind.model.bases import resolve_base
 from persianmind.publish.card import write_card
 from persianmind.recipe import Energy, Recipe
 from persianmind.recipe.loading import load_recipe, parse_recipe
@@ -171,7 +174,7 @@ def test_a_variant_gets_no_score_and_no_sample_of_another(written: Write, run: R
     assert "model-index" in card.data.to_dict() and "an answer" in text
     card, text = written(results=results, variant="checkpoint step-4")
     assert "model-index" not in card.data.to_dict() and "an answer" not in text
-    assert "This is the run's checkpoint step-4." in text and "(checkpoint step-4) has none" in text
+    assert "This model: checkpoint step-4." in text and "(checkpoint step-4) has none" in text
 
 
 def test_hostile_text_is_shown_and_never_markup(written: Write, run: RunFolder) -> None:
@@ -224,3 +227,40 @@ def test_a_folder_without_a_chat_template_is_said_to_continue_text(
     text = write_card(tiny(), run, export, RunResults(), base=base).read_text(encoding="utf-8")
     assert "It has no chat template: it continues text." in text
     assert "output" in run_snippet(text, export, monkeypatch)
+
+
+def test_a_gguf_is_used_with_llama_server_and_was_not_scored_itself(
+    run: RunFolder, base: Path, tmp_path: Path
+) -> None:
+    """The shell gives the body back as it was meant, whatever is in the prompt."""
+    export = tmp_path / "gguf"
+    export.mkdir()
+    (export / "tiny-q8_0.gguf").write_bytes(b"GGUF")
+    prompt = 'it\'s `x` $(y) "z"\nس'
+    recipe = tiny(evaluate__prompts=[prompt])
+    card = ModelCard.load(write_card(recipe, run, export, RunResults(evaluation=SCORES), base=base))
+    assert {"model-index", "library_name"}.isdisjoint(card.data.to_dict())
+    assert "are merged into this GGUF. This model: the run's last, as tiny-q8\\_0.gguf." in card.text
+    (commands,) = (token.content for token in tokens_of(card.text) if token.type == "fence")
+    words = shlex.split(commands)
+    assert words[:3] == ["llama-server", "-m", "tiny-q8_0.gguf"]
+    assert json.loads(words[-1]) == {"messages": [{"role": "user", "content": prompt}]}
+
+
+def test_an_adapter_is_put_on_its_base(run: RunFolder, base: Path, tmp_path: Path) -> None:
+    """Made by plain peft over the random base; the code in the card runs as it stands."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model_folder = resolve_base("random://llama")
+    export = hand_made_export(tmp_path / "adapter")
+    (export / "model.safetensors").unlink()
+    (export / "config.json").unlink()
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    get_peft_model(model, LoraConfig(target_modules=["q_proj"])).save_pretrained(export)
+    path = write_card(tiny(), run, export, RunResults(), base=base, hub_id="owner/base")
+    card = ModelCard.load(path)
+    assert card.data.library_name == "peft" and "lie here as a PEFT adapter" in card.text
+    text = card.text.replace("base = 'owner/base'", f"base = {str(model_folder)!r}")
+    with pytest.MonkeyPatch.context() as patch:
+        assert "output" in run_snippet(text, export, patch)
