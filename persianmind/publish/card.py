@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from persianmind.common.atomic import write_text
+from persianmind.energy.account import account
 from persianmind.energy.co2.card import co2_eq_emissions
 from persianmind.energy.ledger import read_ledger
 from persianmind.energy.machines import hardware_names
@@ -62,7 +63,8 @@ def write_card(
         variant = f"{variant}, as {file}" if variant else f"the run's last, as {file}"
     facts = CardFacts(
         recipe=recipe,
-        results=results,
+        # A run that has not ended has an account, but not yet among its results.
+        results=results if results.energy else results.model_copy(update={"energy": account(run)}),
         origin=origin,
         notices=copy_notices(origin, export),
         sources=used_sources(recipe),
@@ -104,11 +106,11 @@ def _metadata(facts: CardFacts, library: str | None) -> ModelCardData:
 
 
 def _emissions(facts: CardFacts) -> dict[str, Any] | None:
-    account = facts.results.energy or {}
-    if account.get("co2_g") is None:
+    summary = facts.account()
+    if summary.get("co2_g") is None:
         return None
     hardware = facts.hardware or "unknown"
-    return co2_eq_emissions(account, location=facts.recipe.energy.country_iso, hardware=hardware)
+    return co2_eq_emissions(summary, location=facts.recipe.energy.country_iso, hardware=hardware)
 
 
 def _hub_datasets(recipe: Recipe, names: list[str]) -> list[str]:

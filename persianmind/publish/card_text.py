@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from persianmind.energy.co2.card import emission_range_g
 from persianmind.energy.show import kwh_text, mass_text
@@ -38,6 +39,11 @@ class CardFacts:
         """Those of the sources that were used, in the recipe's order."""
         return list(dict.fromkeys(self.recipe.sources[name].language for name in self.sources))
 
+    def account(self) -> dict[str, Any]:
+        """The energy account; {} where nothing was counted: its zeros would read as no emissions."""
+        account = self.results.energy or {}
+        return account if account.get("node_hours") else {}
+
     def sample(self) -> SampleText | None:
         """What the exported model wrote."""
         return next((one for one in self.results.samples if one.stage == Phase.EXPORT), None)
@@ -65,7 +71,7 @@ def _summary(facts: CardFacts, export: Path) -> str:
         "" if size is None else f"{size.added_vocab:,} tokens were added to its {size.base_vocab:,}; "
     )
     quantised = ", over a base quantised to nf4" if recipe.train.quantize == "nf4" else ""
-    tokens = (facts.results.energy or {}).get("per_million_tokens")
+    tokens = facts.account().get("per_million_tokens")
     amount = f" on {tokens['count']:,} tokens" if tokens else ""
     text = (
         f"{_base(facts)}, adapted with PersianMind to text in {', '.join(facts.languages())}: {vocabulary}"
@@ -147,8 +153,8 @@ def _data(facts: CardFacts) -> list[str]:
 
 
 def _energy(facts: CardFacts) -> list[str]:
-    account, hardware = facts.results.energy or {}, escape_markdown(facts.hardware or "unknown")
-    if account.get("kwh") is None:
+    account, hardware = facts.account(), escape_markdown(facts.hardware or "unknown")
+    if not account:
         return [f"No energy was recorded: use and emissions are unknown. Hardware: {hardware}."]
     spread, ratio = account["uncertainty"], account["measured_ratio"]
     low, used, high = (kwh_text(kwh) for kwh in (spread["low_kwh"], account["kwh"], spread["high_kwh"]))
