@@ -59,16 +59,23 @@ def export(
     The folder appears whole, and only after its token ids, prompts, loss and stops were compared with the
     trained model's.
     """
+    if (out is None) == (sweep is None):
+        raise UsageError("give --out DIR to write a model, or --sweep 0.6,0.8,1.0 to compare scales")
+    _check_type(format_, dtype)
+    if push is not None and out is not None:
+        from persianmind.publish.push import check_push
+
+        check_push(push)
+        if out.exists():  # an upload that was cut off goes on: the model was written before it began
+            _show({"out": str(out), "pushed": _push(out, push, public)}, as_json)
+            return
+    if out is not None and out.exists():
+        raise ExportError(f"{out} exists; give another --out, or remove it first")
 
     from persianmind.model.export.hf import ExportSettings
     from persianmind.publish.weights import read_trained_run
     from persianmind.run.folder import RunFolder
 
-    if (out is None) == (sweep is None):
-        raise UsageError("give --out DIR to write a model, or --sweep 0.6,0.8,1.0 to compare scales")
-    if out is not None and out.exists():
-        raise ExportError(f"{out} exists; give another --out, or remove it first")
-    _check_type(format_, dtype)
     where = _device(device)
     trained = read_trained_run(RunFolder(run), checkpoint)
     if sweep is not None:
@@ -82,9 +89,7 @@ def export(
     )
     facts = _write(trained, out, format_, dtype, settings, where)
     if push is not None:
-        from persianmind.publish.push import push as push_folder
-
-        facts["pushed"] = push_folder(out, push, private=not public)
+        facts["pushed"] = _push(out, push, public)
     _show(facts, as_json)
 
 
@@ -146,6 +151,13 @@ def _write(
     return facts | {"check": result.model_dump(mode="json")}
 
 
+def _push(out: Path, repo_id: str, public: bool) -> str:
+    """Uploads a whole export; returns the repository's address."""
+    from persianmind.publish.push import push as push_folder
+
+    return push_folder(out, repo_id, private=not public)
+
+
 def _sweep(
     run: TrainedRun, scales: list[float], device: torch.device, max_english_loss: float, as_json: bool
 ) -> None:
@@ -180,12 +192,15 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         emit_json(facts)
         return
-    typer.echo(f"wrote {facts['out']} ({facts['format']}, step {facts['step']}, stage {facts['stage']})")
+    if "format" in facts:
+        typer.echo(f"wrote {facts['out']} ({facts['format']}, step {facts['step']}, stage {facts['stage']})")
     if check := facts.get("check"):
         typer.echo(
             f"checked: loss within {check['relative_loss_difference']:.2e} of the trained model (at most "
             f"{check['tolerance']:.0e}), ids of {check['n_texts']} texts, {check['n_dialogues']} prompts"
         )
+    if "pushed" in facts:
+        typer.echo(f"uploaded {facts['out']} to {facts['pushed']}")
 
 
 def _scales(text: str) -> list[float]:

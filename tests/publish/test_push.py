@@ -10,8 +10,11 @@ from typing import Any, cast
 
 import huggingface_hub
 import pytest
+from click.testing import Result
 from huggingface_hub import HfApi
+from typer.testing import CliRunner
 
+from persianmind.cli import app
 from persianmind.common.errors import ExportError, PushError, UsageError
 from persianmind.publish.manifest import write_export_manifest
 from persianmind.publish.push import check_push, push
@@ -157,6 +160,32 @@ def test_without_a_login_it_says_how(export: Path, monkeypatch: pytest.MonkeyPat
     check_push("ana/llama-fa")
     with pytest.raises(UsageError, match="give owner/name"):
         check_push("llama-fa")
+
+
+def run_export(export: Path) -> Result:
+    """`persianmind export` with --push, of a run that is not there."""
+    return CliRunner().invoke(app, ["export", "no-run", "--out", str(export), "--push", "ana/llama-fa"])
+
+
+def test_the_command_asks_for_the_login_before_it_exports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    done = run_export(tmp_path / "out")
+    assert isinstance(done.exception, PushError) and "hf auth login" in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_command_uploads_a_model_that_it_has_written(
+    export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an upload that was cut off; a folder that is not whole is refused."""
+    hub = FakeHub()
+    monkeypatch.setattr("persianmind.publish.push._logged_in", lambda: hub)
+    done = run_export(export)
+    assert done.output == f"uploaded {export} to https://hub.test/ana/llama-fa\n" and hub.private
+    changed(export)
+    assert isinstance(run_export(export).exception, ExportError)
 
 
 def test_offline_is_one_line(export: Path) -> None:

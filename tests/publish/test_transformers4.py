@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from persianmind.publish.usage import usage
+from tests.publish.helpers import snippet
 from tests.support import transformers4
 from tests.support.corpus import TEXT_NAMES, sample_documents
 from tests.support.exports import hand_made_export
@@ -76,6 +78,26 @@ def test_ids_prompts_and_logits_are_the_same(tmp_path: Path, texts: list[str]) -
     assert facts["chat"] == list(tokenizer.apply_chat_template(messages)["input_ids"])
     assert facts["rope_theta"] == 500_000.0 and facts["dtype"] == "torch.float32"
     assert (logits - under_5(folder, facts["ids"][0][:256])).abs().max() < 1e-5
+
+
+def test_the_code_in_a_model_card_runs_there_too(tmp_path: Path) -> None:
+    folder = hand_made_export(tmp_path / "export")
+    code = snippet("\n\n".join(usage(folder, "سلام", None)))
+    facts = run_in_transformers4(
+        f"import os\nos.chdir(sys.argv[1])\n{code}\nanswer(n=output.shape[1])", folder
+    )
+    assert facts["n"] > 10
+
+
+def test_control_without_the_inputs_by_name_generate_refuses_what_the_tokenizer_gives(tmp_path: Path) -> None:
+    folder = hand_made_export(tmp_path / "export")
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    del config["model_input_names"]
+    path.write_text(json.dumps(config), encoding="utf-8")
+    code = snippet("\n\n".join(usage(folder, "x", None)))
+    with pytest.raises(RuntimeError, match="token_type_ids"):
+        run_in_transformers4(f"import os\nos.chdir(sys.argv[1])\n{code}\nanswer()", folder)
 
 
 def test_control_without_the_old_key_it_computes_something_else_in_silence(

@@ -34,6 +34,7 @@ def hand_made_export(folder: Path, chat_template: str | None = CHAT_TEMPLATE) ->
         "eos_token": "<|end|>",
         "model_max_length": config["max_position_embeddings"],
         "clean_up_tokenization_spaces": False,
+        "model_input_names": ["input_ids", "attention_mask"],
     }
     if chat_template is not None:
         tokenizer["chat_template"] = chat_template

@@ -44,6 +44,8 @@ def tokenizer_config(vocab: Path, *, chat_template: str, max_length: int) -> dic
     return config | {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
+        # Else this class of transformers 4 gives token_type_ids too, which `generate` of a Llama refuses.
+        "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": max_length,
         "chat_template": chat_template,
     }
