@@ -1,4 +1,4 @@
-"""The GGUF in llama.cpp itself: token ids of a file of texts, then log-probabilities; each with its control."""
+"""The GGUF in llama.cpp itself: token ids of many texts, then log-probabilities; each with its control."""
 
 from __future__ import annotations
 

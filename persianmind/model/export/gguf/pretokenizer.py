@@ -132,7 +132,7 @@ def pre_tokenizer_name(folder: Path, named: str | None = None) -> str:
         alike = [name for name, kind in PRE_TOKENIZERS.items() if not _difference(folder, tree, kind)]
         hint = f"it splits as {' and '.join(alike)}" if alike else "find one that splits the same"
         raise BaseModelError(
-            f"{folder}: llama.cpp knows no tokenizer of this hash ({found}), so the name of its pre-tokenizer "
+            f"{folder}: llama.cpp knows no tokenizer of this hash ({found}), so its pre-tokenizer's name "
             f"is not known; {hint}: name it with --pre-tokenizer and compare token ids"
         )
     if named is not None and by_hash not in (None, named):
