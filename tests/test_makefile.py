@@ -117,6 +117,18 @@ def test_torch_comes_from_another_index_and_a_later_make_does_not_ask_again(venv
         assert venv.make("setup", *again).returncode == 0 and venv.calls == []
 
 
+def test_transformers_4_goes_into_a_folder_of_its_own_once_and_not_for_the_demo(venv: FakeVenv) -> None:
+    def installs() -> list[list[str]]:
+        return [call["arguments"] for call in venv.calls if "transformers==4.57.6" in call["arguments"]]
+
+    assert venv.make("demo").returncode == 0 and installs() == []
+    assert venv.make("setup").returncode == 0
+    (arguments,) = installs()
+    assert arguments[arguments.index("--target") + 1] == f"{venv.folder}/transformers4"
+    assert "--no-deps" in arguments and "constraints.txt" not in arguments
+    assert venv.make("setup").returncode == 0 and venv.calls == []
+
+
 @pytest.mark.parametrize("flags", ["--num_accelerators 2", ""])
 def test_the_demo_starts_the_ranks_that_the_one_decision_says(venv: FakeVenv, flags: str) -> None:
     done = venv.make("demo", FLAGS=flags)

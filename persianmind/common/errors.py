@@ -136,6 +136,14 @@ class GpuFaultError(GpuError):
     """A kernel, a GPU or its link failed."""
 
 
+class ExportError(PersianMindError):
+    """An export cannot be made or used, or is not the trained model; the message says what differs."""
+
+
+class PushError(ExportError):
+    """An export cannot be uploaded; the message says what the Hub wants."""
+
+
 # --- checkpoints -------------------------------------------------------------------------------------
 class CheckpointError(PersianMindError):
     """A checkpoint is damaged, foreign, or does not fit this run."""

@@ -81,7 +81,7 @@ class Budget:
         return BudgetExceededError(
             f"the energy budget of {self.limit_kwh or 0:.3f} kWh is used up ({self.used_kwh(now_j):.3f} kWh) "
             f"at step {step}; a checkpoint was saved: raise energy.budget_kwh or energy.budget_kg_co2 and "
-            "start the same command to go on"
+            "start the same command to go on, or `persianmind export` the run as it is"
         )
 
     def shortfall(self, estimated_kwh: float) -> str | None:

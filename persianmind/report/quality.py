@@ -11,7 +11,7 @@ from persianmind.report.read import RunFiles
 from persianmind.report.values import number, quotient
 from persianmind.report.view import Cell, Table, figure, plain
 from persianmind.run.records import EvaluationResult
-from persianmind.train.summary import scores_by_stage
+from persianmind.run.scores import scores_by_stage
 
 LANGUAGES = (("fa", "Persian", "t-fa"), ("en", "English", "t-en"))
 NOISE_PERCENT = 0.5  # a change of bits per byte below this is called unchanged

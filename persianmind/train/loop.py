@@ -109,7 +109,10 @@ def _stop_error(context: RunContext, level: StopLevel) -> PersianMindError:
         for callback in context.callbacks:
             if (error := callback.stop_error(context)) is not None:
                 return error
-    return RunInterruptedError(f"stopped at step {context.step}, saved; run the same command to go on")
+    return RunInterruptedError(
+        f"stopped at step {context.step}, saved; run the same command to go on, or `persianmind export "
+        f"{context.folder} --out DIR` for a model of what is trained so far"
+    )
 
 
 def _interrupt(context: RunContext) -> None:

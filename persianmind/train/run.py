@@ -106,7 +106,7 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
         if ranks.rank == 0:
             from persianmind.train.finish import finish_run
 
-            finish_run(recipe, folder, model, meter, write_report)
+            finish_run(recipe, folder, model, context.step, meter, write_report)
 
 
 def is_complete(folder: RunFolder, recipe: Recipe) -> bool:

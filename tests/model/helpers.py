@@ -17,7 +17,7 @@ PIECES = [[3, 4], [5], [6, 7, 8], [9, 10]]
 ARCHITECTURES = ("llama", "mistral", "qwen2")
 
 
-def make_base(folder: Path, architecture: str, *, tied: bool, padding: int = 0) -> Path:
+def make_base(folder: Path, architecture: str, *, tied: bool, padding: int = 0, **config_: Any) -> Path:
     """A random two-layer model saved as an ordinary HF folder."""
     torch.manual_seed(3)
     config = AutoConfig.for_model(
@@ -30,6 +30,7 @@ def make_base(folder: Path, architecture: str, *, tied: bool, padding: int = 0) 
         num_key_value_heads=2,
         max_position_embeddings=128,
         tie_word_embeddings=tied,
+        **config_,
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return folder
@@ -55,6 +56,15 @@ def packed_batch(length: int = 48, *, vocab: int, cut: int = 20, seed: int = 0) 
     labels = ids.roll(-1, dims=1)
     labels[0, [cut - 1, length - 1]] = -100
     return {"input_ids": ids, "position_ids": positions, "labels": labels}
+
+
+@torch.no_grad()
+def perturbed(model: AdaptedModel) -> AdaptedModel:
+    """Adapters and new embeddings away from their first values, as after training."""
+    torch.manual_seed(5)
+    for value in model.trained().values():
+        value += torch.randn_like(value.float()).to(value.dtype) * 0.05
+    return model
 
 
 @torch.no_grad()

@@ -11,9 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from persianmind.common.errors import BaseModelError
-from persianmind.model.adapted import AdaptedModel, build_adapted
+from persianmind.model.adapted import build_adapted
 from persianmind.model.documents import Documents, documents_of
-from persianmind.model.export.hf import export_merged
 from persianmind.model.init import initial_embeddings
 from persianmind.model.loss import summed_cross_entropy
 from tests.model.helpers import (
@@ -24,18 +23,10 @@ from tests.model.helpers import (
     make_base,
     make_recipe,
     packed_batch,
+    perturbed,
 )
 
 VOCAB = BASE_VOCAB + len(PIECES)
-
-
-def _perturbed(model: AdaptedModel) -> AdaptedModel:
-    """Adapters and new embeddings away from their first values, as after training."""
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for value in model.trained().values():
-            value += torch.randn_like(value.float()).to(value.dtype) * 0.05
-    return model
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -59,7 +50,7 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path, checkpointin
     gradients = []
     for setting in ("off", checkpointing):
         recipe = make_recipe(train={"precision": "fp32", "gradient_checkpointing": setting})
-        model = _perturbed(build_adapted(base, recipe, PIECES, BASE_VOCAB))
+        model = perturbed(build_adapted(base, recipe, PIECES, BASE_VOCAB))
         model.train()
         model(**packed_batch(vocab=VOCAB)).backward()
         gradients.append({name: value.grad for name, value in model.trained().items()})
@@ -73,7 +64,7 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path, checkpointin
 def test_packed_documents_do_not_see_each_other(tmp_path: Path, architecture: str, precision: str) -> None:
     base = make_base(tmp_path / "base", architecture, tied=False)
     recipe = make_recipe(train={"precision": precision})
-    model = _perturbed(build_adapted(base, recipe, PIECES, BASE_VOCAB)).eval()
+    model = perturbed(build_adapted(base, recipe, PIECES, BASE_VOCAB)).eval()
     batch = packed_batch(vocab=VOCAB, cut=20)
     other = {**batch, "input_ids": batch["input_ids"].clone()}
     other["input_ids"][0, :20] = torch.randint(0, VOCAB, (20,))
@@ -89,7 +80,7 @@ def test_packed_documents_do_not_see_each_other(tmp_path: Path, architecture: st
 
 def test_loss_is_that_of_the_whole_logits(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", "llama", tied=False)
-    model = _perturbed(build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)).eval()
+    model = perturbed(build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)).eval()
     batch = packed_batch(vocab=VOCAB)
     with torch.no_grad():
         logits = logits_of(model, batch["input_ids"], batch["position_ids"])
@@ -126,50 +117,6 @@ def test_train_embeddings_all_trains_the_base_embeddings_too(tmp_path: Path) -> 
     base = make_base(tmp_path / "base", "llama", tied=False)
     model = build_adapted(base, make_recipe(vocab={"train_embeddings": "all"}), PIECES, BASE_VOCAB)
     assert sum("base_VD" in name for name in model.trained()) == 2
-
-
-@pytest.mark.parametrize("extra", [{}, {"dora": True}, {"rslora": True}])
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_exported_logits_equal_the_trained_ones(
-    tmp_path: Path, architecture: str, tied: bool, extra: dict[str, bool]
-) -> None:
-    base = make_base(tmp_path / "base", architecture, tied=tied)
-    _save_some_tokenizer(tmp_path / "tokenizer")
-    model = _perturbed(build_adapted(base, make_recipe(adapter=extra), PIECES, BASE_VOCAB)).eval()
-    out = export_merged(model, base, tmp_path / "tokenizer", tmp_path / "out", dtype="float32")
-    exported = AutoModelForCausalLM.from_pretrained(out)
-    ids = packed_batch(vocab=VOCAB)["input_ids"]
-    with torch.no_grad():
-        ours, theirs = logits_of(model, ids), exported(input_ids=ids).logits
-    assert exported.config.vocab_size == VOCAB
-    assert (exported.get_input_embeddings().weight is exported.get_output_embeddings().weight) == tied
-    assert torch.allclose(ours, theirs, atol=2e-5 * float(ours.abs().max()))
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_padding_at_export_changes_no_id_and_no_logit(tmp_path: Path, tied: bool) -> None:
-    base = make_base(tmp_path / "base", "llama", tied=tied)
-    _save_some_tokenizer(tmp_path / "tokenizer")
-    model = _perturbed(build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)).eval()
-    out = export_merged(
-        model, base, tmp_path / "tokenizer", tmp_path / "out", dtype="float32", pad_vocab_to_multiple=64
-    )
-    exported = AutoModelForCausalLM.from_pretrained(out)
-    assert exported.config.vocab_size == -(-VOCAB // 64) * 64 > VOCAB
-    ids = packed_batch(vocab=VOCAB)["input_ids"]
-    with torch.no_grad():
-        ours, theirs = logits_of(model, ids), exported(input_ids=ids).logits
-    assert torch.allclose(ours, theirs[..., :VOCAB], atol=2e-5 * float(ours.abs().max()))
-    assert int(theirs.argmax(-1).max()) < VOCAB
-
-
-def _save_some_tokenizer(folder: Path) -> None:
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE({"a": 0}, []))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
 
 
 def test_building_a_model_leaves_the_generators_of_imitated_gpus_alone(

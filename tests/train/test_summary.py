@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from persianmind.run.records import EvaluationResult, RunResults
-from persianmind.train.summary import scores_by_stage, summary_lines
+from persianmind.run.scores import scores_by_stage
+from persianmind.train.summary import summary_lines
 
 
 def score(stage: str, language: str, bits: float, perplexity: float) -> EvaluationResult:

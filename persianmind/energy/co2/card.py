@@ -14,12 +14,13 @@ def co2_eq_emissions(summary: dict[str, Any], *, location: str, hardware: str) -
     grams = summary["co2_g"]
     if grams is None:
         return None
+    low_g, high_g = emission_range_g(summary)
     ratio = summary["measured_ratio"] or 0.0
     intensity = summary["intensity"]
     source = (
         f"codecarbon readings summed by PersianMind: {summary['kwh']:.4g} kWh ({ratio:.0%} measured, rest "
         f"estimated) x PUE {summary['pue']:g} x {summary['intensity_g_per_kwh']:.4g} g/kWh "
-        f"({intensity['source']})"
+        f"({intensity['source']}); between {low_g:.4g} and {high_g:.4g} g ({summary['uncertainty']['basis']})"
     )
     return {
         "emissions": round(grams, 3),
@@ -28,3 +29,11 @@ def co2_eq_emissions(summary: dict[str, Any], *, location: str, hardware: str) -
         "geographical_location": location,
         "hardware_used": hardware,
     }
+
+
+def emission_range_g(summary: dict[str, Any]) -> tuple[float, float]:
+    """Lowest and highest grams of CO2eq by the account's own uncertainty of the energy; PUE and grid
+    intensity count as exact."""
+    per_kwh_g = summary["pue"] * summary["intensity_g_per_kwh"]
+    uncertainty = summary["uncertainty"]
+    return uncertainty["low_kwh"] * per_kwh_g, uncertainty["high_kwh"] * per_kwh_g

