@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from persianmind.common.atomic import write_text
+from persianmind.energy.account import account
 from persianmind.energy.co2.card import co2_eq_emissions
 from persianmind.energy.ledger import read_ledger
 from persianmind.energy.machines import hardware_names
 from persianmind.publish.card_text import CardFacts, card_text
 from persianmind.publish.origin import base_origin, copy_notices, is_hub_name
+from persianmind.publish.usage import gguf_file, is_adapter
 from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.records import RunResults
@@ -57,16 +59,20 @@ def write_card(
     from huggingface_hub import ModelCard
 
     origin = base_origin(recipe.base, base, hub_id)
+    if (file := gguf_file(export)) is not None:  # rounded, and computed by another program
+        variant = f"{variant}, as {file}" if variant else f"the run's last, as {file}"
     facts = CardFacts(
         recipe=recipe,
-        results=results,
+        # A run that has not ended has an account, but not yet among its results.
+        results=results if results.energy else results.model_copy(update={"energy": account(run)}),
         origin=origin,
         notices=copy_notices(origin, export),
         sources=used_sources(recipe),
         hardware=hardware_names(read_ledger(run)),
         variant=variant,
     )
-    card = ModelCard(f"---\n{_metadata(facts).to_yaml()}\n---\n\n{card_text(facts, export)}")
+    library = None if file else "peft" if is_adapter(export) else "transformers"
+    card = ModelCard(f"---\n{_metadata(facts, library).to_yaml()}\n---\n\n{card_text(facts, export)}")
     path = export / CARD
     write_text(path, str(card))
     return path
@@ -78,7 +84,7 @@ def used_sources(recipe: Recipe) -> list[str]:
     return [name for name in recipe.sources if name in used]
 
 
-def _metadata(facts: CardFacts) -> ModelCardData:
+def _metadata(facts: CardFacts, library: str | None) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     licence, languages = facts.origin.licence, facts.languages()
@@ -90,7 +96,7 @@ def _metadata(facts: CardFacts) -> ModelCardData:
         license_link=licence.link,
         base_model=facts.origin.hub_id,
         datasets=_hub_datasets(facts.recipe, facts.sources) or None,
-        library_name="transformers",
+        library_name=library,
         pipeline_tag="text-generation",
         tags=list(TAGS),
         model_name=facts.recipe.name if scores else None,
@@ -100,11 +106,11 @@ def _metadata(facts: CardFacts) -> ModelCardData:
 
 
 def _emissions(facts: CardFacts) -> dict[str, Any] | None:
-    account = facts.results.energy or {}
-    if account.get("co2_g") is None:
+    summary = facts.account()
+    if summary.get("co2_g") is None:
         return None
     hardware = facts.hardware or "unknown"
-    return co2_eq_emissions(account, location=facts.recipe.energy.country_iso, hardware=hardware)
+    return co2_eq_emissions(summary, location=facts.recipe.energy.country_iso, hardware=hardware)
 
 
 def _hub_datasets(recipe: Recipe, names: list[str]) -> list[str]:

