@@ -20,8 +20,8 @@ from persianmind.model.export.hf import ExportSettings, write_merged
 from persianmind.publish import export as export_module
 from persianmind.publish.export import chat_form, check_export, export_model, reference_losses
 from persianmind.publish.manifest import read_export_manifest
-from persianmind.publish.weights import TrainedRun, read_trained_run
 from persianmind.publish.sweep import ScaleScore, best_scale, english_of_base
+from persianmind.publish.weights import TrainedRun, read_trained_run
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import read_results
 from tests.support.launch import Launched
