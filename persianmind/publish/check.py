@@ -72,7 +72,7 @@ def check_token_ids(export: Path, vocab: Path, texts: Sequence[str]) -> int:
     texts = [*texts, *HARD_STRINGS, *foreign_samples()[:200]]
     expected = FolderTokenizer(vocab).encode(texts, parse_special=True)
     for text, ids in zip(texts, expected, strict=True):
-        found = list(exported(text, add_special_tokens=False)["input_ids"])
+        found = list(exported(text, add_special_tokens=False, verbose=False)["input_ids"])
         if found != ids:
             raise ExportError(
                 f"{export}: its tokenizer gives other ids than the trained one for {text[:40]!r}; do not use "

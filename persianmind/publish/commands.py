@@ -105,10 +105,10 @@ def verify(
     verdicts = verify_path(path)
     damaged = [one for one in verdicts if one.problems]
     if as_json:
-        parts = [{"part": one.part, "what": one.what, "problems": one.problems} for one in verdicts]
+        parts = [{"part": str(one.part), "what": one.what, "problems": one.problems} for one in verdicts]
         emit_json({"path": str(path), "whole": not damaged, "parts": parts})
     else:
-        lines = [(one.part, one.what, "; ".join(one.problems) or "whole") for one in verdicts]
+        lines = [(_below(path, one.part), one.what, "; ".join(one.problems) or "whole") for one in verdicts]
         emit_table(f"{path}: {len(verdicts)} parts, {len(damaged)} damaged", ["part", "is", "verdict"], lines)
     if damaged:
         raise DamagedFileError(
@@ -211,6 +211,11 @@ def _scales(text: str) -> list[float]:
     if not scales or not all(0.0 <= one < 100.0 for one in scales):
         raise UsageError(f"--sweep {text}: give scales between 0 and 100, such as 0.6,0.8,1.0")
     return scales
+
+
+def _below(path: Path, part: Path) -> str:
+    """A part's place in what was verified."""
+    return part.relative_to(path).as_posix() if part != path else part.name
 
 
 def _check_type(format_: str, dtype: str | None) -> None:

@@ -27,9 +27,12 @@ from persianmind.vocab.expansion import EXPANSION_FILE, load_expansion
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one part is and what is wrong with it; no problems where every byte is as written."""
+    """What one part is and what is wrong with it; no problems where every byte is as written.
 
-    part: str
+    part: its place.
+    """
+
+    part: Path
     what: str
     problems: list[str]
 
@@ -144,9 +147,9 @@ def _tree(path: Path) -> dict[str, Any]:
 
 def _verdict(path: Path, what: str, examine: Callable[[], list[str]]) -> Verdict:
     try:
-        return Verdict(str(path), what, examine())
+        return Verdict(path, what, examine())
     except (PersianMindError, OSError) as error:
-        return Verdict(str(path), what, [str(error)])
+        return Verdict(path, what, [str(error)])
 
 
 def _nothing(_: object) -> list[str]:

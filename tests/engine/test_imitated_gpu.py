@@ -16,10 +16,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, ma
 from persianmind.engine.deepspeed.engine import DeepSpeedEngine
 from persianmind.model.adapted import AdaptedModel, adapt
 from persianmind.model.documents import model_inputs
+from persianmind.publish import export
+from persianmind.publish.check import exported_losses, load_exported, trained_losses
+from persianmind.publish.weights import TrainedRun
 from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
-from persianmind.train import finish
-from persianmind.train.finish import exported_losses, trained_losses
 from tests.support.devices import META, OneDevice
 
 VOCAB, PIECES = 256, [[1]] * 8
@@ -103,14 +104,14 @@ def test_export_check_on_an_imitated_gpu(tmp_path: Path, monkeypatch: pytest.Mon
     with OneDevice():
         losses = trained_losses(meta_model(torch.bfloat16), batches)
         with pytest.raises(RuntimeError, match="meta"):
-            exported_losses(tmp_path, batches, META)
+            exported_losses(load_exported(tmp_path, META), batches, META, VOCAB)
     monkeypatch.setattr(
         masking_utils,
         "find_packed_sequence_indices",
         lambda ids: (torch.diff(ids, prepend=ids[:, :1] - 1, dim=-1) != 1).cumsum(-1),
     )
     with OneDevice():
-        losses += exported_losses(tmp_path, batches, META)
+        losses += exported_losses(load_exported(tmp_path, META), batches, META, VOCAB)
     assert len(losses) == 4 and {loss.device for loss in losses} == {META}
 
 
@@ -124,7 +125,8 @@ def test_finish_of_7b_holds_one_model_on_an_imitated_gpu(
     released: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes of live parameters while the exported model is loaded; control: nothing is released."""
-    model = adapt(seven_b_on_meta(), load_recipe("tiny"), PIECES, 32_000)
+    recipe = load_recipe("tiny")
+    model = adapt(seven_b_on_meta(), recipe, PIECES, 32_000)
     one = sum(value.nbytes for value in model.parameters())
     assert one > 13e9
     at_load: list[int] = []
@@ -136,9 +138,12 @@ def test_finish_of_7b_holds_one_model_on_an_imitated_gpu(
     if not released:
         monkeypatch.setattr(AdaptedModel, "release", lambda self: None)
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", load)
-    monkeypatch.setattr(finish, "_first_held_out", lambda *_: [])
+    monkeypatch.setattr(export, "check_batches", lambda *_: [])
+    nothing: Any = None
+    run = TrainedRun(RunFolder(tmp_path), recipe, tmp_path, nothing, nothing, 1, None)
+    export.reference_losses(run, META, model)
     with pytest.raises(KeyboardInterrupt):
-        finish.check_export(load_recipe("tiny"), RunFolder(tmp_path), model)
+        load_exported(tmp_path, META)
     assert at_load == [0 if released else one]
 
 

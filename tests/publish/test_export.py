@@ -20,8 +20,10 @@ from persianmind.model.export.hf import ExportSettings, write_merged
 from persianmind.publish import export as export_module
 from persianmind.publish.export import chat_form, check_export, export_model, reference_losses
 from persianmind.publish.manifest import read_export_manifest
+from persianmind.publish.sweep import ScaleScore, best_scale, english_of_base
 from persianmind.publish.weights import TrainedRun, read_trained_run
 from persianmind.run.folder import RunFolder
+from persianmind.run.log import read_results
 from tests.support.launch import Launched
 
 pytestmark = pytest.mark.integration
@@ -51,7 +53,8 @@ def exported(run: TrainedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_newest_checkpoint_gives_the_weights_that_the_run_itself_exported(
     run: TrainedRun, tmp_path: Path
 ) -> None:
-    export_model(run, tmp_path / "out", reference_losses(run, CPU), CPU)
+    settings = ExportSettings(run.recipe.export.dtype, run.recipe.export.pad_vocab_to_multiple)
+    export_model(run, tmp_path / "out", reference_losses(run, CPU), CPU, settings)
     theirs, ours = (
         load_file(folder / "model.safetensors") for folder in (run.folder.export, tmp_path / "out")
     )
@@ -172,16 +175,28 @@ def test_adapter_by_plain_peft(run: TrainedRun, tmp_path: Path) -> None:
 
 
 def test_sweep_names_a_scale(run: TrainedRun) -> None:
-    command = ["export", str(run.folder), "--sweep", "0.0,0.5,1.0", "--json", "--max-english-loss"]
-    done = CliRunner().invoke(app, [*command, "5"])
+    command = ["export", str(run.folder), "--sweep", "0.5,1.0", "--json", "--max-english-loss", "5"]
+    done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     found = json.loads(done.output)
     by_scale = {one["scale"]: one["bits_per_byte"]["fa"] for one in found["scores"]}
-    assert found["best"] == min(by_scale, key=by_scale.__getitem__) and len(set(by_scale.values())) == 3
-    refused = json.loads(CliRunner().invoke(app, [*command, "0"]).output)
-    english = {one["scale"]: one["bits_per_byte"]["en"] for one in refused["scores"]}
-    allowed = [scale for scale, bits in english.items() if bits <= refused["base_english"]]
-    assert refused["best"] == min(allowed, key=by_scale.__getitem__, default=None)
+    assert found["best"] == min(by_scale, key=by_scale.__getitem__) and len(set(by_scale.values())) == 2
+    last = [one for one in read_results(run.folder).evaluation if one.stage == run.stage]
+    as_scored = {one.language: one.bits_per_byte for one in last}
+    assert found["scores"][1]["bits_per_byte"] == pytest.approx(as_scored, rel=1e-5)
+
+
+def test_the_scale_that_is_named_keeps_english(run: TrainedRun) -> None:
+    base = english_of_base(run)
+    assert base is not None
+    scores = [
+        ScaleScore(scale, {"fa": 3.0 - scale, "en": base + rise})
+        for scale, rise in ((0.5, 0.01), (0.8, 0.02), (1.0, 0.05))
+    ]
+    for allowed, expected in ((0.1, 1.0), (0.03, 0.8), (0.015, 0.5)):
+        best = best_scale(run, scores, allowed)
+        assert best is not None and best.scale == expected
+    assert best_scale(run, scores, 0.0) is None
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_what_is_missing_and_what_is_foreign(run: Path) -> None:
     "pattern",
     [
         "checkpoints/step-*/**/*.pt",
-        "data/**/*.bin",
+        "data/*/shard*",
         "vocab/tokenizer.json",
         "heldout/*.jsonl",
         "metrics.jsonl",

@@ -59,8 +59,14 @@ class LlamaServer:
             value: dict[str, Any] = json.load(answer)
         return value
 
+    def get(self, path: str) -> dict[str, Any]:
+        """The JSON at a path."""
+        with urllib.request.urlopen(self.address + path, timeout=120) as answer:
+            value: dict[str, Any] = json.load(answer)
+        return value
+
     def token_ids(self, text: str, *, special: bool = False) -> list[int]:
-        """Ids of a text as it stands; with `special` as the server takes a prompt: BOS put, special tokens read."""
+        """Ids of a text as it stands; `special`: as the server takes a prompt: BOS, special tokens read."""
         body = {"content": text, "add_special": special, "parse_special": special}
         ids: list[int] = self.post("/tokenize", body)["tokens"]
         return ids
@@ -70,9 +76,18 @@ class LlamaServer:
         prompt: str = self.post("/apply-template", {"messages": messages})["prompt"]
         return prompt
 
-    def top_logprobs(self, ids: list[int], count: int) -> dict[int, float]:
-        """The likeliest next tokens: id -> natural log of the probability."""
-        body = {"prompt": ids, "n_predict": 1, "n_probs": count, "temperature": 0.0, "cache_prompt": False}
+    def top_logprobs(self, ids: list[int], count: int = 50) -> dict[int, float]:
+        """The likeliest next tokens, before any sampler: id -> natural log of the probability.
+
+        The token taken is set to be "a": llama.cpp drops the figures of one that ends within a character.
+        """
+        body = {
+            "prompt": ids,
+            "n_predict": 1,
+            "n_probs": count,
+            "cache_prompt": False,
+            "logit_bias": [[self.token_ids("a")[-1], 10_000.0]],
+        }
         answer = self.post("/completion", body)["completion_probabilities"][0]["top_logprobs"]
         return {entry["id"]: entry["logprob"] for entry in answer}
 
@@ -88,6 +103,9 @@ def main(gguf: str, context: str) -> None:
     params.n_parallel = 1
     params.warmup = False
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+    # Keys and values of the cache in fp32: in fp16, the default, log-probabilities are off by up to 0.01.
+    params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.verbosity = 0
     server = xllamacpp.Server(params)
     print("address", server.listening_address, flush=True)

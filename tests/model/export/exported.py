@@ -23,12 +23,14 @@ PERSIANMIND = (
     "{% else %}{{ 'This is a conversation with PersianMind.' }}{% endif %}"
     "{% for message in messages %}"
     "{% if message['role'] == 'user' %}{{ '\\nYou: ' + message['content'] }}"
-    "{% elif message['role'] == 'assistant' %}{{ '\\nPersianMind: ' + message['content'] + eos_token }}{% endif %}"
+    "{% elif message['role'] == 'assistant' %}{{ '\\nPersianMind: ' + message['content'] + eos_token }}"
+    "{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}{{ '\\nPersianMind:' }}{% endif %}"
 )
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' "
-    "+ '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] "
+    "+ '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
 
@@ -112,7 +114,7 @@ ODD_TEXTS = (
 
 @cache
 def mixed_texts(count: int = 520) -> tuple[str, ...]:
-    """Texts in both languages, in whole and cut in the middle of words: poems, prose, messages, English, code."""
+    """Texts in both languages, some cut within a word: poems, prose, messages, English, code."""
     sources: list[list[str]] = [sample_documents(name) for name in TEXT_NAMES]
     for name in ("hafez", "gettext-fa", "python-topics"):
         sources.append([str(record.fields["text"]) for record in read_package(name, name)])

@@ -78,7 +78,7 @@ ARCHITECTURES = {  # by model_type
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": GgufArchitecture("qwen2", biases=_QKV, free_head_dim=False),
-    "qwen3": GgufArchitecture("qwen3", biases=_QKV, head_norms=True),
+    "qwen3": GgufArchitecture("qwen3", head_norms=True),
 }
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.common.errors import BaseModelError
+from persianmind.tokenizer import HARD_STRINGS
 
 # `chktxt` of llama.cpp's converter (MIT licence), to the byte.
 _TEST_STRING = (
@@ -28,31 +29,74 @@ _TEST_STRING = (
 
 
 @dataclass(frozen=True, slots=True)
-class PreTokenizerName:
-    """A pre-tokenizer of llama.cpp. whole_words: a word is looked up whole first (`ignore_merges`)."""
+class PreTokenizerKind:
+    """A pre-tokenizer of llama.cpp.
 
-    name: str
+    pattern: what a text is cut into by; None for GPT-2's, which the tokenizers library has built in.
+    digits: each digit is cut off before that. whole_words: a word is looked up whole before merges put it
+    together (`ignore_merges`). hashes: of the tokenizers that llama.cpp's converter knows to have it.
+    """
+
+    hashes: tuple[str, ...]
+    pattern: str | None = None
+    digits: bool = False
     whole_words: bool = False
 
+    def reference(self) -> Any:
+        """The same with the tokenizers library."""
+        from tokenizers import Regex, pre_tokenizers
 
-_LLAMA_3 = PreTokenizerName("llama-bpe", whole_words=True)
-_QWEN_2 = PreTokenizerName("qwen2")
-# Hashes and names as llama.cpp's converter has them; the model each was taken from beside it.
+        level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=self.pattern is None)
+        parts = [pre_tokenizers.Digits(individual_digits=True)] if self.digits else []
+        if self.pattern is not None:
+            parts.append(pre_tokenizers.Split(Regex(self.pattern), "isolated"))
+        return pre_tokenizers.Sequence([*parts, level])
+
+
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_TEKKEN = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# Names and hashes as llama.cpp's converter has them; beside each hash the model it was taken from.
 PRE_TOKENIZERS = {
-    "0ef9807a4087ebef797fc749390439009c3b9eda9ad1a097abbe738f486c01e5": _LLAMA_3,  # Meta-Llama-3-8B
-    "e636dc30a262dcc0d8c323492e32ae2b70728f4df7dfe9737d9f920a282b8aea": _QWEN_2,  # Qwen1.5-7B, Qwen2, Qwen3
-    "d4540891389ea895b53b399da6ac824becc30f2fba0e9ddbb98f92e55ca0e97c": _QWEN_2,  # Qwen3-Embedding
-    "b3f499bb4255f8ca19fccd664443283318f2fd2414d5e0b040fbdd0cc195d6c5": PreTokenizerName("deepseek-r1-qwen"),
-    "855059429035d75a914d1eda9f10a876752e281a054a7a3d421ef0533e5b6249": PreTokenizerName("smollm"),
-    "3ce83efda5659b07b1ad37ca97ca5797ea4285d9b9ab0dc679e4a720c9da7454": PreTokenizerName("gpt-2"),
-    "63b97e4253352e6f357cc59ea5b583e3a680eaeaf2632188c2b952de2588485e": PreTokenizerName(
-        "tekken", whole_words=True
-    ),  # Mistral-Nemo
-    "9d032fcbd5501f4a38150912590928bfb36091efb5df11b8e2124b0390e3fb1e": PreTokenizerName(
-        "falcon3", whole_words=True
+    "gpt-2": PreTokenizerKind(
+        ("3ce83efda5659b07b1ad37ca97ca5797ea4285d9b9ab0dc679e4a720c9da7454",)  # gpt2
     ),
-    "049ecf7629871e3041641907f3de7c733e4dbfdc736f57d882ba0b0845599754": PreTokenizerName("deepseek-llm"),
-    "347715f544604f9118bb75ed199f68779f423cabb20db6de6f31b908d04d7821": PreTokenizerName("deepseek-coder"),
+    "smollm": PreTokenizerKind(
+        ("855059429035d75a914d1eda9f10a876752e281a054a7a3d421ef0533e5b6249",),  # SmolLM-135M
+        digits=True,
+    ),
+    "llama-bpe": PreTokenizerKind(
+        ("0ef9807a4087ebef797fc749390439009c3b9eda9ad1a097abbe738f486c01e5",),  # Meta-Llama-3-8B
+        pattern=_WORDS + r"\p{N}{1,3}" + _REST,
+        whole_words=True,
+    ),
+    "qwen2": PreTokenizerKind(
+        (
+            "e636dc30a262dcc0d8c323492e32ae2b70728f4df7dfe9737d9f920a282b8aea",  # Qwen1.5-7B
+            "d4540891389ea895b53b399da6ac824becc30f2fba0e9ddbb98f92e55ca0e97c",  # Qwen3-Embedding-0.6B
+        ),
+        pattern=_WORDS + r"\p{N}" + _REST,
+    ),
+    "deepseek-r1-qwen": PreTokenizerKind(
+        (
+            "b3f499bb4255f8ca19fccd664443283318f2fd2414d5e0b040fbdd0cc195d6c5",
+        ),  # DeepSeek-R1-Distill-Qwen-1.5B
+        pattern=_WORDS + r"\p{N}" + _REST,
+    ),
+    "falcon3": PreTokenizerKind(
+        ("9d032fcbd5501f4a38150912590928bfb36091efb5df11b8e2124b0390e3fb1e",),  # Falcon3-7B-Base
+        pattern=_WORDS + r"\p{N}{1,3}" + _REST,
+        whole_words=True,
+    ),
+    "tekken": PreTokenizerKind(
+        ("63b97e4253352e6f357cc59ea5b583e3a680eaeaf2632188c2b952de2588485e",),  # Mistral-Nemo-Base-2407
+        pattern=_TEKKEN,
+        whole_words=True,
+    ),
 }
 
 
@@ -70,6 +114,9 @@ def pre_tokenizer_hash(folder: Path) -> str:
 def pre_tokenizer_name(folder: Path, named: str | None = None) -> str:
     """The value of `tokenizer.ggml.pre` for a byte-level tokenizer; `named` by the user where it is unknown.
 
+    The hash alone is not trusted: a vocabulary without pieces of several digits has the same with and without
+    a rule for digits, and only an expansion brings the difference to light. So the splits are compared too.
+
     Raises:
         BaseModelError: the hash is unknown and no name given, the name given is another than the hash's, or
             the tokenizer does something to text that llama.cpp does not do.
@@ -80,25 +127,41 @@ def pre_tokenizer_name(folder: Path, named: str | None = None) -> str:
             f"{folder}: its tokenizer {problem}, which llama.cpp does not do; use --format hf"
         )
     found = pre_tokenizer_hash(folder)
-    known = PRE_TOKENIZERS.get(found)
-    if known is None:
-        if named is None:
-            raise BaseModelError(
-                f"{folder}: no llama.cpp pre-tokenizer is known for it (hash {found}); if you know which one "
-                "splits the same (gpt-2, llama-bpe, qwen2, smollm, ...), name it with --pre-tokenizer and "
-                "compare token ids"
-            )
-        return named
-    if named not in (None, known.name):
+    by_hash = next((name for name, kind in PRE_TOKENIZERS.items() if found in kind.hashes), None)
+    if named is None and by_hash is None:
+        alike = [name for name, kind in PRE_TOKENIZERS.items() if not _difference(folder, tree, kind)]
+        hint = f"it splits as {' and '.join(alike)}" if alike else "find one that splits the same"
         raise BaseModelError(
-            f"{folder}: the pre-tokenizer is {known.name} by its hash, not {named}; leave out --pre-tokenizer"
+            f"{folder}: llama.cpp knows no tokenizer of this hash ({found}), so its pre-tokenizer's name "
+            f"is not known; {hint}: name it with --pre-tokenizer and compare token ids"
         )
-    if bool(tree["model"].get("ignore_merges")) != known.whole_words:
+    if named is not None and by_hash not in (None, named):
         raise BaseModelError(
-            f"{folder}: ignore_merges of its tokenizer.json is not as llama.cpp's {known.name} has it; "
+            f"{folder}: the pre-tokenizer is {by_hash} by its hash, not {named}; leave out --pre-tokenizer"
+        )
+    name = named or by_hash
+    assert name is not None
+    if name in PRE_TOKENIZERS and (difference := _difference(folder, tree, PRE_TOKENIZERS[name])):
+        raise BaseModelError(
+            f"{folder}: its tokenizer.json {difference} and llama.cpp's {name} does not; "
             "copy the base's tokenizer.json again and build the vocabulary anew"
         )
-    return known.name
+    return name
+
+
+def _difference(folder: Path, tree: dict[str, Any], kind: PreTokenizerKind) -> str:
+    """What the tokenizer does that `kind` does not, or ""."""
+    from tokenizers import Tokenizer
+
+    own = Tokenizer.from_file(str(folder / "tokenizer.json")).pre_tokenizer
+    reference = kind.reference()
+    for text in (_TEST_STRING, *HARD_STRINGS):
+        parts = [text[start:end] for _, (start, end) in own.pre_tokenize_str(text)]
+        expected = [text[start:end] for _, (start, end) in reference.pre_tokenize_str(text)]
+        if parts != expected:
+            return f"cuts out {next(part for part in parts if part not in expected)!r}"
+    whole_words = bool(tree["model"].get("ignore_merges"))
+    return "" if whole_words == kind.whole_words else f"has ignore_merges={str(whole_words).lower()}"
 
 
 def _not_in_llama_cpp(tree: dict[str, Any]) -> Iterator[str]:
