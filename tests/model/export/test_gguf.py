@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +134,19 @@ def test_rows_that_change_places() -> None:
 def test_weights_come_from_the_source_and_one_at_a_time(exported: Path, tmp_path: Path) -> None:
     class Doubled:
         def __init__(self) -> None:
-            self.inner, self.loaded = FolderTensors(exported), []
+            self.inner = FolderTensors(exported)
+            self.loaded: list[str] = []
+            self.last: weakref.ref[torch.Tensor] | None = None
 
         def shapes(self):  # type: ignore[no-untyped-def]
             return self.inner.shapes()
 
         def load(self, name: str) -> torch.Tensor:
+            assert self.last is None or self.last() is None, "the one before is still held"
             self.loaded.append(name)
-            return self.inner.load(name) * 2
+            weight = self.inner.load(name) * 2
+            self.last = weakref.ref(weight)
+            return weight
 
     source = Doubled()
     plain = {t.name: t.data for t in written(exported, tmp_path / "a.gguf", dtype="f32").tensors}

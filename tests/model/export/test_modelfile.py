@@ -82,11 +82,14 @@ def test_the_go_template_writes_what_the_jinja_template_renders(source: str) -> 
     assert form is not None
     template = form.go_template()
     for messages in dialogues(60):
-        turns = [(message["role"], message["content"]) for message in messages]
+        turns = [
+            (message["role"], message["content"].strip()) for message in messages
+        ]  # Ollama does not trim
+        same = list(turns)
         if form.default_system is not None and turns[0][0] != "system":  # Ollama puts SYSTEM there
             turns = [("system", form.default_system), *turns]
         assert go(template, turns) == render(turns, True)
-        assert render(turns, True) == render([(m["role"], m["content"]) for m in messages], True)
+        assert render(turns, True) == render(same, True)
 
 
 @pytest.mark.parametrize("source", [NUMBERED, DROPPED], ids=["numbered turns", "only the last turn"])
