@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
@@ -64,6 +65,38 @@ def test_end_of_text_is_found_or_named(tmp_path: Path) -> None:
         FolderTokenizer(folder)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0]}))
     assert FolderTokenizer(folder).eos_id == 2
+
+
+@pytest.mark.parametrize(
+    "stated", ["{{ 1 }}", [{"name": "tools", "template": "x"}, {"name": "default", "template": "y"}]]
+)
+def test_templates_are_given_what_transformers_gives_them(tmp_path: Path, stated: Any) -> None:
+    end = {
+        "content": "<|im_end|>",
+        "__type": "AddedToken",
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+    }
+    folder = make_bpe(tmp_path / "t", chat_template=stated, bos_token="<|im_start|>", unk_token=end)
+    ours, reference = FolderTokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    assert ours.named_tokens == {name: str(token) for name, token in reference.special_tokens_map.items()}
+    assert ours.chat_template() == reference.get_chat_template()
+    (folder / "chat_template.jinja").write_text("{{ 2 }}")
+    assert FolderTokenizer(folder).chat_template() == "{{ 2 }}"
+    assert AutoTokenizer.from_pretrained(folder).get_chat_template() == "{{ 2 }}"
+
+
+def test_tokens_are_located_in_a_text(bpe_dir: Path) -> None:
+    tokenizer = FolderTokenizer(bpe_dir)
+    text = "کتاب 🙂<|im_end|>\u200c"
+    (located,) = tokenizer.encode_located([text])
+    assert located.ids.tolist() == tokenizer.encode([text], parse_special=True)[0]
+    last = located.token_at(text.index("<") + 3)
+    assert last is not None and tokenizer.token_text(int(located.ids[last])) == "<|im_end|>"
+    assert located.starts_at(last) == text.index("<")
+    first = located.token_at(text.index("🙂"))  # of several tokens, its bytes'
+    assert first is not None and located.starts_at(first) <= text.index("🙂") and first < last - 1
 
 
 def test_damaged_tokenizer_is_named(tmp_path: Path) -> None:
