@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
@@ -39,7 +40,7 @@ def test_ids_are_those_of_transformers(kind: str, request: pytest.FixtureRequest
 
 def test_stated_add_bos_token_wins(tmp_path: Path) -> None:
     stated = make_bpe(tmp_path / "a", bos_token="<|im_start|>", add_bos_token=True)
-    assert FolderTokenizer(stated).bos_id == FolderTokenizer(stated)._named("bos_token") is not None
+    assert FolderTokenizer(stated).bos_id == FolderTokenizer(stated).named_id("bos_token") is not None
     silent = make_bpe(tmp_path / "b", bos_token="<|im_start|>")
     assert FolderTokenizer(silent).bos_id is None
 
@@ -66,6 +67,38 @@ def test_end_of_text_is_found_or_named(tmp_path: Path) -> None:
     assert FolderTokenizer(folder).eos_id == 2
 
 
+@pytest.mark.parametrize(
+    "stated", ["{{ 1 }}", [{"name": "tools", "template": "x"}, {"name": "default", "template": "y"}]]
+)
+def test_templates_are_given_what_transformers_gives_them(tmp_path: Path, stated: Any) -> None:
+    end = {
+        "content": "<|im_end|>",
+        "__type": "AddedToken",
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+    }
+    folder = make_bpe(tmp_path / "t", chat_template=stated, bos_token="<|im_start|>", unk_token=end)
+    ours, reference = FolderTokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    assert ours.named_tokens == {name: str(token) for name, token in reference.special_tokens_map.items()}
+    assert ours.chat_template() == reference.get_chat_template()
+    (folder / "chat_template.jinja").write_text("{{ 2 }}")
+    assert FolderTokenizer(folder).chat_template() == "{{ 2 }}"
+    assert AutoTokenizer.from_pretrained(folder).get_chat_template() == "{{ 2 }}"
+
+
+def test_tokens_are_located_in_a_text(bpe_dir: Path) -> None:
+    tokenizer = FolderTokenizer(bpe_dir)
+    text = "کتاب 🙂<|im_end|>\u200c"
+    (located,) = tokenizer.encode_located([text])
+    assert located.ids.tolist() == tokenizer.encode([text], parse_special=True)[0]
+    last = located.token_at(text.index("<") + 3)
+    assert last is not None and tokenizer.token_text(int(located.ids[last])) == "<|im_end|>"
+    assert located.starts_at(last) == text.index("<")
+    first = located.token_at(text.index("🙂"))  # of several tokens, its bytes'
+    assert first is not None and located.starts_at(first) <= text.index("🙂") and first < last - 1
+
+
 def test_damaged_tokenizer_is_named(tmp_path: Path) -> None:
     folder = make_bpe(tmp_path / "t")
     (folder / "tokenizer.json").write_text("{")
@@ -75,7 +108,7 @@ def test_damaged_tokenizer_is_named(tmp_path: Path) -> None:
 
 def test_a_piece_of_evaluated_text_is_led_by_the_bos_the_folder_names(tmp_path: Path, bpe_dir: Path) -> None:
     named = FolderTokenizer(make_bpe(tmp_path / "a", bos_token="<|im_start|>"))
-    assert named.bos_id is None and named.bos_or_eos_id == named._named("bos_token")
+    assert named.bos_id is None and named.bos_or_eos_id == named.named_id("bos_token")
     none = FolderTokenizer(bpe_dir)
     assert none.bos_or_eos_id == none.eos_id
 

@@ -1,4 +1,4 @@
-"""Instruction records as dialogues, and their form as text. Knows no tokenizer.
+"""Instruction records as dialogues. How they are written as text: chat_template.py.
 
 Two shapes of record are read: `{instruction, input, output}` (input may be missing) and `{messages: [{role,
 content}, ...]}` with the roles system (first only), user and assistant in turn.
@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-
-from persianmind.language import default_profile
-from persianmind.language.profile import PromptTemplate
 
 Role = Literal["system", "user", "assistant"]
 
@@ -79,38 +76,3 @@ def _turn(role: str, content: str, before: Sequence[Message]) -> Message:
             raise BadDialogueError("empty_answer")
         return Message("assistant", content)
     raise BadDialogueError("roles_out_of_turn")
-
-
-def render_prompt(
-    prompt: str, context: str | None = None, template: PromptTemplate = default_profile().prompt
-) -> str:
-    r"""The text before the answer to one prompt.
-
-    In Persian: "{context}\\nYou: {prompt}\\nPersianMind: "; the template's own context unless one is given.
-    """
-    stated = template.context if context is None else context
-    return f"{stated}\n{template.user_turn}{prompt}\n{template.assistant_turn}"
-
-
-def persianmind_segments(
-    messages: Sequence[Message], template: PromptTemplate = default_profile().prompt
-) -> list[tuple[str, bool]]:
-    """Writes a dialogue as segments; joined they are the whole conversation.
-
-    An answer segment is the answer alone; whoever tokenises it puts the end-of-text token after it. The first
-    prompt segment equals `render_prompt`, so training sees exactly what generation will be given.
-
-    Returns:
-        (text, is_answer) in order.
-    """
-    context = messages[0].content if messages[0].role == "system" else template.context
-    segments: list[tuple[str, bool]] = []
-    for message in messages:
-        if message.role == "user":
-            before = f"{context}\n" if not segments else "\n"
-            segments.append(
-                (f"{before}{template.user_turn}{message.content}\n{template.assistant_turn}", False)
-            )
-        elif message.role == "assistant":
-            segments.append((message.content, True))
-    return segments

@@ -13,11 +13,9 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
-import numpy as np
-import numpy.typing as npt
-
-from persianmind.data.build.dialogues import InstructionEncoder
+from persianmind.data.build.dialogues import InstructionEncoder, Targets
 from persianmind.data.build.source import SourceJob
+from persianmind.data.chat_form import ChatForm
 from persianmind.text.clean import SAMPLE_CHARACTERS, Dialogue, Document, clean_record, drop
 from persianmind.text.decode import decode_record
 from persianmind.text.dedup import text_fingerprint, wanted_signature
@@ -28,8 +26,6 @@ from persianmind.tokenizer import FolderTokenizer, Tokens
 
 BATCH_RECORDS = 512
 BATCH_BYTES = 4 << 20
-
-Targets = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,13 +60,19 @@ class Pipeline:
         self._spec = job.spec
         self._seq_len = job.data.seq_len
         self._tokenizer = FolderTokenizer(job.tokenizer, fast=job.data.fast_tokenizer)
-        self._instructions = InstructionEncoder(self._tokenizer, job.data.prompt)
+        instruction = job.spec.source.kind == "instruction"
+        form = ChatForm.of(self._tokenizer, job.data.prompt) if instruction else None
+        self._instructions = None if form is None else InstructionEncoder(form)
 
     def run(self, raw_records: list[RawRecord]) -> TokenisedBatch:
         """One batch; `raw_records` is not empty."""
         batch = TokenisedBatch(after=raw_records[-1].after, records=len(raw_records))
         clean = [document for raw in raw_records if (document := self._clean(raw, batch)) is not None]
-        for document, (tokens, targets) in zip(clean, self._tokenise(clean), strict=True):
+        for document, encoded in zip(clean, self._tokenise(clean), strict=True):
+            if isinstance(encoded, str):
+                batch.dropped.append(drop(document, encoded))
+                continue
+            tokens, targets = encoded
             if targets is not None and len(tokens) > self._seq_len:
                 batch.dropped.append(drop(document, "instruction_longer_than_sequence"))
             else:
@@ -87,8 +89,6 @@ class Pipeline:
             batch.held_out += 1
             return None
         document = clean_record(record, self._spec)
-        if isinstance(document, Dialogue) and self._instructions.forges_turns(document.messages):
-            document = drop(document, "special_token_in_text")
         if isinstance(document, Dropped):
             batch.dropped.append(document)
             return None
@@ -107,8 +107,9 @@ class Pipeline:
             signature=wanted_signature(document.texts, self._spec.quality),
         )
 
-    def _tokenise(self, documents: list[Document | Dialogue]) -> list[tuple[Tokens, Targets | None]]:
-        if self._spec.source.kind == "text":
+    def _tokenise(self, documents: list[Document | Dialogue]) -> list[tuple[Tokens, Targets | None] | str]:
+        """Tokens and targets of each document; for one that is skipped, the reason."""
+        if self._instructions is None:
             texts = ["\n".join(document.texts) for document in documents]
             return [(tokens, None) for tokens in self._tokenizer.encode_documents(texts)]
         dialogues = [document.messages for document in documents if isinstance(document, Dialogue)]

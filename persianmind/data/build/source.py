@@ -8,6 +8,7 @@ from typing import Any
 
 from persianmind.common.checksum import hash_text
 from persianmind.common.errors import DataError
+from persianmind.data.chat_form import ChatForm
 from persianmind.data.manifest import MANIFEST, Fingerprints, Manifest, read_data_manifest
 from persianmind.recipe import Data, Recipe
 from persianmind.recipe.section import Section
@@ -18,6 +19,8 @@ from persianmind.tokenizer import FolderTokenizer
 
 # Changes when the same input would give other bytes: an older folder is then known not to match.
 PACKING_VERSION = 1
+# The same for instruction records alone; 2: a dialogue is tokenised as one string.
+DIALOGUE_VERSION = 2
 
 
 class SourceJob(Section):
@@ -55,16 +58,19 @@ def build_fingerprints(job: SourceJob, tokenizer: FolderTokenizer) -> Fingerprin
 
     Raises:
         SourceError: the source cannot be found.
-        DataError: the held-out text is missing or damaged.
+        DataError: the held-out text is missing or damaged, or this tokenizer cannot write dialogues in the
+            form that the recipe names.
     """
     spec, data = job.spec, job.data
+    instruction = spec.source.kind == "instruction"
+    template = ChatForm.of(tokenizer, data.prompt).template if instruction else None
     options: dict[str, Any] = {
         "packing_version": PACKING_VERSION,
         "normalise": spec.normalise.model_dump(mode="json"),
         "quality": spec.quality.model_dump(mode="json"),
         "heldout": [spec.held_out_ratio, spec.seed, sorted(held_out_fingerprints(job.heldout))],
         "packing": [data.seq_len, data.sequences_per_shard, data.open_sequences],
-        "prompt": data.prompt if spec.source.kind == "instruction" else None,
+        "prompt": None if template is None else [DIALOGUE_VERSION, template],
         "language": spec.source.language,
     }
     return Fingerprints(

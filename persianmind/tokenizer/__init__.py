@@ -1,0 +1,14 @@
+"""The one wrapper of a tokenizer folder: ids and where they stand, documents, special tokens, fast path."""
+
+from persianmind.tokenizer.fast import HARD_STRINGS, FastEncoder
+from persianmind.tokenizer.folder import FolderTokenizer, tokenizer_fingerprint
+from persianmind.tokenizer.models import LocatedTokens, Tokens
+
+__all__ = [
+    "HARD_STRINGS",
+    "FastEncoder",
+    "FolderTokenizer",
+    "LocatedTokens",
+    "Tokens",
+    "tokenizer_fingerprint",
+]
