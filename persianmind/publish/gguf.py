@@ -7,7 +7,8 @@ from pathlib import Path
 
 from persianmind.common.atomic import atomic_dir
 from persianmind.common.errors import ExportError
-from persianmind.model.export.gguf.write import GgufDtype, export_gguf
+from persianmind.model.export.gguf.plan import GgufDtype
+from persianmind.model.export.gguf.write import export_gguf
 from persianmind.model.export.hf import ExportSettings, merged_tensors, write_without_weights
 from persianmind.publish.check import check_prompts, check_texts, check_token_ids
 from persianmind.publish.export import AddFiles, chat_form, made_from

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from persianmind.tokenizer import JSON_FILE, SENTENCEPIECE_FILE
+from persianmind.tokenizer.models import JSON_FILE, SENTENCEPIECE_FILE
 
 CONFIG_FILE, TEMPLATE_FILE = "tokenizer_config.json", "chat_template.jinja"
 COPIED = (JSON_FILE, SENTENCEPIECE_FILE, "special_tokens_map.json", "added_tokens.json", "merges.txt")

@@ -47,7 +47,7 @@ class PreTokenizerKind:
         from tokenizers import Regex, pre_tokenizers
 
         level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=self.pattern is None)
-        parts = [pre_tokenizers.Digits(individual_digits=True)] if self.digits else []
+        parts: list[Any] = [pre_tokenizers.Digits(individual_digits=True)] if self.digits else []
         if self.pattern is not None:
             parts.append(pre_tokenizers.Split(Regex(self.pattern), "isolated"))
         return pre_tokenizers.Sequence([*parts, level])
