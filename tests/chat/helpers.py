@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from persianmind.data.chat_form import ChatForm
 
+from persianmind.data.chat_form import ChatForm
 from persianmind.evaluate.chat_model import ChatModel
 from persianmind.model.bases import resolve_base
 from persianmind.recipe import Normalise
