@@ -59,9 +59,8 @@ def test_500_dialogues_get_the_ids_of_training_and_of_transformers(
     folder = make_export(tmp_path / "export", tokenizer, num_hidden_layers=1, template=form.template)
     expected = prompts(folder)
     for turns, (_, ids) in zip(dialogues(), expected, strict=True):
-        assert (
-            form.prompt_ids([Message(cast("Role", turn["role"]), turn["content"]) for turn in turns]) == ids
-        )
+        messages = [Message(cast("Role", turn["role"]), turn["content"]) for turn in turns]
+        assert form.prompt_ids(messages) == ids
     reader = FolderTokenizer(folder)
     bos = "" if reader.bos_id is None else reader.decode([reader.bos_id])
     assert len(expected) == 500
@@ -69,8 +68,8 @@ def test_500_dialogues_get_the_ids_of_training_and_of_transformers(
         assert all(ids.count(reader.bos_id) == 1 and ids[0] == reader.bos_id for _, ids in expected)
     with LlamaServer(export_gguf(folder, tmp_path / "m.gguf", dtype="f16")) as server:
         assert other_prompts(server, expected, bos) == 0
-        for messages, (_, ids) in list(zip(dialogues(), expected, strict=True))[:5]:  # the whole way
-            body = {"messages": list(messages), "max_tokens": 1}
+        for turns, (_, ids) in list(zip(dialogues(), expected, strict=True))[:5]:  # the whole way
+            body = {"messages": list(turns), "max_tokens": 1}
             assert server.post("/v1/chat/completions", body)["usage"]["prompt_tokens"] == len(ids)
 
 

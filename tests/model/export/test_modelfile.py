@@ -113,7 +113,7 @@ def test_the_file_beside_the_gguf(tmp_path: Path, sentencepiece: Path) -> None:
     lines = (tmp_path / "m-q8_0.Modelfile").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "FROM ./m-q8_0.gguf"
     assert lines[1].startswith('TEMPLATE """{{ range') and "<s>" not in lines[1]  # Ollama puts BOS itself
-    assert lines[2] == 'SYSTEM ""{default_profile().prompt.context}"""'
+    assert lines[2] == f'SYSTEM """{default_profile().prompt.context}"""'
     assert lines[3] == 'PARAMETER stop "</s>"' and lines[4].startswith("PARAMETER stop ")
     assert lines[5:] == ["PARAMETER repeat_penalty 1.1", "PARAMETER repeat_last_n -1"]
 
