@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from persianmind.chat.commands import chat
 from persianmind.checkpoint.commands import app as checkpoint_app
 from persianmind.checks.commands import doctor
 from persianmind.common.console import run_guarded
@@ -33,6 +34,7 @@ app.add_typer(energy_app, name="energy", help="The energy and CO2 account of a r
 app.command()(plan)
 app.command()(doctor)
 app.command()(report)
+app.command()(chat)
 app.command()(export)
 app.command()(verify)
 app.command("gpu-check")(gpu_check)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from functools import cache
 
 from persianmind.language.profile import LanguageProfile
 
-__all__ = ["DEFAULT_LANGUAGE", "LanguageProfile", "default_profile", "profile_for"]
+__all__ = ["DEFAULT_LANGUAGE", "LanguageProfile", "default_profile", "profile_among", "profile_for"]
 
 DEFAULT_LANGUAGE = "fa"
 
@@ -24,6 +25,12 @@ def profile_for(code: str) -> LanguageProfile:
     """
     profiles = _discover()
     return profiles.get(code, profiles[DEFAULT_LANGUAGE])
+
+
+def profile_among(codes: Sequence[str]) -> LanguageProfile:
+    """Of the languages of a run, the profile of the first that has one of its own; else the default one."""
+    profiles = _discover()
+    return profile_for(next((code for code in codes if code in profiles), DEFAULT_LANGUAGE))
 
 
 def default_profile() -> LanguageProfile:

@@ -180,6 +180,8 @@ def made_from(run: TrainedRun) -> dict[str, object]:
         "stage": run.stage,
         "base_fingerprint": base_fingerprint(run.base),
         "tokenizer_fingerprint": run.expansion.fingerprint,
+        "languages": run.recipe.languages(),
+        "normalise": run.recipe.normalise,
     }
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from persianmind.common.checksum import hash_file, read_checked, write_checked
 from persianmind.common.errors import DamagedFileError, ExportError, PersianMindError
 from persianmind.common.paths import resolve_inside
+from persianmind.recipe.text import Normalise
 from persianmind.run.records import ExportResult
 
 MANIFEST = "manifest.json"
@@ -29,7 +30,8 @@ class ExportManifest(BaseModel):
     """manifest.json of an export.
 
     kind: the format of the weights. step, stage: of the run that was exported. check: what was compared
-    before the folder appeared, None for formats that have no check of their own.
+    before the folder appeared, None for formats that have no check of their own. languages, normalise: of the
+    text that was trained on, so that what is typed can be given its spelling.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +46,8 @@ class ExportManifest(BaseModel):
     persianmind: str
     written_at: str
     check: ExportResult | None
+    languages: list[str] = []
+    normalise: Normalise = Normalise()
     files: dict[str, ExportedFile]
 
 

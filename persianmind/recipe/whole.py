@@ -46,6 +46,11 @@ class Recipe(Section):
         used = {name for stage in self.stages for name in stage.sources}
         return [name for name in self.sources if name in used]
 
+    def languages(self) -> list[str]:
+        """The languages of its sources, in their order, those of instructions first."""
+        ordered = sorted(self.sources.values(), key=lambda source: source.kind != "instruction")
+        return list(dict.fromkeys(source.language for source in ordered))
+
     def held_out_languages(self) -> list[str]:
         """The languages that are evaluated on held-out text, in the order of `heldout.sources`."""
         return list(dict.fromkeys(self.sources[name].language for name in self.heldout.sources))
@@ -63,6 +68,8 @@ class Recipe(Section):
                     known = ", ".join(self.sources)
                     raise ValueError(f"{place} names the source {name!r}, but `sources` has only: {known}")
         stage_names = [stage.name for stage in self.stages]
-        if len(set(stage_names)) != len(stage_names) or "base" in stage_names:
-            raise ValueError("stage names must differ from each other and from 'base' (the untrained model)")
+        if len(set(stage_names)) != len(stage_names) or {"base", "export"} & {*stage_names}:
+            raise ValueError(
+                "stage names must differ from each other, from 'base' (the untrained model) and from 'export'"
+            )
         return self

@@ -12,7 +12,14 @@ from persianmind.common.atomic import write_text
 from persianmind.common.checksum import dump_checked_line, read_checked, write_checked
 from persianmind.common.errors import DamagedFileError
 from persianmind.run.folder import RunFolder
-from persianmind.run.records import EvaluationResult, RunResults, StepRecord, parse_record, read_lines
+from persianmind.run.records import (
+    EvaluationResult,
+    RunResults,
+    SampleText,
+    StepRecord,
+    parse_record,
+    read_lines,
+)
 from persianmind.run.trackers import Tracker
 
 TENSORBOARD_SCALARS = ("loss", "learning_rate", "grad_norm", "tokens_per_s")
@@ -116,3 +123,10 @@ def add_evaluation(folder: RunFolder, scores: Sequence[EvaluationResult]) -> Non
     stages = {score.stage for score in scores}
     kept = [score for score in read_results(folder).evaluation if score.stage not in stages]
     update_results(folder, evaluation=[*kept, *scores])
+
+
+def add_samples(folder: RunFolder, samples: Sequence[SampleText]) -> None:
+    """Adds or replaces the samples of one stage, in the order they come."""
+    stages = {sample.stage for sample in samples}
+    kept = [sample for sample in read_results(folder).samples if sample.stage not in stages]
+    update_results(folder, samples=[*kept, *samples])

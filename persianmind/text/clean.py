@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from persianmind.language import profile_for
+from persianmind.language import profile_among, profile_for
+from persianmind.recipe.text import Normalise
 from persianmind.text.dialogue import Message, parse_dialogue
 from persianmind.text.filters import judge
 from persianmind.text.record import Dropped, Record
@@ -51,6 +53,12 @@ def clean_record(record: Record, spec: SourceSpec) -> Document | Dialogue | Drop
     if reason is None and not all(part.strip() for part in document.texts):
         reason = "empty_when_normalised"
     return document if reason is None else Dropped(record.place, reason, text[:SAMPLE_CHARACTERS])
+
+
+def input_normaliser(languages: Sequence[str], options: Normalise) -> Callable[[str], str]:
+    """The spelling of what is typed to a model that was trained on these languages: that of its dialogues."""
+    normalise = profile_among(languages).normalise
+    return lambda text: normalise(text, options).strip()
 
 
 def drop(document: Document | Dialogue, reason: str) -> Dropped:

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from persianmind.energy.account import account
 from persianmind.estimate.flops import weight_count
-from persianmind.evaluate.generate import generate
+from persianmind.evaluate.chat_model import ChatModel
+from persianmind.evaluate.generate import generation_mode
 from persianmind.model.adapted import AdaptedModel
 from persianmind.model.bases import resolve_base
 from persianmind.model.export.hf import ExportSettings
 from persianmind.publish.card import write_card
+from persianmind.publish.check import load_exported
 from persianmind.publish.export import export_model, reference_losses
 from persianmind.publish.manifest import read_export_manifest, rewrite_export_manifest
 from persianmind.publish.weights import TrainedRun, run_in_memory
 from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
-from persianmind.run.log import update_results
+from persianmind.run.log import add_samples, update_results
 from persianmind.run.records import ExportResult, ModelSize, Phase, SampleText
 from persianmind.train.callbacks.save import package_versions
 from persianmind.train.determinism import set_strict
@@ -52,7 +54,7 @@ def finish_run(
             meter.mark(Phase.EXPORT, 0)
         device = model.output_table.base_VD.device
         changes["export"] = _export(run_in_memory(folder, recipe, model, step), model, device)
-        changes["samples"] = _samples(recipe, folder, device)
+        add_samples(folder, _samples(recipe, folder, device))
     if meter is not None:
         meter.stop()
     changes["energy"] = account(folder)
@@ -90,11 +92,17 @@ def _export(run: TrainedRun, model: AdaptedModel, device: torch.device) -> Expor
 
 
 def _samples(recipe: Recipe, folder: RunFolder, device: torch.device) -> list[SampleText]:
-    prompts = recipe.evaluate.prompts
-    if not prompts:
+    """What the exported folder writes, loaded by transformers alone."""
+    if not recipe.evaluate.prompts:
         return []
-    texts = generate(folder.export, prompts, max_new_tokens=recipe.evaluate.max_new_tokens, device=device)
-    return [
-        SampleText(prompt=prompt, text=text, stage=Phase.EXPORT)
-        for prompt, text in zip(prompts, texts, strict=True)
-    ]
+    exported = load_exported(folder.export, device)
+    model = ChatModel.of_recipe(exported, folder.export, recipe)
+    with generation_mode(exported):
+        return [
+            SampleText(
+                prompt=prompt,
+                text=model.sample(prompt, max_new_tokens=recipe.evaluate.max_new_tokens),
+                stage=Phase.EXPORT,
+            )
+            for prompt in recipe.evaluate.prompts
+        ]

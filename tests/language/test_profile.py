@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from persianmind import language
-from persianmind.language import DEFAULT_LANGUAGE, default_profile, profile_for
+from persianmind.language import DEFAULT_LANGUAGE, default_profile, profile_among, profile_for
 from persianmind.language.persian import PROFILE, normalise
 
 MODULE = """
@@ -51,6 +51,12 @@ def test_a_new_language_is_one_new_file(plant: Path) -> None:
     (plant / "planted.py").write_text(MODULE.format(codes=("zz", "zy")), encoding="utf-8")
     assert profile_for("zz").name == profile_for("zy").name == "Planted"
     assert profile_for("fa") is PROFILE
+
+
+def test_of_several_languages_the_first_with_a_profile_counts(plant: Path) -> None:
+    (plant / "planted.py").write_text(MODULE.format(codes=("zz",)), encoding="utf-8")
+    assert profile_among(["en", "zz", "fa"]).name == "Planted"
+    assert profile_among(["fa", "zz"]) is profile_among(["en"]) is profile_among([]) is PROFILE
 
 
 def test_two_languages_of_one_code_are_refused(plant: Path) -> None:

@@ -95,6 +95,18 @@ def test_yaml_runs_no_code(tmp_path: Path) -> None:
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize("name", ["base", "export", "instruct-1"])
+def test_a_stage_is_not_named_as_other_results_are(name: str) -> None:
+    with pytest.raises(RecipeError, match="stage names must differ"):
+        load_recipe("tiny", [f"stages.0.name={name}"])
+
+
+def test_languages_come_in_order_those_of_instructions_first() -> None:
+    assert load_recipe("tiny").languages() == ["fa", "en"]
+    first = ["sources.poems.language=ps", "sources.interpret.language=ar"]
+    assert load_recipe("tiny", first).languages() == ["fa", "ar", "ps", "en"]
+
+
 def test_recipes_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_recipe("tiny").train.learning_rate = 1.0  # type: ignore[misc]

@@ -11,8 +11,8 @@ import pytest
 from persianmind.common.checksum import dump_checked_line
 from persianmind.common.errors import DamagedFileError
 from persianmind.run.folder import RunFolder
-from persianmind.run.log import RunLog, add_evaluation, read_results, read_steps, update_results
-from persianmind.run.records import EvaluationResult, RunResults, SkipReason, StepRecord
+from persianmind.run.log import RunLog, add_evaluation, add_samples, read_results, read_steps, update_results
+from persianmind.run.records import EvaluationResult, RunResults, SampleText, SkipReason, StepRecord
 from tests.run.helpers import step_record
 
 
@@ -104,6 +104,15 @@ def test_results_of_a_stage_are_replaced_in_the_order_they_come(folder: RunFolde
     assert results.finished is True
     plain: dict[str, Any] = json.loads(folder.results.read_text(encoding="utf-8"))
     assert list(plain)[-1] == "checksum" and plain["evaluation"][2]["bits_per_byte"] == 1.4
+
+
+def test_samples_of_a_stage_replace_its_earlier_ones(folder: RunFolder) -> None:
+    for stage, text in (("base", "a"), ("one", "b"), ("one", "c")):
+        add_samples(folder, [SampleText(prompt="p", text=text, stage=stage)])
+    add_evaluation(folder, [result("base", "fa", 2.0)])
+    results = read_results(folder)
+    assert [(one.stage, one.text) for one in results.samples] == [("base", "a"), ("one", "c")]
+    assert len(results.evaluation) == 1
 
 
 def test_damage_of_the_results_is_named_not_overwritten(folder: RunFolder) -> None:

@@ -12,6 +12,7 @@ from persianmind.train.callbacks.evaluate import EvaluateCallback
 from persianmind.train.callbacks.log import LogCallback
 from persianmind.train.callbacks.plateau import PlateauCallback
 from persianmind.train.callbacks.progress import ProgressCallback
+from persianmind.train.callbacks.samples import SampleCallback
 from persianmind.train.callbacks.save import SaveCallback
 from persianmind.train.callbacks.spikes import SpikeCallback
 from persianmind.train.callbacks.watchdog import Watchdog
@@ -34,4 +35,5 @@ def make_callbacks(context: RunContext, watchdog: Watchdog, budget: Budget) -> l
         SaveCallback(context),
         BudgetCallback(budget),
         EvaluateCallback(recipe, budget),
+        SampleCallback(recipe),
     ]

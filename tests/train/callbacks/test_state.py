@@ -19,6 +19,7 @@ from persianmind.train.callbacks.evaluate import EvaluateCallback
 from persianmind.train.callbacks.log import LogCallback
 from persianmind.train.callbacks.plateau import PlateauCallback
 from persianmind.train.callbacks.progress import ProgressCallback
+from persianmind.train.callbacks.samples import SampleCallback
 from persianmind.train.callbacks.save import SaveCallback
 from persianmind.train.callbacks.spikes import SpikeCallback
 from persianmind.train.callbacks.watchdog import Watchdog
@@ -33,6 +34,7 @@ STATELESS: list[Callback] = [
     EnergyCallback(),
     EvaluateCallback(RECIPE, Budget(None)),
     ProgressCallback(Budget(None)),
+    SampleCallback(RECIPE),
 ]
 
 
@@ -76,7 +78,7 @@ def test_names_are_unique_and_all_of_them_are_covered_here() -> None:
     }
     made.discard(Callback)
     names = {one.name for one in made}
-    assert len(names) == len(made) == 9
+    assert len(names) == len(made) == 10
     covered = {*STATEFUL, *(one.name for one in STATELESS)}
     # The rest need an engine or a folder, and inherit both methods as they are.
     rest: list[type[Callback]] = [LogCallback, SaveCallback, Watchdog]

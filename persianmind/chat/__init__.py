@@ -1,0 +1,1 @@
+"""Talking to a model on a terminal: an exported folder, or a run that may still be training."""

@@ -1,0 +1,182 @@
+"""From a path to a live model: any Hugging Face folder with a chat template, or a run's newest checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from persianmind.common.errors import (
+    BaseModelError,
+    CheckpointError,
+    DamagedFileError,
+    MachineError,
+    UsageError,
+)
+from persianmind.engine.registry import backend
+from persianmind.recipe.loading import load_recipe
+from persianmind.recipe.text import Normalise
+from persianmind.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    import torch
+
+    from persianmind.data.chat_form import ChatForm
+    from persianmind.evaluate.chat_model import ChatModel
+    from persianmind.tokenizer import FolderTokenizer
+
+NICENESS = 10  # beside a run that trains: it goes first
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPlace:
+    """A path that one can talk to. checkpoint: of a run; None: its newest good one."""
+
+    path: Path
+    checkpoint: str | None = None
+
+    @property
+    def is_run(self) -> bool:
+        """Whether it is a run folder; a model folder otherwise."""
+        return (self.path / "recipe.yaml").is_file()
+
+    def check(self) -> None:
+        """Refuses what cannot be talked to, before anything heavy is imported.
+
+        Raises:
+            UsageError: neither a model folder nor a run folder, or a checkpoint of a model folder.
+            CheckpointError: a run that has saved none yet.
+        """
+        if self.is_run:
+            if not RunFolder(self.path).has_checkpoints:
+                raise CheckpointError(
+                    f"{self.path} has no checkpoint yet; wait for the first, which the run saves after "
+                    "checkpoint.every_steps steps, or chat with its base"
+                )
+            return
+        if (self.path / "adapter_config.json").is_file():
+            raise UsageError(
+                f"{self.path} is an adapter without its model; export it with --format hf and chat with that"
+            )
+        if not (self.path / "config.json").is_file():
+            raise UsageError(
+                f"{self.path} is neither a model folder (config.json, tokenizer.json, *.safetensors) nor a "
+                "run folder (recipe.yaml); give an exported folder, or the folder that a run writes"
+            )
+        if not (self.path / "tokenizer.json").is_file():
+            raise UsageError(
+                f"{self.path} has no tokenizer.json, by which special tokens of a prompt are read; let "
+                "transformers' AutoTokenizer load and save its tokenizer there"
+            )
+        if self.checkpoint is not None:
+            raise UsageError(f"--checkpoint is for a run; {self.path} is a model folder")
+
+    def open(self, device: str) -> ChatModel:
+        """Loads it.
+
+        Args:
+            device: "cpu", "cuda", or "auto": the GPU for a model folder where there is one, and the CPU for a
+                run, whose GPUs may be full of its training.
+
+        Raises:
+            PersianMindError: it cannot be loaded, or has no chat template.
+        """
+        return _open_run(self, _device(device, "cpu")) if self.is_run else _open_folder(self.path, device)
+
+
+def _device(asked: str, otherwise: str) -> torch.device:
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise MachineError("--device cuda: no GPU that torch can use here; `persianmind doctor` says why")
+    return torch.device(otherwise if asked == "auto" else asked)
+
+
+def _open_run(place: ChatPlace, device: torch.device) -> ChatModel:
+    """Reads alone: no lock is taken and nothing is written."""
+    from persianmind.evaluate.chat_model import ChatModel
+    from persianmind.publish.weights import trained_model
+
+    os.nice(NICENESS)
+    backend().prepare_environment()  # its files are the engine's
+    folder = RunFolder(place.path)
+    model = trained_model(folder, place.checkpoint, device)
+    return ChatModel.of_recipe(model.causal_lm, folder.vocab, load_recipe(str(folder.recipe)))
+
+
+def _open_folder(folder: Path, device: str) -> ChatModel:
+    import torch
+
+    from persianmind.evaluate.chat_model import ChatModel
+    from persianmind.tokenizer import FolderTokenizer
+
+    tokenizer = FolderTokenizer(folder)
+    form = _folder_form(folder, tokenizer)
+    normalise = _folder_normaliser(folder)
+    chosen = _device(device, "cuda" if torch.cuda.is_available() else "cpu")
+    return ChatModel(_load(folder).to(chosen), tokenizer, form, normalise)
+
+
+def _folder_form(folder: Path, tokenizer: FolderTokenizer) -> ChatForm:
+    """The folder's own chat template, as it stands: `ChatForm.of` asks more of one that is to be trained on.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from persianmind.data.chat_form import ChatForm
+
+    template = tokenizer.chat_template()
+    if template is None:
+        raise UsageError(
+            f"{folder} has no chat template, so how it wants to be asked is unknown; give a model that was "
+            "tuned on dialogues, or put its chat_template.jinja into the folder"
+        )
+    stops: list[int] = []
+    for name in ("generation_config.json", "config.json"):
+        if (folder / name).is_file():
+            stated = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+            stops += [stated] if isinstance(stated, int) else stated or []
+    return ChatForm(template, tuple(dict.fromkeys([*stops, tokenizer.eos_id])), tokenizer)
+
+
+def _load(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype="auto", use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+
+
+class _TrainedText(BaseModel):
+    """What a manifest of an export says of the text that the model was trained on."""
+
+    model_config = ConfigDict(extra="ignore")
+    languages: list[str] = []
+    normalise: Normalise = Normalise()
+
+
+def _folder_normaliser(folder: Path) -> Callable[[str], str]:
+    """As its manifest says; a folder that is not our export was not trained on our spelling.
+
+    Raises:
+        DamagedFileError: the manifest is none.
+    """
+    from persianmind.publish.manifest import MANIFEST
+    from persianmind.text.clean import input_normaliser
+
+    path = folder / MANIFEST
+    if not path.is_file():
+        return str.strip
+    try:
+        text = _TrainedText.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, ValidationError):
+        raise DamagedFileError(f"{path} is no manifest of an export; export again") from None
+    return input_normaliser(text.languages, text.normalise) if text.languages else str.strip
