@@ -34,6 +34,12 @@ def export(
     dtype: Annotated[
         str | None, typer.Option(help="bfloat16 or float32; for gguf f32, f16, bf16 or q8_0.")
     ] = None,
+    pre_tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="For gguf, where llama.cpp does not know the tokenizer by its hash."
+        ),
+    ] = None,
     adapter_scale: Annotated[
         float, typer.Option(min=0.0, help="Factor on what the adapters add; 1 is as trained.")
     ] = 1.0,
@@ -87,7 +93,7 @@ def export(
         pad_vocab_to_multiple or trained.recipe.export.pad_vocab_to_multiple,
         adapter_scale,
     )
-    facts = _write(trained, out, format_, dtype, settings, where)
+    facts = _write(trained, out, format_, dtype, settings, where, pre_tokenizer)
     if push is not None:
         facts["pushed"] = _push(out, push, public)
     _show(facts, as_json)
@@ -123,6 +129,7 @@ def _write(
     dtype: str | None,
     settings: ExportSettings,
     device: torch.device,
+    pre_tokenizer: str | None,
 ) -> dict[str, Any]:
     """Writes the folder; returns what to say about it."""
     from persianmind.publish.adapter import export_adapter
@@ -139,7 +146,8 @@ def _write(
     if format_ == "gguf":
         whole = replace(settings, dtype="float32")
         kind: Any = dtype or "f16"
-        return facts | {"file": str(export_gguf_folder(run, out, kind, whole, add_files=add_card))}
+        file = export_gguf_folder(run, out, kind, whole, pre_tokenizer=pre_tokenizer, add_files=add_card)
+        return facts | {"file": str(file)}
     reference = reference_losses(run, device, adapter_scale=settings.adapter_scale)
     if format_ == "adapter":
         scale = settings.adapter_scale

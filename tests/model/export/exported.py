@@ -11,32 +11,18 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+from persianmind.data.chat_form import ChatForm
 from persianmind.language.persian import normalise
 from persianmind.text.sources.package import read_package
-from persianmind.tokenizer import TOKENIZER_FILES, FolderTokenizer
+from persianmind.tokenizer import FolderTokenizer
+from persianmind.tokenizer.folder import TOKENIZER_FILES
 from tests.support.corpus import TEXT_NAMES, sample_documents
 
-# PersianMind's form in Jinja, in the manner of training's own: turns trimmed, EOS after each answer.
-PERSIANMIND = (
-    "{%- if messages[0]['role'] == 'system' -%}{{ BOS + (messages[0]['content'] | trim) }}"
-    '{%- else -%}{{ BOS + "This is a conversation with PersianMind." }}{%- endif -%}'
-    "{%- for message in messages -%}"
-    "{%- if message['role'] == 'user' -%}{{ \"\\nYou: \" + (message['content'] | trim) }}"
-    "{%- elif message['role'] == 'assistant' -%}"
-    "{{ \"\\nPersianMind: \" + (message['content'] | trim) + eos_token }}"
-    "{%- endif -%}{%- endfor -%}"
-    '{%- if add_generation_prompt -%}{{ "\\nPersianMind:" }}{%- endif -%}'
-)
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] "
     "+ '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-
-
-def persianmind_template(*, bos: bool) -> str:
-    """bos: where the tokenizer puts one before documents, the template writes it."""
-    return PERSIANMIND.replace("BOS", "bos_token" if bos else '""')
 
 
 def make_export(
@@ -84,7 +70,7 @@ def make_export(
     config.pop("chat_template", None)
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 1024}
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    text = persianmind_template(bos=reader.bos_id is not None) if template is None else template
+    text = ChatForm.of(reader, "persianmind").template if template is None else template
     (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
     return folder
 

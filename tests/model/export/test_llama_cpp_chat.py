@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from persianmind.data.chat_form import ChatForm, PromptForm
 from persianmind.model.bases import resolve_base
 from persianmind.model.export.gguf.write import export_gguf
-from persianmind.tokenizer import TOKENIZER_FILES, FolderTokenizer
+from persianmind.text.dialogue import Message, Role
+from persianmind.tokenizer import FolderTokenizer
+from persianmind.tokenizer.folder import TOKENIZER_FILES
 from persianmind.vocab.expansion import load_expansion
 from tests.model.export.exported import CHATML, change_config, dialogues, make_export, mixed_texts
 from tests.support.llama_server import LlamaServer
@@ -45,14 +48,19 @@ def other_prompts(server: LlamaServer, expected: list[tuple[str, list[int]]], bo
 
 
 @pytest.mark.parametrize(
-    ("family", "template"), [("byte_level", None), ("byte_level", CHATML), ("mistral", None)]
+    ("family", "name"),
+    [("byte_level", "persianmind"), ("byte_level", "chat_template"), ("mistral", "persianmind")],
 )
-def test_500_dialogues_get_the_ids_that_transformers_gives(
-    family: str, template: str | None, request: pytest.FixtureRequest, tmp_path: Path
+def test_500_dialogues_get_the_ids_of_training_and_of_transformers(
+    family: str, name: PromptForm, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     tokenizer = request.getfixturevalue(family)
-    folder = make_export(tmp_path / "export", tokenizer, num_hidden_layers=1, template=template)
+    form = ChatForm.of(FolderTokenizer(tokenizer), name)
+    folder = make_export(tmp_path / "export", tokenizer, num_hidden_layers=1, template=form.template)
     expected = prompts(folder)
+    for turns, (_, ids) in zip(dialogues(), expected, strict=True):
+        messages = [Message(cast("Role", turn["role"]), turn["content"]) for turn in turns]
+        assert form.prompt_ids(messages) == ids
     reader = FolderTokenizer(folder)
     bos = "" if reader.bos_id is None else reader.decode([reader.bos_id])
     assert len(expected) == 500
@@ -60,8 +68,8 @@ def test_500_dialogues_get_the_ids_that_transformers_gives(
         assert all(ids.count(reader.bos_id) == 1 and ids[0] == reader.bos_id for _, ids in expected)
     with LlamaServer(export_gguf(folder, tmp_path / "m.gguf", dtype="f16")) as server:
         assert other_prompts(server, expected, bos) == 0
-        for messages, (_, ids) in list(zip(dialogues(), expected, strict=True))[:5]:  # the whole way
-            body = {"messages": list(messages), "max_tokens": 1}
+        for turns, (_, ids) in list(zip(dialogues(), expected, strict=True))[:5]:  # the whole way
+            body = {"messages": list(turns), "max_tokens": 1}
             assert server.post("/v1/chat/completions", body)["usage"]["prompt_tokens"] == len(ids)
 
 
@@ -104,9 +112,9 @@ def test_the_demo_base_in_llama_cpp(demo: Path, demo_server: LlamaServer) -> Non
     model = AutoModelForCausalLM.from_pretrained(demo, dtype=torch.float32)
     ids = tokenizer(list(mixed_texts()), add_special_tokens=False)["input_ids"]
     assert [demo_server.token_ids(text) for text in mixed_texts()] == ids
-    for one in ids[20:26]:
-        expected = model(torch.tensor([one[:256]])).logits[0, -1].double().log_softmax(-1)
-        top = demo_server.top_logprobs(one[:256])
+    for one in ids[20:23]:
+        expected = model(torch.tensor([one[:128]])).logits[0, -1].double().log_softmax(-1)
+        top = demo_server.top_logprobs(one[:128])
         assert max(abs(found - expected[i].item()) for i, found in top.items()) < 1e-2
 
 

@@ -7,13 +7,15 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
 import pytest
 
+from persianmind.language import default_profile
 from persianmind.model.bases import resolve_base
-from persianmind.model.export.gguf.modelfile import Render, read_turn_form
+from persianmind.model.export.gguf.modelfile import Render, Turn, read_turn_form
 from persianmind.model.export.gguf.write import export_gguf
-from tests.model.export.exported import CHATML, dialogues, make_export, persianmind_template
+from persianmind.text.chat_template import own_template, render_template
+from persianmind.text.dialogue import Message
+from tests.model.export.exported import CHATML, dialogues, make_export
 
 # Llama 2: the system turn stands inside the first user turn.
 LLAMA_2 = (
@@ -25,23 +27,24 @@ LLAMA_2 = (
 DEFAULT_SYSTEM = (
     "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\\nBe \"kind\".<|im_end|>\\n' }}{% endif %}"
 )
+REFUSING = "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}" + CHATML
 NUMBERED = "{% for m in messages %}{{ loop.index }}{{ m.content }}{% endfor %}"
 DROPPED = "{{ messages[-1].content }}"
 
 
-def renderer(source: str) -> Render:
-    template = jinja2.Environment().from_string(source)
+def persianmind_form(bos: str = "") -> str:
+    return own_template(default_profile().prompt, bos=bos, eos="</s>")
 
-    def render(turns: Sequence[tuple[str, str]], answer_follows: bool) -> str:
-        messages = [{"role": role, "content": content} for role, content in turns]
-        return template.render(
-            messages=messages, add_generation_prompt=answer_follows, bos_token="<s>", eos_token="</s>"
-        )
+
+def renderer(source: str) -> Render:
+    def render(turns: Sequence[Turn], answer_follows: bool) -> str:
+        messages = [Message(role, content) for role, content in turns]
+        return render_template(source, messages, {}, add_generation_prompt=answer_follows)
 
     return render
 
 
-def go(template: str, turns: Sequence[tuple[str, str]]) -> str:
+def go(template: str, turns: Sequence[Turn]) -> str:
     """The few actions of Go's templates that are used, carried out: an imitation of Ollama."""
     whole = r"{{ range \$index, \$message := \.Messages }}(.*){{ end }}(.*)"
     body, rest = re.fullmatch(whole, template).groups()  # type: ignore[union-attr]
@@ -68,8 +71,8 @@ def literals(part: str) -> str:
 @pytest.mark.parametrize(
     "source",
     [
-        persianmind_template(bos=False),
-        persianmind_template(bos=True),
+        persianmind_form(),
+        persianmind_form("<s>"),
         CHATML,
         DEFAULT_SYSTEM + CHATML,
         LLAMA_2,
@@ -92,7 +95,9 @@ def test_the_go_template_writes_what_the_jinja_template_renders(source: str) -> 
         assert render(turns, True) == render(same, True)
 
 
-@pytest.mark.parametrize("source", [NUMBERED, DROPPED], ids=["numbered turns", "only the last turn"])
+@pytest.mark.parametrize(
+    "source", [NUMBERED, DROPPED, REFUSING], ids=["numbers", "last turn", "no system turn"]
+)
 def test_a_template_that_is_no_sequence_of_turns_is_left_out(source: str) -> None:
     assert read_turn_form(renderer(source)) is None
 
@@ -108,7 +113,7 @@ def test_the_file_beside_the_gguf(tmp_path: Path, sentencepiece: Path) -> None:
     lines = (tmp_path / "m-q8_0.Modelfile").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "FROM ./m-q8_0.gguf"
     assert lines[1].startswith('TEMPLATE """{{ range') and "<s>" not in lines[1]  # Ollama puts BOS itself
-    assert lines[2] == 'SYSTEM """This is a conversation with PersianMind."""'
+    assert lines[2] == f'SYSTEM """{default_profile().prompt.context}"""'
     assert lines[3] == 'PARAMETER stop "</s>"' and lines[4].startswith("PARAMETER stop ")
     assert lines[5:] == ["PARAMETER repeat_penalty 1.1", "PARAMETER repeat_last_n -1"]
 

@@ -56,18 +56,17 @@ def read_generation(folder: Path) -> FolderGeneration:
             "those that the model was trained on"
         )
     penalty = stated.get("repetition_penalty")
-    return FolderGeneration(tokenizer, _template(folder), every, None if penalty is None else float(penalty))
+    return FolderGeneration(
+        tokenizer, _template(tokenizer), every, None if penalty is None else float(penalty)
+    )
 
 
-def _template(folder: Path) -> str:
+def _template(tokenizer: FolderTokenizer) -> str:
     """Without one llama.cpp would put ChatML in its place."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    template = _read_json(folder / "tokenizer_config.json").get("chat_template")
-    if not isinstance(template, str):
+    template = tokenizer.chat_template()
+    if template is None:
         raise BaseModelError(
-            f"{folder} has no chat template, and llama.cpp would use ChatML; export it again"
+            f"{tokenizer.folder} has no chat template, and llama.cpp would use ChatML; export it again"
         )
     return template
 

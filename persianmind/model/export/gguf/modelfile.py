@@ -9,13 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from persianmind.model.export.gguf.generation import FolderGeneration
+from persianmind.text.chat_template import RefusedDialogueError, render_template
+from persianmind.text.dialogue import Message, Role
 
-Render = Callable[[Sequence[tuple[str, str]], bool], str]  # ((role, content), ...), answer follows -> text
-_WORDS = ("Wsys", "Wone", "Wtwo", "Wthree", "Wfour", "Wfive")
-_SYSTEM, _ONE, _TWO, _THREE, _FOUR, _FIVE = _WORDS
+Turn = tuple[Role, str]  # who, and what
+Render = Callable[[Sequence[Turn], bool], str]  # turns, answer follows -> text
+_SYSTEM, _ONE, _TWO, _THREE = "Wsys", "Wone", "Wtwo", "Wthree"
+_TURNS: tuple[Turn, ...] = (
+    ("user", _ONE),
+    ("assistant", _TWO),
+    ("user", _THREE),
+    ("assistant", "Wfour"),
+    ("user", "Wfive"),
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class TurnForm:
     answer_end: str
     prompt_end: str
 
-    def text(self, turns: Sequence[tuple[str, str]]) -> str:
+    def text(self, turns: Sequence[Turn]) -> str:
         """A dialogue up to the next answer, written as Ollama will write it."""
         if self.default_system is not None and turns[0][0] != "system":
             turns = [("system", self.default_system), *turns]
@@ -80,27 +88,24 @@ def _literal(text: str) -> str:
 def read_turn_form(render: Render) -> TurnForm | None:
     """The form of a template, or None for one that is no plain sequence of turns (it drops, joins or rewrites
     some): both are tried on dialogues that were not read from."""
-    system, one, two, three = ("system", _SYSTEM), ("user", _ONE), ("assistant", _TWO), ("user", _THREE)
+    system: Turn = ("system", _SYSTEM)
+    one, two, three, four, five = _TURNS
     try:
         whole = _between(render([system, one, two, three], True), (_SYSTEM, _ONE, _TWO, _THREE))
         start = _between(render([one], True), (_ONE,))[0]
-    except ValueError:
+        plain = _form_of(whole, start)
+        tried = ([one], [system, one], [one, two, three, four, five], [system, one, two, three, four, five])
+        return plain if all(plain.text(turns) == render(turns, True) for turns in tried) else None
+    except (ValueError, RefusedDialogueError):
         return None
+
+
+def _form_of(whole: Sequence[str], start: str) -> TurnForm:
     system_start, system_end, answer_start, answer_end, prompt_end = whole
     default = None
     if start.startswith(system_start) and start.endswith(system_end) and system_end:
         default = start[len(system_start) : len(start) - len(system_end)]
-    form = TurnForm(start, system_start, system_end, default, answer_start, answer_end, prompt_end)
-    four, five = ("assistant", _FOUR), ("user", _FIVE)
-    for dialogue in (
-        [one],
-        [system, one],
-        [one, two, three, four, five],
-        [system, one, two, three, four, five],
-    ):
-        if form.text(dialogue) != render(dialogue, True):
-            return None
-    return form
+    return TurnForm(start, system_start, system_end, default, answer_start, answer_end, prompt_end)
 
 
 def _between(text: str, words: Sequence[str]) -> list[str]:
@@ -113,10 +118,10 @@ def _between(text: str, words: Sequence[str]) -> list[str]:
     return [*parts, text]
 
 
-def modelfile(folder: Path, generation: FolderGeneration, gguf_name: str) -> str:
+def modelfile(generation: FolderGeneration, gguf_name: str) -> str:
     """The Modelfile of an exported folder, for `ollama create NAME -f FILE` beside the GGUF."""
     lines = [f"FROM ./{gguf_name}"]
-    form = read_turn_form(_renderer(folder))
+    form = read_turn_form(_renderer(generation))
     if form is not None:
         form = form.without(_begin(generation))
     if form is None or '"""' in form.go_template() + (form.default_system or ""):
@@ -139,16 +144,10 @@ def _begin(generation: FolderGeneration) -> str:
     return "" if begin is None else generation.tokenizer.decode([begin])
 
 
-def _renderer(folder: Path) -> Render:
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-
-    def render(turns: Sequence[tuple[str, str]], answer_follows: bool) -> str:
-        messages = [{"role": role, "content": content} for role, content in turns]
-        text: str = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=answer_follows
-        )
-        return text
+def _renderer(generation: FolderGeneration) -> Render:
+    def render(turns: Sequence[Turn], answer_follows: bool) -> str:
+        messages = [Message(role, content) for role, content in turns]
+        names = generation.tokenizer.named_tokens
+        return render_template(generation.template, messages, names, add_generation_prompt=answer_follows)
 
     return render

@@ -63,7 +63,7 @@ def export_gguf(
     plan = plan_tensors(config, source.shapes(), dtype)
     vocab = read_vocab(folder, int(config["vocab_size"]), pre_tokenizer)
     generation = read_generation(folder)
-    ollama = modelfile(folder, generation, out.name)
+    ollama = modelfile(generation, out.name)
     _check_room(out, sum(tensor.bytes for tensor in plan.values()))
     out.parent.mkdir(parents=True, exist_ok=True)
     name = architecture_of(config).name
