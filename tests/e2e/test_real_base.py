@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     return train(tmp_path_factory.mktemp("real") / "run")
 
 
-@pytest.mark.more
+@pytest.mark.long
 @pytest.mark.integration
 @pytest.mark.timeout(600)
 def test_persian_is_learned_and_english_kept(run: Launched) -> None:
