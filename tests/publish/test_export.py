@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from gguf import GGUFReader
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -23,7 +24,7 @@ from persianmind.publish.manifest import read_export_manifest
 from persianmind.publish.sweep import ScaleScore, best_scale, english_of_base
 from persianmind.publish.weights import TrainedRun, read_trained_run
 from persianmind.run.folder import RunFolder
-from persianmind.run.log import read_results
+from persianmind.run.log import read_results, update_results
 from tests.support.launch import Launched
 
 pytestmark = pytest.mark.integration
@@ -172,6 +173,48 @@ def test_adapter_by_plain_peft(run: TrainedRun, tmp_path: Path) -> None:
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] is None  # random:// has no Hub id, and no path of this machine
     assert {"adapter_model.safetensors", "tokenizer.json", "manifest.json"} <= {p.name for p in out.iterdir()}
+
+
+def test_gguf_without_a_folder_of_weights_between(run: TrainedRun, tmp_path: Path) -> None:
+    command = ["export", str(run.folder), "--out", str(tmp_path / "gguf"), "--format", "gguf"]
+    refused = CliRunner().invoke(app, command)  # a tokenizer of our own: llama.cpp has no name for it
+    assert isinstance(refused.exception, PersianMindError) and "--pre-tokenizer" in str(refused.exception)
+    assert not list(tmp_path.iterdir())
+    done = CliRunner().invoke(app, [*command, "--pre-tokenizer", "gpt-2", "--dtype", "f32"])
+    assert done.exit_code == 0, done.output
+    names = {path.name for path in (tmp_path / "gguf").iterdir()}
+    assert names >= {"tiny-f32.gguf", "tiny-f32.Modelfile", "README.md", "manifest.json"}
+    assert read_export_manifest(tmp_path / "gguf").kind == "gguf"
+    reader = GGUFReader(tmp_path / "gguf" / "tiny-f32.gguf")
+    embeddings = next(one for one in reader.tensors if one.name == "token_embd.weight")
+    merged = load_file(run.folder.export / "model.safetensors")["model.embed_tokens.weight"]
+    assert torch.equal(torch.from_numpy(embeddings.data.copy()), merged)
+
+
+def test_4_bit_base_is_merged_in_16_bits_and_both_losses_are_stated(run: TrainedRun, tmp_path: Path) -> None:
+    train = run.recipe.train.model_copy(update={"quantize": "nf4"})
+    over_nf4 = replace(run, recipe=run.recipe.model_copy(update={"train": train}))
+    result = export_model(over_nf4, tmp_path / "out", reference_losses(over_nf4, CPU), CPU, FP32)
+    assert result.relative_loss_difference < 1e-6  # to the same adapters over the 16-bit base
+    losses = result.losses
+    assert losses["exported"] == pytest.approx(losses["unquantized"], rel=1e-6)
+    assert abs(losses["trained"] - losses["unquantized"]) > 1e-4  # what 4 bits cost
+    assert read_export_manifest(tmp_path / "out").check == result
+
+
+def test_a_run_that_ended_early_gives_a_model_that_says_so(run: TrainedRun, tmp_path: Path) -> None:
+    """As a budget, Ctrl-C or a deadline leaves it: some checkpoints, no export, not finished."""
+    copy = RunFolder(tmp_path / "run")
+    shutil.copytree(run.folder.path, copy.path, ignore=shutil.ignore_patterns("export"))
+    update_results(copy, finished=False, samples=[])
+    shutil.rmtree(copy.checkpoints / f"step-{run.step}")
+    command = ["export", str(copy), "--out", str(tmp_path / "model"), "--dtype", "float32"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    step = read_export_manifest(tmp_path / "model").step
+    assert step < run.step
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert f"checkpoint of step {step}" in card and "model-index" not in card
 
 
 def test_sweep_names_a_scale(run: TrainedRun) -> None:
