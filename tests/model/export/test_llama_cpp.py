@@ -19,7 +19,6 @@ from tests.model.export.exported import make_export, mixed_texts
 from tests.support.llama_server import LlamaServer
 
 pytestmark = [pytest.mark.more, pytest.mark.integration]
-pytest.importorskip("xllamacpp", reason="make setup installs it")
 FAMILIES = ["byte_level", "mistral"]
 
 

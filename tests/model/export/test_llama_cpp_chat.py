@@ -21,7 +21,6 @@ from tests.model.export.exported import CHATML, change_config, dialogues, make_e
 from tests.support.llama_server import LlamaServer
 
 pytestmark = [pytest.mark.more, pytest.mark.integration]
-pytest.importorskip("xllamacpp", reason="make setup installs it")
 
 
 def prompts(folder: Path) -> list[tuple[str, list[int]]]:
