@@ -176,10 +176,12 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nothing_of_length_by_length_is_made(family: str) -> None:
-    length = 1024  # 4 heads of a block of 128 queries under the soft-cap are less than half of L x L
-    positions = np.concatenate([np.arange(n) for n in (200, 300, 524)])[None]
+    length = 768  # 4 heads of a block of 128 queries under the soft-cap are less than half of L x L
+    positions = np.concatenate([np.arange(n) for n in (150, 250, 368)])[None]
     config = make_model(family).config
     config.max_position_embeddings = length
+    if getattr(config, "sliding_window", None):
+        config.sliding_window = 96  # each window is a call
     model = adapt(AutoModelForCausalLM.from_config(config), make_recipe(), PIECES, BASE_VOCAB).train()
     batch = {"input_ids": positions % 90, "position_ids": positions, "labels": positions % 90}
     with LargestTensor() as seen:

@@ -175,5 +175,5 @@ def test_the_end_of_a_run_is_not_held_to_strict_mode(
     monkeypatch.setattr(finish, "model_size", first_thing_done)
     set_strict(True)
     with pytest.raises(KeyboardInterrupt):
-        finish.finish_run(make_recipe(), RunFolder(tmp_path), model, None, lambda run: run)
+        finish.finish_run(make_recipe(), RunFolder(tmp_path), model, 1, None, lambda run: run)
     assert seen == [False]

@@ -122,6 +122,7 @@ def test_tokenizer_files_byte_for_byte_and_a_class_that_both_know(tmp_path: Path
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "model_max_length": 512,
+        "model_input_names": ["input_ids", "attention_mask"],
         "chat_template": "{{ messages }}",
     }
     assert (out / "chat_template.jinja").read_text(encoding="utf-8") == "{{ messages }}"
