@@ -201,7 +201,7 @@ def test_wrong_items_of_the_results_cost_these_items_alone(real_run: Path) -> No
     page = parse(write_report(real_run))
     assert gaps(page) == [
         f"results.json: {place} is not usable, so it is not shown"
-        for place in ("evaluation.2", "versions.torch", "samples.1")
+        for place in ("evaluation.2", "versions.torch", "samples.5")
     ]
     shown = sections(page)
     assert shown["evaluation"].table()["pretrain"][:2] == ["–", "–"]

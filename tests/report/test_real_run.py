@@ -85,10 +85,13 @@ def test_scores_of_every_stage(light_run: Path, page: Node) -> None:
 
 
 def test_samples_are_whole(light_run: Path, page: Node) -> None:
-    [sample] = load(light_run / "results.json")["samples"]
+    samples = load(light_run / "results.json")["samples"]
+    assert len({one["prompt"] for one in samples}) == 1
     turns = sections(page)["samples"].all("div", "turn")
-    assert [turn.all("h3")[0].text for turn in turns] == ["prompt", "export"]
-    assert [turn.all("bdi")[0].raw for turn in turns] == [sample["prompt"], sample["text"]]
+    stages = ["base", "pretrain", "instruct-1", "instruct-2", "export"]
+    assert [turn.all("h3")[0].text for turn in turns] == ["prompt", *stages]
+    texts = [samples[0]["prompt"], *(one["text"] for one in samples)]
+    assert [turn.all("bdi")[0].raw for turn in turns] == texts and len(samples) == len(stages)
 
 
 def test_the_energy_account_adds_up(light_run: Path, page: Node) -> None:
