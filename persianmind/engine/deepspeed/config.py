@@ -1,7 +1,8 @@
 """DeepSpeed's own JSON, filled from the recipe: what the recipe says is what trains.
 
 The file stays in DeepSpeed's native format, so people's knowledge of it holds. "auto" is resolved here
-(DeepSpeed itself does not know the word), and so is every key that is left out; json_keys.py is the table.
+(DeepSpeed itself does not know the word), and so is every key that is left out; json_keys.py
+and json_off.py are the table.
 """
 
 from __future__ import annotations
@@ -12,16 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.common.errors import RecipeError, nearest
-from persianmind.engine.deepspeed.json_keys import (
-    AUTO,
-    FIXED_KEYS,
-    FREE_KEYS,
-    IGNORED_KEYS,
-    OFF_KEYS,
-    JsonKey,
-    decided_keys,
-    is_off,
-)
+from persianmind.engine.deepspeed.json_keys import AUTO, FIXED_KEYS, FREE_KEYS, JsonKey, decided_keys
+from persianmind.engine.deepspeed.json_off import IGNORED_KEYS, OFF_KEYS, is_off
 from persianmind.recipe import Recipe
 
 
@@ -36,7 +29,9 @@ def read_deepspeed_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except OSError as error:
-        raise RecipeError(f"--deepspeed {path} cannot be read ({error.strerror}); give another file") from None
+        raise RecipeError(
+            f"--deepspeed {path} cannot be read ({error.strerror}); give another file"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(config, dict):

@@ -1,8 +1,8 @@
 """What DeepSpeed's JSON may say: one table, docs/deepspeed.md in code.
 
 A key that is left out means the same as "auto", so DeepSpeed's own defaults decide nothing that the recipe
-decides. Every key of the file is in exactly one of four tables: the recipe decides it, this engine needs one
-value of it, the user may choose it freely, or it may only be there turned off.
+decides. Every key is in exactly one table: the recipe decides it, this engine needs one value of it, the user
+may choose it freely (here), nothing depends on it, or it may only stand there turned off (json_off.py).
 """
 
 from __future__ import annotations
@@ -132,7 +132,6 @@ def decided_keys(recipe: Recipe, world_size: int) -> dict[str, JsonKey]:
 
 _SUMS = "gradients are summed over ranks and divided by all targets here"
 _MASTERS = "what is trained has fp32 masters and moments"
-_LAYOUT = "checkpoints are read by the order of the parameters"
 FIXED_KEYS: Mapping[str, JsonKey] = {
     "zero_optimization.stage": FixedKey(2, "it is built on ZeRO stage 2", is_default=False),
     "zero_optimization.load_from_fp32_weights": FixedKey(True, "resuming is exact from the masters alone"),
@@ -140,7 +139,10 @@ FIXED_KEYS: Mapping[str, JsonKey] = {
     "zero_optimization.compute_grad_norm": FixedKey(True, "clipping and the log need the norm"),
     "zero_optimization.elastic_checkpoint": FixedKey(False, "resuming on other ranks is its own"),
     "zero_optimization.legacy_stage1": FixedKey(False, "it is built on ZeRO stage 2"),
-    "zero_optimization.parameter_alignment": FixedKey(False, _LAYOUT),
+    "zero_optimization.parameter_alignment": FixedKey(False, "its checkpoints were not tried with it"),
+    "zero_optimization.round_robin_gradients": FixedKey(
+        False, "its checkpoints are read by the order of the parameters"
+    ),
     "optimizer.type": FixedKey("AdamW", "AdamW is its optimizer", is_default=False),
     "optimizer.params.torch_adam": FixedKey(
         True, "DeepSpeed's fused Adam needs a CUDA compiler", is_default=False
@@ -164,7 +166,6 @@ FREE_KEYS: Mapping[str, JsonKey] = {
     "zero_optimization.reduce_bucket_size": FreeKey(20_000_000),
     "zero_optimization.allgather_bucket_size": FreeKey(20_000_000),
     "zero_optimization.use_multi_rank_bucket_allreduce": FreeKey(False),
-    "zero_optimization.round_robin_gradients": FreeKey(False),
     "steps_per_print": FreeKey(1_000_000_000),
     "wall_clock_breakdown": FreeKey(False),
     "memory_breakdown": FreeKey(False),
@@ -173,85 +174,6 @@ FREE_KEYS: Mapping[str, JsonKey] = {
     "timers.throughput.enabled": FreeKey(False),
     "timers.throughput.synchronized": FreeKey(True),
 }
-
-# Nothing here depends on them; not passed on.
-IGNORED_KEYS: Mapping[str, str] = {
-    "zero_allow_untested_optimizer": "AdamW is a tested one",
-    "zero_force_ds_cpu_optimizer": "there is no offload",
-    "checksum": "of the resolved file in a run folder",
-}
-
-_PRECISION = "train.precision in the recipe is bf16, fp32 or auto"
-_MEMORY = "it keeps everything on the GPU; train.quantize=nf4 or a smaller train.micro_batch_size saves memory"
-_STAGE3 = "it is for ZeRO stage 3, this trainer is built on stage 2"
-_QUANTISED = "gradients and weights are exchanged as they are"
-_TRACKERS = "train.trackers in the recipe says where numbers go"
-_GONE = "this trainer does not do it"
-# Allowed only where they say that they are turned off: key -> what to do instead.
-OFF_KEYS: Mapping[str, str] = {
-    "scheduler": "the recipe's train.schedule, train.warmup_ratio and train.min_lr_ratio make the rate",
-    "fp16": _PRECISION,
-    "amp": _PRECISION,
-    "torch_autocast": _PRECISION,
-    "bfloat16": "its name is bf16",
-    "data_types": f"{_PRECISION}, and gradients are summed in fp32",
-    "optimizer.params.max_grad_norm": "train.max_grad_norm in the recipe and gradient_clipping here say it",
-    "activation_checkpointing": "train.gradient_checkpointing in the recipe says it",
-    "compile": "train.compile in the recipe says it",
-    "checkpoint": "checkpoint in the recipe says it",
-    "dataloader_drop_last": "every sequence is trained",
-    "seq_parallel_communication_data_type": _GONE,
-    "flops_profiler": "metrics.jsonl has mfu",
-    **dict.fromkeys(("tensorboard", "wandb", "csv_monitor", "comet"), _TRACKERS),
-    **dict.fromkeys(
-        (
-            "managed_gradient_accumulation aio autotuning comms_logger compression_training curriculum_learning "
-            "data_efficiency data_parallel_group datastates_ckpt disable_allgather disable_python_gc eigenvalue "
-            "elasticity expert_parallel hybrid_engine log_level nebula pipeline progressive_layer_drop "
-            "quantize_training sequence_parallel_size sparse_attention sparse_gradients tensor_parallel "
-            "use_data_before_expert_parallelism vocabulary_size weight_quantization zero_optimization.zenflow "
-            "zero_optimization.enable_sanity_checks"
-        ).split(),
-        _GONE,
-    ),
-    **dict.fromkeys(
-        (
-            "zero_optimization.offload_optimizer",
-            "zero_optimization.offload_param",
-            "zero_optimization.cpu_offload",
-            "zero_optimization.cpu_offload_param",
-            "zero_optimization.cpu_offload_use_pin_memory",
-        ),
-        _MEMORY,
-    ),
-    **{
-        f"zero_optimization.{name}": _QUANTISED
-        for name in (
-            "zero_quantized_weights zero_quantized_nontrainable_weights zero_quantized_gradients "
-            "zeropp_loco_param"
-        ).split()
-    },
-    **{
-        f"zero_optimization.{name}": _STAGE3
-        for name in (
-            "stage3_prefetch_bucket_size stage3_param_persistence_threshold stage3_model_persistence_threshold "
-            "stage3_max_live_parameters stage3_max_reuse_distance stage3_gather_16bit_weights_on_model_save "
-            "stage3_gather_fp16_weights_on_model_save stage3_module_granularity_threshold "
-            "stage3_use_all_reduce_for_fetch_params stage3_allgather_sequential sub_group_size "
-            "zero_hpz_partition_size mics_shard_size mics_hierarchical_params_gather memory_efficient_linear "
-            "override_module_apply pipeline_loading_checkpoint log_trace_cache_warnings leaf_module "
-            "save_muon_momentum_buffer_in_memory"
-        ).split()
-    },
-}
-
-
-def is_off(value: Any) -> bool:
-    """Whether a section or key says itself that it does nothing; a switch at "auto" is one that the recipe
-    does not turn on."""
-    if isinstance(value, dict):
-        return not value or value.get("enabled") in (False, AUTO) or value.get("device") == "none"
-    return value is None or value is False
 
 
 def _is_same(stated: Any, right: Any) -> bool:
