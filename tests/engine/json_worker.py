@@ -26,7 +26,7 @@ from persianmind.recipe.loading import load_recipe
 from tests.engine.json_cases import RECIPE, TRAINED, UNFILLED
 from tests.model.helpers import BASE_VOCAB, PIECES, make_base, packed_batch
 
-STEPS, RATE = 3, 1e-2
+STEPS, RATE = 2, 1e-2
 State = dict[str, Tensor]
 
 
