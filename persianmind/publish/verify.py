@@ -65,7 +65,8 @@ def verify_path(path: Path) -> list[Verdict]:
 
 def _verify_run(run: RunFolder) -> list[Verdict]:
     verdicts = [_verdict(run.recipe, "recipe", lambda: _recipe(run))]
-    for path, what in ((run.prepared, "preparation"), (run.results, "results")):
+    checked = ((run.engine_config, "engine config"), (run.prepared, "preparation"), (run.results, "results"))
+    for path, what in checked:
         if path.is_file():
             verdicts.append(_verdict(path, what, partial(_checked, path)))
     ledgers = sorted(run.energy.glob("*.jsonl")) if run.energy.is_dir() else []

@@ -38,6 +38,11 @@ class RunFolder:
         return self.path / "prepared.json"
 
     @property
+    def engine_config(self) -> Path:
+        """What the engine was opened with: its own config file, filled from the recipe; JSON."""
+        return self.path / "engine.json"
+
+    @property
     def vocab(self) -> Path:
         """The expanded tokenizer, a Hugging Face folder with expansion.json beside."""
         return self.path / "vocab"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from persianmind.common.checksum import write_checked
 from persianmind.common.errors import CheckpointError, RunInterruptedError
 from persianmind.common.poll import wait_until
 from persianmind.energy.budget import Budget
@@ -81,6 +82,8 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
         else:
             wait_until_prepared(folder, request.stop_requested)
         config = engine.resolve_config(request.engine_config, recipe, ranks.world_size)
+        if ranks.rank == 0:
+            write_checked(folder.engine_config, config)
         engine.start(ranks, recipe.train.hang_timeout_s, {"train.precision": recipe.train.precision})
         prepared = read_prepared(folder)  # only now: before, it may be that of an earlier attempt
         # Only now: until here a signal may end the process at once, nothing is lost and nobody waits for it.

@@ -54,6 +54,18 @@ def test_contradiction_names_both_places(tmp_path: Path) -> None:
         preflight(load_recipe("tiny"), path, RunFolder(tmp_path / "run"), 2)
 
 
+def test_what_the_engine_does_not_do_is_found_before_anything_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    folder = RunFolder(tmp_path / "run")
+    path.write_text('{"scheduler": {"type": "WarmupLR"}}', encoding="utf-8")
+    (found,) = [one for one in run_all(all_checks(load_recipe("tiny"), path, folder, 2)) if one.level != "ok"]
+    assert (found.name, found.level) == ("engine config", Level.FAIL)
+    assert "scheduler cannot be used here" in found.detail and "train.schedule" in found.detail
+    path.write_text("{}", encoding="utf-8")  # the recipe says everything
+    preflight(load_recipe("tiny"), path, folder, 2)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_foreign_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(RunFolderError, match="not empty and no run folder"):

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.integration
 def test_run_folder_has_what_scripts_rely_on(tiny_run: Launched) -> None:
     for name in (
         "recipe.yaml",
+        "engine.json",
         "metrics.jsonl",
         "results.json",
         "report.html",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.engine.json_cases import HF_TRAINER, SCHEDULER
 from tests.support.launch import BIN, ROOT, launch
 
 MISTAKES = [
@@ -29,6 +31,15 @@ def test_one_line_and_nothing_written(arguments: list[str], message: str, outsid
     assert len(done.errors) == 1 and message in done.errors[0], done.text
     assert "Traceback" not in done.text
     assert list(outside.iterdir()) == []
+
+
+def test_a_trainers_file_with_a_scheduler_is_one_line_and_writes_nothing(outside: Path) -> None:
+    path = outside / "zero2.json"
+    path.write_text(json.dumps({**HF_TRAINER, "scheduler": SCHEDULER}), encoding="utf-8")
+    done = launch("--recipe", "tiny", "--deepspeed", "zero2.json", ranks=0, cwd=outside)
+    assert done.code == 2 and "Traceback" not in done.text, done.text
+    assert len(done.errors) == 1 and "train.schedule" in done.errors[0], done.text
+    assert list(outside.iterdir()) == [path]
 
 
 def test_an_empty_corpus_is_named_and_writes_nothing(outside: Path) -> None:

@@ -81,6 +81,7 @@ def test_what_is_missing_and_what_is_foreign(run: Path) -> None:
         "results.json",
         "energy/*.jsonl",
         "prepared.json",
+        "engine.json",
     ],
 )
 def test_a_flip_anywhere_in_a_run(run: Path, pattern: str) -> None:

@@ -54,15 +54,6 @@ def test_contradictions_name_both_places(tmp_path: Path, place: str, value: obje
     assert place in str(caught.value) and named in str(caught.value) and "mine.json" in str(caught.value)
 
 
-def test_an_auto_nobody_decides_is_an_error(tmp_path: Path) -> None:
-    config = json.loads(ZERO2.read_text(encoding="utf-8"))
-    config["zero_optimization"]["reduce_bucket_size"] = "auto"
-    path = tmp_path / "mine.json"
-    path.write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"zero_optimization\.reduce_bucket_size"):
-        resolve_deepspeed_config(path, load_recipe("tiny"), 2)
-
-
 def test_accumulation_is_that_of_the_rank_with_the_most() -> None:
     assert [gradient_accumulation_steps(12, 2, ranks) for ranks in (1, 2, 3, 6)] == [6, 3, 2, 1]
     assert [gradient_accumulation_steps(12, 2, ranks) for ranks in (4, 5, 7, 24)] == [2, 2, 1, 1]

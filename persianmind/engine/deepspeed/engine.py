@@ -40,7 +40,7 @@ class DeepSpeedEngine:
         self.ranks = ranks
         self.model = model
         self._marks = _Marks(model)
-        weight_decay = config.get("optimizer", {}).get("params", {}).get("weight_decay", 0.0)
+        weight_decay = config["optimizer"]["params"]["weight_decay"]
         self._deepspeed, _, _, _ = deepspeed.initialize(
             model=model, model_parameters=parameter_groups(model, weight_decay), config=config
         )
