@@ -51,9 +51,10 @@ class JsonReader:
         """Text of ids; special tokens are kept."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 
-    def added(self) -> list[str]:
-        """The strings of added tokens, special or not, by id."""
-        return [token.content for _, token in sorted(self._tokenizer.get_added_tokens_decoder().items())]
+    def added(self, *, special: bool = True) -> list[str]:
+        """The strings of added tokens, by id: all, or those alone that are not special."""
+        tokens = [token for _, token in sorted(self._tokenizer.get_added_tokens_decoder().items())]
+        return [token.content for token in tokens if special or not token.special]
 
     def split(self, text: str) -> list[str]:
         """The parts that the normaliser and the pre-tokenizer leave of a text, in the model's own letters."""

@@ -18,7 +18,7 @@ from persianmind.language.script import Script
 from persianmind.tokenizer import is_tiktoken, tiktoken_hint
 from persianmind.vocab.families.base import PAD, BaseFiles, dump_json, expanded_config
 from persianmind.vocab.families.reader import JsonReader
-from persianmind.vocab.families.sp_json import BYTE, CONTROL, NORMAL, SPACE, USER_DEFINED, tokenizer_json
+from persianmind.vocab.families.sp_json import BYTE, CONTROL, NORMAL, SPACE, USER_DEFINED, prefixes_first_only, tokenizer_json
 from persianmind.vocab.learn import Learned, Word
 
 
@@ -122,15 +122,17 @@ class SentencePieceBPE:
         return JsonReader.parse(dump_json(tree), self._files.path)
 
     def differs_itself(self, text: str) -> bool:
-        # SentencePiece reads a user-defined symbol without starting the text after it anew, as tokenizer.json
-        # and llama.cpp do; in everything else a tokenizer.json of ours has to agree.
-        if self._files.tree is None and not any(symbol in text for symbol in self._symbols):
+        first_space = text.startswith(" ") and prefixes_first_only(self._proto, self._files.config)
+        by_design = first_space or any(symbol in text for symbol in self._symbols)
+        # Where tokenizer.json is made here, all else has to agree.
+        if self._files.tree is None and not by_design:
             return False
         return self.reader.encode([text]) != self.encode([text])
 
     @cached_property
     def _symbols(self) -> list[str]:
-        return [piece.piece for piece in self._proto.pieces if piece.type == USER_DEFINED]
+        """Added tokens that are read in every text: SentencePiece knows none, or starts no text anew at them."""
+        return self.reader.added(special=False)
 
     def files(self, learned: Learned, *, pad_token: bool) -> dict[str, bytes]:
         proto = type(self._proto)()

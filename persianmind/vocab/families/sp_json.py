@@ -53,15 +53,25 @@ def tokenizer_json(proto: Any, files: BaseFiles, *, first_new: int, pad_id: int 
     }
 
 
+def prefixes_first_only(proto: Any, config: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer.json of ours puts the prefix space at a text's start only, not after added tokens.
+
+    So do folders with `legacy: false`, and models with user-defined symbols (Mistral v3 and v7): after
+    those SentencePiece itself puts none. The price is transformers': a text's own first space is taken for
+    the prefix.
+    """
+    symbols = any(piece.type == USER_DEFINED for piece in proto.pieces)
+    return bool(proto.normalizer_spec.add_dummy_prefix) and not config.get("legacy", not symbols)
+
+
 def _own_pipeline(proto: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    """SentencePiece's own steps. `legacy: false` in the config: text after a special token gets no prefix."""
     prefix = proto.normalizer_spec.add_dummy_prefix
     spaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
     strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
     steps = [{"type": "Prepend", "prepend": SPACE}, spaces] if prefix else [spaces]
     normalizer: dict[str, Any] | None = {"type": "Sequence", "normalizers": steps}
     pre_tokenizer = None
-    if prefix and config.get("legacy") is False:
+    if prefixes_first_only(proto, config):
         normalizer = None
         pre_tokenizer = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "first", "split": False}
     return {
