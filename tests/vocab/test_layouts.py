@@ -12,7 +12,7 @@ from persianmind.tokenizer import FolderTokenizer
 from persianmind.vocab.build import build_vocab
 from persianmind.vocab.expansion import load_expansion
 from persianmind.vocab.foreign import foreign_samples
-from tests.vocab.helpers import package_texts
+from tests.vocab.helpers import mistral_model, package_texts, read_tree
 from tests.vocab.layouts import BARE, BYTE_LEVEL, SENTENCEPIECE, SPACE, llama_2, make_layout
 
 NEW = 150
@@ -85,9 +85,10 @@ def test_ids_beside_special_tokens(layout: Layout) -> None:
     for special in (True, False):
         after = layout.tokenizer(texts, add_special_tokens=special)["input_ids"]
         assert after == layout.base(texts, add_special_tokens=special)["input_ids"]
-    for token_id, token in layout.base.added_tokens_decoder.items():
-        assert layout.tokenizer.added_tokens_decoder[token_id] == token
-        assert layout.tokenizer.encode(str(token), add_special_tokens=False) == [token_id] or str(token)[0] == SPACE
+    for token in read_tree(layout.base_path)["added_tokens"]:
+        kept = layout.tokenizer.added_tokens_decoder[token["id"]]
+        assert {key: getattr(kept, key) for key in token if key != "id"} | {"id": token["id"]} == token
+        assert layout.tokenizer.encode(token["content"], add_special_tokens=False) == [token["id"]]
 
 
 def test_round_trip(layout: Layout) -> None:
@@ -147,3 +148,10 @@ def test_tokenizer_json_is_kept_to_where_the_config_says_otherwise(tmp_path: Pat
     for text in ("<s>Hello</s> Hello", "[INST] Hi [/INST]</s><s>[INST] x"):
         ids = auto(tmp_path / "out").encode(text, add_special_tokens=False)
         assert ids == before.encode(text, add_special_tokens=False).ids
+
+
+def test_the_reference_run_has_41_510_ids(tmp_path: Path) -> None:
+    """32,000 and 9,510, exactly: with a stand-in for Llama 2's own tokenizer.model."""
+    expansion = build_vocab(mistral_model(), lambda: iter(package_texts()), tmp_path / "out", new_tokens=9_510)
+    assert (expansion.base_vocab, expansion.added, expansion.size) == (32_000, 9_510, 41_510)
+    assert len(auto(tmp_path / "out")) == 41_510
