@@ -2,7 +2,8 @@
 
 from persianmind.tokenizer.fast import HARD_STRINGS, FastEncoder
 from persianmind.tokenizer.folder import FolderTokenizer, tokenizer_fingerprint
-from persianmind.tokenizer.models import LocatedTokens, Tokens
+from persianmind.tokenizer.models import LocatedTokens, Tokens, is_tiktoken, tiktoken_hint
+from persianmind.tokenizer.panic import panics_named
 
 __all__ = [
     "HARD_STRINGS",
@@ -10,5 +11,8 @@ __all__ = [
     "FolderTokenizer",
     "LocatedTokens",
     "Tokens",
+    "is_tiktoken",
+    "panics_named",
+    "tiktoken_hint",
     "tokenizer_fingerprint",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,25 @@ import numpy as np
 import numpy.typing as npt
 
 from persianmind.common.errors import DataError
+from persianmind.tokenizer.panic import panics_named
 
 Tokens = npt.NDArray[np.uint32]
 
 JSON_FILE, SENTENCEPIECE_FILE = "tokenizer.json", "tokenizer.model"
+_TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]+\r?\n")
+
+
+def is_tiktoken(model: bytes) -> bool:
+    """Whether a tokenizer.model is tiktoken's: lines of a token in base64 and its rank."""
+    return _TIKTOKEN_LINE.match(model) is not None
+
+
+def tiktoken_hint(path: Path) -> str:
+    """What to say of such a file."""
+    return (
+        f"{path}: tokenizer.model is tiktoken's (base64 lines, as Meta publishes Llama 3's), not "
+        "SentencePiece's; give the Hugging Face folder of the same model, which holds tokenizer.json"
+    )
 
 
 class LocatedTokens:
@@ -43,6 +59,7 @@ class JsonModel:
     def __init__(self, path: Path) -> None:
         from tokenizers import Tokenizer
 
+        self._path = path
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception for what it cannot parse
@@ -50,20 +67,22 @@ class JsonModel:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()  # a saved truncation would drop the ends of documents in silence
         self.vocab_size = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-        self._bos = self._added_bos()
+        with panics_named(path, DataError):
+            self._bos = self._added_bos()
         # It adds nothing to what is encoded here, and ByteLevel's takes the space off a token's offsets.
         self._tokenizer.post_processor = None
 
     def encode(self, texts: Sequence[str], *, parse_special: bool) -> list[list[int]]:
         self._tokenizer.encode_special_tokens = not parse_special
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        with panics_named(self._path, DataError):
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def encode_located(self, texts: Sequence[str]) -> list[LocatedTokens]:
         self._tokenizer.encode_special_tokens = False
-        return [
-            LocatedTokens(one) for one in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        ]
+        with panics_named(self._path, DataError):
+            encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [LocatedTokens(one) for one in encodings]
 
     def decode(self, ids: list[int], *, skip_special: bool) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special))
@@ -110,6 +129,8 @@ class SentencePieceModel:
         try:
             self._processor = SentencePieceProcessor(model_file=str(path))
         except (OSError, RuntimeError) as error:
+            if path.is_file() and is_tiktoken(path.read_bytes()):
+                raise DataError(tiktoken_hint(path)) from None
             raise DataError(f"{path} is no tokenizer: {' '.join(str(error).split())}") from None
         self._path = path
         self.vocab_size = int(self._processor.vocab_size())

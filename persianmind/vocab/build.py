@@ -30,12 +30,14 @@ class Corpus:
     """What one pass over the text leaves.
 
     units: training units and how often each occurs. documents: a sample of them. words: the number of words
-    (what white space separates) of all the text.
+    (what white space separates) of all the text. records: which document of the text each of the sample is,
+    from 1 in the order of reading.
     """
 
     units: Mapping[str, int]
     documents: Sequence[str]
     words: int
+    records: Sequence[int] = ()
 
 
 def build_vocab(
@@ -89,6 +91,7 @@ def build_vocab(
             pieces,
             pad=pad_token,
             documents=corpus.documents,
+            records=corpus.records,
             profile=profile,
         )
         pad_id = opened.size + len(pieces) if pad_token else None
@@ -120,7 +123,7 @@ def read_corpus(base: BaseTokenizer, texts: Texts, profile: LanguageProfile = de
     units = base.units(chunks, profile.script)
     if not units:
         raise EmptyCorpusError(f"the text for the vocabulary holds no {profile.name} word; give other text")
-    return Corpus(units, sample.texts(), words)
+    return Corpus(units, sample.texts(), words, sample.records())
 
 
 def _learn(

@@ -81,22 +81,28 @@ class DocumentSample:
     def __init__(self, documents: int = 1_000, max_characters: int = 20_000) -> None:
         self._limit = documents
         self._max_characters = max_characters
-        self._heap: list[tuple[int, str]] = []
+        self._heap: list[tuple[int, str, int]] = []
+        self._offered = 0
         self._seen: set[int] = set()
 
     def add(self, text: str) -> None:
         """Offers one document."""
+        self._offered += 1
         rank = xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
         if rank in self._seen or (len(self._heap) == self._limit and -rank <= self._heap[0][0]):
             return
         self._seen.add(rank)
-        heapq.heappush(self._heap, (-rank, text[: self._max_characters]))
+        heapq.heappush(self._heap, (-rank, text[: self._max_characters], self._offered))
         if len(self._heap) > self._limit:
             self._seen.discard(-heapq.heappop(self._heap)[0])
 
     def texts(self) -> list[str]:
         """The sampled documents, cut at `max_characters`, in an order that only their text decides."""
-        return [text for _, text in sorted(self._heap, reverse=True)]
+        return [text for _, text, _ in sorted(self._heap, reverse=True)]
+
+    def records(self) -> list[int]:
+        """Of each of them, the how-manieth document of the text it is, from 1."""
+        return [record for _, _, record in sorted(self._heap, reverse=True)]
 
 
 def count_chunks(

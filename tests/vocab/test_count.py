@@ -52,3 +52,14 @@ def test_sample_depends_on_the_text_alone() -> None:
     assert samples[0] == samples[1] == samples[2] == samples[3]
     assert len(samples[0]) == 20
     assert max(map(len, samples[0])) == 12
+
+
+def test_the_sample_knows_which_document_of_the_text_each_is() -> None:
+    texts = [f"متن {i}" for i in range(50)]
+    sample = DocumentSample(documents=10)
+    for text in [texts[0], *texts]:
+        sample.add(text)
+    chosen = dict(zip(sample.texts(), sample.records(), strict=True))
+    assert len(chosen) == 10
+    for text, record in chosen.items():
+        assert [texts[0], *texts][record - 1] == text

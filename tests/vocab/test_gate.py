@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from persianmind.vocab.families.byte_bpe import ByteBPE, to_token
 from persianmind.vocab.families.sentencepiece import SentencePieceBPE
 from persianmind.vocab.foreign import foreign_samples
 from persianmind.vocab.gate import HFTokenizer, check_exactness
-from tests.vocab.helpers import package_texts, read_tree, texts
+from tests.vocab.helpers import mistral_model, package_texts, read_tree, texts
+from tests.vocab.layouts import PREPEND, chatml, phi_3, read_proto
 
 DOCUMENTS = package_texts()[:200]
 
@@ -34,6 +35,7 @@ def run_gate(
     pieces: tuple[VocabPiece, ...],
     pad: bool = False,
     profile: LanguageProfile = default_profile(),
+    documents: Sequence[str] = DOCUMENTS,
 ) -> None:
     check_exactness(
         open_base(base),
@@ -41,7 +43,8 @@ def run_gate(
         open_base(folder),
         pieces,
         pad=pad,
-        documents=DOCUMENTS,
+        documents=documents,
+        records=range(1, len(documents) + 1),
         profile=profile,
     )
 
@@ -215,3 +218,58 @@ def test_an_expansion_of_another_version(built: dict[str, Path], tmp_path: Path)
 
 def test_byte_alphabet() -> None:
     assert to_token(" سلام\n".encode()) == "ĠØ³ÙĦØ§ÙħĊ"
+
+
+STRUCK_OUT = "قیمت <s>۱۲۰</s> هزار تومان است"
+
+
+def test_a_token_that_stands_in_a_document_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A struck-out price in HTML. Read as the token it would be, it differs, and the message says where."""
+    base = chatml(tmp_path / "base")
+    build_vocab(base, lambda: iter(()), tmp_path / "out", new_tokens=0)
+    documents = [*DOCUMENTS[:5], f"{DOCUMENTS[5]} {STRUCK_OUT}"]
+    run_gate(base, tmp_path / "out", (), documents=documents)
+    as_text = HFTokenizer.encode
+
+    def as_tokens(self: HFTokenizer, some: Sequence[str], *, parse_special: bool = True) -> list[list[int]]:
+        return as_text(self, some, parse_special=True)
+
+    monkeypatch.setattr(HFTokenizer, "encode", as_tokens)
+    with pytest.raises(ExactnessError, match=r"in record 6 of the text near '.*<s>.*"):
+        run_gate(base, tmp_path / "out", (), documents=documents)
+
+
+def test_a_prefix_space_after_special_tokens(tmp_path: Path) -> None:
+    """SentencePiece's own steps in place of the base's: text alone is the same, prompts are not."""
+    base = phi_3(tmp_path / "base")
+    build_vocab(base, lambda: iter(()), tmp_path / "out", new_tokens=0)
+    folder = broken(
+        tmp_path / "out", tmp_path, lambda tree: tree.update(normalizer=PREPEND, pre_tokenizer=None)
+    )
+    plain = [text for text in foreign_samples() if not text.startswith(" ")]
+    assert HFTokenizer(folder).encode(plain) == HFTokenizer(tmp_path / "out").encode(plain)
+    with pytest.raises(ExactnessError, match="beside a special token"):
+        run_gate(base, folder, ())
+
+
+def test_a_flag_of_a_special_token_that_is_lost(tmp_path: Path) -> None:
+    base = phi_3(tmp_path / "base")
+    build_vocab(base, lambda: iter(()), tmp_path / "out", new_tokens=0)
+
+    def forget(tree: dict[str, Any]) -> None:
+        for token in tree["added_tokens"]:
+            token["rstrip"] = False
+
+    with pytest.raises(ExactnessError, match="beside a special token"):
+        run_gate(base, broken(tmp_path / "out", tmp_path, forget), ())
+
+
+def test_two_tokenizers_in_one_folder(tmp_path: Path) -> None:
+    base = chatml(tmp_path / "base")
+    proto = read_proto(mistral_model())
+    for piece in proto.pieces[300:3_000]:
+        piece.score = -40_000.0 - abs(piece.score)
+    (base / "tokenizer.model").write_bytes(proto.SerializeToString())
+    with pytest.raises(ExactnessError, match="are two tokenizers"):
+        build_vocab(base, lambda: iter(()), tmp_path / "out", new_tokens=0)
+    assert not (tmp_path / "out").exists()

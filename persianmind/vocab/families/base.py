@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from persianmind.common.errors import VocabError
 from persianmind.language.script import Script
+from persianmind.vocab.families.reader import JsonReader
 from persianmind.vocab.learn import Learned, Word
 
 PAD = "[PAD]"
@@ -34,13 +36,20 @@ class BaseFiles:
         """The kind of model as tokenizer.json has it; BPE where there is none."""
         return str((self.tree or {}).get("model", {}).get("type", "BPE"))
 
-    @property
+    @cached_property
     def added_tokens(self) -> dict[int, dict[str, Any]]:
-        """Added tokens by id, of tokenizer.json or else of tokenizer_config.json."""
+        """Added tokens by id, of tokenizer.json, or else of tokenizer_config.json or added_tokens.json."""
         if self.tree is not None:
             return {int(token["id"]): token for token in self.tree.get("added_tokens") or []}
         decoder = self.config.get("added_tokens_decoder") or {}
-        return {int(token_id): {"id": int(token_id), **token} for token_id, token in decoder.items()}
+        if decoder:
+            return {int(token_id): {"id": int(token_id), **token} for token_id, token in decoder.items()}
+        listed = json.loads(self.others.get("added_tokens.json", b"{}"))
+        named = json.dumps([self.config, json.loads(self.others.get("special_tokens_map.json", b"{}"))])
+        return {
+            int(token_id): added_token(int(token_id), content, special=json.dumps(content) in named)
+            for content, token_id in listed.items()
+        }
 
 
 class BaseTokenizer(Protocol):
@@ -51,7 +60,7 @@ class BaseTokenizer(Protocol):
     description: ClassVar[str]
     """The family and models of it, for messages."""
     is_independent: ClassVar[bool]
-    """Whether another library than tokenizer.json's does the work: then the two can be compared."""
+    """Whether `encode` is of another library than tokenizer.json's: then the two can be compared."""
     size: int
     """Number of ids, added special tokens included: the first new id."""
 
@@ -83,11 +92,20 @@ class BaseTokenizer(Protocol):
         ...
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of whole texts, without special tokens: what must not change for text of other scripts."""
+        """Ids of whole texts, nothing added and no special token read in them."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; special tokens are kept."""
+        ...
+
+    @property
+    def reader(self) -> JsonReader:
+        """tokenizer.json as its users read it: the base's own, or where it has none, what ours will be."""
+        ...
+
+    def differs_itself(self, text: str) -> bool:
+        """Whether the base's own two files give different ids for this text: then neither can be kept to."""
         ...
 
     def files(self, learned: Learned, *, pad_token: bool) -> dict[str, bytes]:
@@ -111,9 +129,11 @@ def read_base(path: Path) -> BaseFiles:
         raise VocabError(
             f"{path} holds neither tokenizer.json nor tokenizer.model: it is no tokenizer folder"
         )
+    for name in ("added_tokens.json", "special_tokens_map.json"):
+        _read_mapping(path / name)  # a damaged one is refused here
     others = {
         name: (path / name).read_bytes()
-        for name in ("chat_template.jinja", "special_tokens_map.json")
+        for name in ("added_tokens.json", "chat_template.jinja", "special_tokens_map.json")
         if (path / name).is_file()
     }
     return BaseFiles(
@@ -142,10 +162,10 @@ def dump_json(tree: Any) -> bytes:
     return (json.dumps(tree, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def added_token(token_id: int, content: str) -> dict[str, Any]:
-    """One entry of tokenizer.json's added_tokens, special."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {"id": token_id, "content": content, **flags}
+def added_token(token_id: int, content: str, *, special: bool = True) -> dict[str, Any]:
+    """One entry of tokenizer.json's added_tokens; those that are not special are read in every text."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return {"id": token_id, "content": content, **flags, "special": special}
 
 
 def expanded_config(config: Mapping[str, Any], pad_id: int | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Byte-level BPE (Llama 3, Qwen, SmolLM2): tokenizer.json with vocabulary and merges appended.
+"""Byte-level BPE (Llama 3, Qwen, Tekken, Command R, SmolLM2): tokenizer.json with vocabulary and merges appended.
 
 BPE applies the merge of lowest rank first, so merges appended after the base's fire only when no base merge
 can; and since every new piece holds bytes of a character of its script, none fires in other text.
@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 
 from persianmind.common.errors import VocabError
 from persianmind.language.script import Script
+from persianmind.tokenizer import panics_named
 from persianmind.vocab.families.base import PAD, BaseFiles, added_token, dump_json, expanded_config
+from persianmind.vocab.families.reader import JsonReader
 from persianmind.vocab.learn import Learned, Word
 
 
@@ -47,20 +49,14 @@ class ByteBPE:
     """A byte-level BPE base read from tokenizer.json."""
 
     family: ClassVar[str] = "byte-bpe"
-    description: ClassVar[str] = "byte-level BPE (Llama 3, Qwen, SmolLM2)"
+    description: ClassVar[str] = "byte-level BPE (Llama 3, Qwen, Tekken, Command R, SmolLM2)"
     is_independent: ClassVar[bool] = False
 
     def __init__(self, files: BaseFiles) -> None:
-        from tokenizers import Tokenizer
-
         assert files.tree is not None
         self._files = files
         self._tree = files.tree
-        try:
-            self._tokenizer: Any = Tokenizer.from_str(dump_json(files.tree).decode("utf-8"))
-        except Exception as error:  # the library raises bare Exception for every kind of damage
-            raise VocabError(f"{files.path}/tokenizer.json cannot be read: {error}") from None
-        self._tokenizer.encode_special_tokens = False
+        self.reader = JsonReader.parse(dump_json(files.tree), files.path)
         self._vocab: dict[str, int] = files.tree["model"]["vocab"]
         self._added = files.added_tokens
         self.size = max([*self._vocab.values(), *self._added]) + 1
@@ -80,14 +76,13 @@ class ByteBPE:
         return {token_id: piece for token_id, piece in found.items() if piece is not None}
 
     def units(self, chunks: Mapping[str, int], script: Script) -> dict[str, int]:
-        normalizer, pre_tokenizer = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
         units: Counter[str] = Counter()
-        for chunk, count in chunks.items():
-            plain = normalizer.normalize_str(chunk) if normalizer is not None else chunk
-            for token, _ in pre_tokenizer.pre_tokenize_str(plain):
-                unit = (to_bytes(token) or b"").decode("utf-8", "ignore")
-                if script.character.search(unit):
-                    units[unit] += count
+        with panics_named(self._files.path, VocabError):
+            for chunk, count in chunks.items():
+                for token in self.reader.split(chunk):
+                    unit = (to_bytes(token) or b"").decode("utf-8", "ignore")
+                    if script.character.search(unit):
+                        units[unit] += count
         return units
 
     def segment(self, units: Mapping[str, int]) -> dict[Word, int]:
@@ -97,14 +92,16 @@ class ByteBPE:
         return words
 
     def ids_of(self, text: str) -> list[int]:
-        return [token.id for token in self._tokenizer.model.tokenize(to_token(text.encode("utf-8")))]
+        return self.reader.merge(to_token(text.encode("utf-8")))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        batch = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in batch]
+        return self.reader.encode(texts)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+        return self.reader.decode(ids)
+
+    def differs_itself(self, text: str) -> bool:
+        return False  # there is but one file
 
     def files(self, learned: Learned, *, pad_token: bool) -> dict[str, bytes]:
         tree = copy.deepcopy(self._tree)

@@ -1,4 +1,4 @@
-"""SentencePiece BPE (Llama 1 and 2, Mistral v1): tokenizer.model and tokenizer.json with the same ids.
+"""SentencePiece BPE (Llama 2, Mistral, Gemma, Phi-3): tokenizer.model and tokenizer.json with the same ids.
 
 SentencePiece joins any two neighbours whose text together is a piece, the highest score first. New pieces
 therefore only need scores below the base's lowest, each lower than the one before.
@@ -6,21 +6,20 @@ therefore only need scores below the base's lowest, each lower than the one befo
 
 from __future__ import annotations
 
-import itertools
 import math
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
 from persianmind.common.errors import VocabError
 from persianmind.language.script import Script
-from persianmind.vocab.families.base import PAD, BaseFiles, added_token, dump_json, expanded_config
+from persianmind.tokenizer import is_tiktoken, tiktoken_hint
+from persianmind.vocab.families.base import PAD, BaseFiles, dump_json, expanded_config
+from persianmind.vocab.families.reader import JsonReader
+from persianmind.vocab.families.sp_json import BYTE, CONTROL, NORMAL, SPACE, USER_DEFINED, prefixes_first_only, tokenizer_json
 from persianmind.vocab.learn import Learned, Word
-
-_SPACE = "\u2581"
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
 
 
 def next_below(score: float) -> float:
@@ -37,13 +36,15 @@ class SentencePieceBPE:
     """A SentencePiece BPE base read from tokenizer.model."""
 
     family: ClassVar[str] = "sentencepiece"
-    description: ClassVar[str] = "SentencePiece BPE (Llama 2, Mistral v1)"
+    description: ClassVar[str] = "SentencePiece BPE (Llama 2, Mistral, Gemma, Phi-3)"
     is_independent: ClassVar[bool] = True
 
     def __init__(self, files: BaseFiles) -> None:
         from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
         self._files = files
+        if is_tiktoken(files.model or b""):
+            raise VocabError(tiktoken_hint(files.path))
         self._proto: Any = sentencepiece_model_pb2.ModelProto()
         try:
             self._proto.ParseFromString(files.model)
@@ -71,7 +72,7 @@ class SentencePieceBPE:
             raise VocabError(
                 f"{path}: a {kinds.get(kind, 'foreign')} model cannot be expanded; the base must be BPE"
             )
-        if not any(piece.type == _BYTE for piece in self._proto.pieces):
+        if not any(piece.type == BYTE for piece in self._proto.pieces):
             raise VocabError(f"{path}: a base without byte fallback loses characters; it cannot be exact")
         spec = self._proto.normalizer_spec
         if spec.precompiled_charsmap or spec.remove_extra_whitespaces:
@@ -84,10 +85,10 @@ class SentencePieceBPE:
     def token_bytes(self) -> Mapping[int, bytes]:
         found: dict[int, bytes] = {}
         for token_id, piece in enumerate(self._proto.pieces):
-            if piece.type == _BYTE:
+            if piece.type == BYTE:
                 found[token_id] = bytes([int(piece.piece[3:5], 16)])
-            elif piece.type in (_NORMAL, _USER_DEFINED):
-                found[token_id] = piece.piece.replace(_SPACE, " ").encode("utf-8")
+            elif piece.type in (NORMAL, USER_DEFINED):
+                found[token_id] = piece.piece.replace(SPACE, " ").encode("utf-8")
         return found
 
     def units(self, chunks: Mapping[str, int], script: Script) -> dict[str, int]:
@@ -113,81 +114,55 @@ class SentencePieceBPE:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._processor.decode(list(ids)))
 
+    @cached_property
+    def reader(self) -> JsonReader:
+        tree = self._files.tree
+        if tree is None:
+            tree = tokenizer_json(self._proto, self._files, first_new=self.size, pad_id=None)
+        return JsonReader.parse(dump_json(tree), self._files.path)
+
+    def differs_itself(self, text: str) -> bool:
+        first_space = text.startswith(" ") and prefixes_first_only(self._proto, self._files.config)
+        by_design = first_space or any(symbol in text for symbol in self._symbols)
+        # Where tokenizer.json is made here, all else has to agree.
+        if self._files.tree is None and not by_design:
+            return False
+        return self.reader.encode([text]) != self.encode([text])
+
+    @cached_property
+    def _symbols(self) -> list[str]:
+        """Added tokens that are read in every text: SentencePiece knows none, or starts no text anew at them."""
+        return self.reader.added(special=False)
+
     def files(self, learned: Learned, *, pad_token: bool) -> dict[str, bytes]:
         proto = type(self._proto)()
         proto.CopyFrom(self._proto)
         known = {piece.piece for piece in proto.pieces}
         for token_id in range(len(proto.pieces), self.size):  # added tokens hold ids here: keep them in step
-            content = self._added.get(token_id, {}).get("content", f"<unused_{token_id}>")
-            proto.pieces.add(piece=content, score=0.0, type=_CONTROL)
+            token = self._added.get(token_id, {"content": f"<unused_{token_id}>", "special": True})
+            kind = CONTROL if token.get("special") else USER_DEFINED
+            proto.pieces.add(piece=token["content"], score=0.0, type=kind)
         score = min(piece.score for piece in self._proto.pieces)
         for token_bytes, _ in learned.pieces:
             score = next_below(score)
             proto.pieces.add(
-                piece=token_bytes.decode("utf-8").replace(" ", _SPACE), score=score, type=_NORMAL
+                piece=token_bytes.decode("utf-8").replace(" ", SPACE), score=score, type=NORMAL
             )
         pad_id = len(proto.pieces) if pad_token else None
         if pad_id is not None:
             if PAD in known or PAD in {token["content"] for token in self._added.values()}:
                 raise VocabError(f"{self._files.path} already has a {PAD} token; leave out the pad token")
-            proto.pieces.add(piece=PAD, score=0.0, type=_CONTROL)
+            proto.pieces.add(piece=PAD, score=0.0, type=CONTROL)
             proto.trainer_spec.pad_id = pad_id
             proto.trainer_spec.pad_piece = PAD
         proto.trainer_spec.vocab_size = len(proto.pieces)
+        tree = tokenizer_json(proto, self._files, first_new=self.size, pad_id=pad_id)
         return {
             **self._files.others,
             "tokenizer.model": proto.SerializeToString(deterministic=True),
-            "tokenizer.json": dump_json(self._json(proto, pad_id)),
+            "tokenizer.json": dump_json(tree),
             "tokenizer_config.json": dump_json(self._config(proto, pad_id)),
         }
-
-    def _json(self, proto: Any, pad_id: int | None) -> dict[str, Any]:
-        """tokenizer.json with SentencePiece's own pipeline, whatever the base folder had."""
-        names = [piece.piece for piece in proto.pieces]
-        added = dict(self._added)
-        for token_id, piece in enumerate(proto.pieces):
-            if piece.type in (_CONTROL, _UNKNOWN) and token_id not in added:
-                added[token_id] = added_token(token_id, piece.piece)
-        prefix = proto.normalizer_spec.add_dummy_prefix
-        spaces = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
-        strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
-        begin = names[proto.trainer_spec.bos_id] if self._adds_bos(proto) else None
-        return {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [added[token_id] for token_id in sorted(added)],
-            "normalizer": {
-                "type": "Sequence",
-                "normalizers": [{"type": "Prepend", "prepend": _SPACE}, spaces] if prefix else [spaces],
-            },
-            "pre_tokenizer": None,
-            "post_processor": _begin_with(begin, proto.trainer_spec.bos_id),
-            "decoder": {
-                "type": "Sequence",
-                "decoders": [
-                    {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "},
-                    {"type": "ByteFallback"},
-                    {"type": "Fuse"},
-                    *([strip] if prefix else []),
-                ],
-            },
-            "model": {
-                "type": "BPE",
-                "dropout": None,
-                "unk_token": names[proto.trainer_spec.unk_id],
-                "continuing_subword_prefix": None,
-                "end_of_word_suffix": None,
-                "fuse_unk": True,
-                "byte_fallback": True,
-                "ignore_merges": False,
-                "vocab": {name: token_id for token_id, name in enumerate(names)},
-                "merges": [list(pair) for pair in merges_of(proto)],
-            },
-        }
-
-    def _adds_bos(self, proto: Any) -> bool:
-        return bool(self._files.config.get("add_bos_token", True)) and proto.trainer_spec.bos_id >= 0
 
     def _config(self, proto: Any, pad_id: int | None) -> dict[str, Any]:
         specials = {
@@ -201,35 +176,3 @@ class SentencePieceBPE:
         }
         defaults = {**specials, "model_max_length": 10**30}
         return expanded_config({**defaults, **self._files.config}, pad_id)
-
-
-def merges_of(proto: Any) -> Iterator[tuple[str, str]]:
-    """The merges that give SentencePiece's order: by score, then the longer left part first.
-
-    Ties in score (a base's runs of spaces share one) grow from the left in SentencePiece; ranking longer
-    left parts first does the same here.
-    """
-    score_of = {p.piece: p.score for p in proto.pieces if p.type in (_NORMAL, _USER_DEFINED)}
-    found = [
-        (-score, -cut, -(len(piece) - cut), piece, cut)
-        for piece, score in score_of.items()
-        for cut in range(1, len(piece))
-        if piece[:cut] in score_of and piece[cut:] in score_of
-    ]
-    found.sort()
-    return ((piece[:cut], piece[cut:]) for _, _, _, piece, cut in found)
-
-
-def _begin_with(token: str | None, token_id: int) -> dict[str, Any] | None:
-    """A post-processor that puts the beginning-of-sequence token first, or none."""
-    if token is None:
-        return None
-    special = {"SpecialToken": {"id": token, "type_id": 0}}
-    first = {"Sequence": {"id": "A", "type_id": 0}}
-    second = [{"SpecialToken": {"id": token, "type_id": 1}}, {"Sequence": {"id": "B", "type_id": 1}}]
-    return {
-        "type": "TemplateProcessing",
-        "single": [special, first],
-        "pair": list(itertools.chain([special, first], second)),
-        "special_tokens": {token: {"id": token, "ids": [token_id], "tokens": [token]}},
-    }
