@@ -15,6 +15,7 @@ from persianmind.estimate.memory import (
     weight_bytes_per_rank,
 )
 from persianmind.model.bases import GGUF_PACKAGES, RANDOM_BASES, cache_folder, read_config, resolve_base
+from persianmind.model.families import check_family
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 
@@ -79,6 +80,7 @@ def count_parameters(recipe: Recipe, added: int) -> tuple[int, int]:
     from persianmind.model.adapted import adapt
 
     tree = base_config(recipe.base)
+    check_family(tree, recipe.base, recipe.train.quantize)
     config = AutoConfig.for_model(**tree)
     with torch.device("meta"):
         causal_lm = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
