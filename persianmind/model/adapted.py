@@ -19,7 +19,7 @@ from persianmind.model.families import check_family, embedding_scale, family_of,
 from persianmind.model.init import initial_embeddings
 from persianmind.model.lora import add_adapters
 from persianmind.model.loss import LossFunction, summed_cross_entropy
-from persianmind.model.tables import SplitEmbedding, SplitHead, SplitTable
+from persianmind.model.tables import SplitEmbedding, SplitHead, SplitTable, new_bias
 from persianmind.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -238,9 +238,12 @@ def _split_tables(
         output_VD = head.weight.detach()[:base_vocab].clone()
         new_AD = initial_embeddings(output_VD, pieces, method, generator) if pieces else None
         output_table = SplitTable(output_VD, new_AD)
-    bias_V = head.bias.detach()[:base_vocab].clone() if family_of(causal_lm.config).head_bias else None
+    bias = None
+    if family_of(causal_lm.config).head_bias:
+        base_bias_V = head.bias.detach()[:base_vocab]
+        bias = torch.cat([base_bias_V, new_bias(base_bias_V).expand(output_table.added_vocab)])
     causal_lm.set_input_embeddings(SplitEmbedding(input_table, embedding_scale(causal_lm.config)))
-    causal_lm.set_output_embeddings(SplitHead(output_table, bias_V))
+    causal_lm.set_output_embeddings(SplitHead(output_table, bias))
 
 
 def _choose_trained(model: AdaptedModel, recipe: Recipe) -> None:

@@ -75,16 +75,13 @@ class SplitEmbedding(nn.Module):
 class SplitHead(nn.Module):
     """The output projection over a `SplitTable`. Training uses the chunked loss instead of this.
 
-    bias: frozen, [V + A]: the base's, and for each new token `new_bias` of it. None: the base has none.
+    bias: of the logits, [V + A], frozen; None: the base has none.
     """
 
-    def __init__(self, table: SplitTable, base_bias_V: Tensor | None = None) -> None:
+    def __init__(self, table: SplitTable, bias: Tensor | None = None) -> None:
         super().__init__()
         self.table = table
-        self.bias: nn.Parameter | None = None
-        if base_bias_V is not None:
-            new_A = new_bias(base_bias_V).expand(table.added_vocab)
-            self.bias = nn.Parameter(torch.cat([base_bias_V, new_A]), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     @property
     def weight(self) -> Tensor:
