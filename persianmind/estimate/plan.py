@@ -15,7 +15,7 @@ from persianmind.estimate.memory import (
     weight_bytes_per_rank,
 )
 from persianmind.model.bases import GGUF_PACKAGES, RANDOM_BASES, cache_folder, read_config, resolve_base
-from persianmind.model.families import check_family
+from persianmind.model.families import EXPERTS_NOTE, Family, check_family
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 
@@ -45,12 +45,14 @@ def estimate_recipe(name: str, overrides: Sequence[str], world_size: int) -> dic
     """
     recipe = load_recipe(name, overrides)
     train, added = recipe.train, added_vocab(recipe)
+    family = check_family(base_config(recipe.base), recipe.base, recipe.train.quantize)
     total, trained = count_parameters(recipe, added)
     per_step = tokens_per_step(recipe)
     return {
         "recipe": recipe.name,
         "base": recipe.base,
         "ranks": world_size,
+        "adapted": _adapted(recipe.adapter.targets, family),
         "parameters": total,
         "trained_parameters": trained,
         "added_vocab_at_most": added,
@@ -67,6 +69,13 @@ def estimate_recipe(name: str, overrides: Sequence[str], world_size: int) -> dic
     }
 
 
+def _adapted(targets: str | list[str], family: Family) -> str:
+    """Where adapters go, in words."""
+    if targets != "all-linear":
+        return ", ".join(targets)
+    return EXPERTS_NOTE if family.experts else "all linear projections"
+
+
 def added_vocab(recipe: Recipe) -> int:
     """New tokens a recipe asks for at most: exactly `new_tokens`, or up to `train_size` the paper's way."""
     return (recipe.vocab.train_size or recipe.vocab.new_tokens) + int(recipe.vocab.pad_token)
@@ -80,7 +89,6 @@ def count_parameters(recipe: Recipe, added: int) -> tuple[int, int]:
     from persianmind.model.adapted import adapt
 
     tree = base_config(recipe.base)
-    check_family(tree, recipe.base, recipe.train.quantize)
     config = AutoConfig.for_model(**tree)
     with torch.device("meta"):
         causal_lm = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)

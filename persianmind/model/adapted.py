@@ -194,8 +194,8 @@ def load_base(base: Path, recipe: Recipe, device: torch.device = CPU) -> nn.Modu
         raise BaseModelError(f"base {base}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
     if missing := sorted(info["missing_keys"]):
         raise BaseModelError(
-            f"base {base}: its files lack {len(missing)} weights of a {type(model).__name__}, which transformers "
-            f"fills with random values; the first is {missing[0]}; copy or convert the whole model again"
+            f"base {base}: its files lack {len(missing)} weights of a {type(model).__name__}, which would be "
+            f"random values; the first is {missing[0]}; copy or convert the whole model again"
         )
     return model
 

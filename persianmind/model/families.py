@@ -1,9 +1,10 @@
 """Which base models can be trained here, and how each family goes from token ids to hidden states and from
 hidden states to logits.
 
-One small table: what differs between families outside of their layers stands here, and nowhere else. Every row
-is held against plain transformers by tests/model/test_families.py, and every run does the same with its own
-base before step 1. Imports neither torch nor transformers: the checks before a run read config.json alone.
+One small table: what differs between families outside of their layers stands here, and nowhere else. Every
+row is held against plain transformers by tests/model/test_families.py, and every run does the same with its
+own base before step 1. Imports neither torch nor transformers: the checks before a run read config.json
+alone.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class LogitTransform:
 
 
 PLAIN = Family()
+EXPERTS_NOTE = "mixture of experts: adapters go on its attention alone, its experts stay as they are"
 _GRANITE = Family(logit_divisor="logits_scaling", inside=("embedding_multiplier",))
 _GRANITE_EXPERTS = Family(logit_divisor="logits_scaling", inside=("embedding_multiplier",), experts=True)
 _CAPPED_GEMMA = Family(
@@ -83,12 +85,16 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(("bloom", "falcon", "gptj"), _OWN_ATTENTION),
     "gpt2": _CONV1D,
     "gpt_oss": "has attention sinks, which packed attention cannot follow",
-    **dict.fromkeys(("gemma3", "gemma3n", "gemma4", "mistral3", "qwen2_vl", "qwen3_vl", "llava"), _MULTIMODAL),
+    **dict.fromkeys(
+        ("gemma3", "gemma3n", "gemma4", "mistral3", "qwen2_vl", "qwen3_vl", "llava"), _MULTIMODAL
+    ),
 }
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
 # Keys of config.json that, in some family, change what lies between ids and layers or between layers and
 # logits. A value of `_NEUTRAL` changes nothing.
-_LOGIT_KEY = re.compile(r"logit|(^|_)mup|soft_?cap|lm_head|scale_emb|emb\w*_(scale|multiplier)|unpadded_vocab")
+_LOGIT_KEY = re.compile(
+    r"logit|(^|_)mup|soft_?cap|lm_head|scale_emb|emb\w*_(scale|multiplier)|unpadded_vocab"
+)
 _HARMLESS = {"output_router_logits", "num_logits_to_keep"}
 _NEUTRAL = (None, False, 1, 1.0)
 
@@ -122,7 +128,9 @@ def _refusal(name: str, config: Mapping[str, Any], quantize: str) -> str | None:
     if name not in FAMILIES:
         return "is not one that was tried here" + supported
     if other := sorted({*(config.get("layer_types") or ())} - _ATTENTION_LAYERS):
-        return f"has layers of the kind {other[0]} in this base, which packed training cannot follow{supported}"
+        return (
+            f"has layers of the kind {other[0]} in this base, which packed training cannot follow{supported}"
+        )
     family = FAMILIES[name]
     if unknown := _unknown_logit_keys(family, config):
         return (
@@ -132,7 +140,9 @@ def _refusal(name: str, config: Mapping[str, Any], quantize: str) -> str | None:
     if "quantization_config" in config:
         return "is supported, but these weights are quantised already; give the weights in 16 or 32 bits"
     if family.experts and quantize != "none":
-        return f"is a mixture of experts, whose experts {quantize} leaves in 16 bits; give train.quantize=none"
+        return (
+            f"is a mixture of experts, whose experts {quantize} leaves in 16 bits; give train.quantize=none"
+        )
     return None
 
 

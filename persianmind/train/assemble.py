@@ -130,8 +130,8 @@ def _build_model(
     from persianmind.model.adapted import adapt, attention_implementation, compile_layers, load_base
     from persianmind.model.attention import IMPLEMENTATIONS
     from persianmind.model.bases import resolve_base
-    from persianmind.train.selftest_forward import BaseForward, check_forward
     from persianmind.train.sample import sample_documents
+    from persianmind.train.selftest_forward import BaseForward, check_forward
     from persianmind.vocab.expansion import load_expansion
 
     if ranks.local_rank == 0:

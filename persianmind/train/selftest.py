@@ -4,7 +4,8 @@
 2. The gradient of the sharded step equals the one a single process computes over the same sequences.
 3. One step moves adapters and new embeddings, and nothing frozen.
 
-A fourth, that the loss is the base's own, is in selftest_forward.py. These run on a throw-away engine; every trained value is put back afterwards.
+These run on a throw-away engine; every trained value is put back afterwards. A fourth, that loss and
+gradients are those of the base's own forward, is in selftest_forward.py.
 """
 
 from __future__ import annotations

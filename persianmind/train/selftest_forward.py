@@ -98,8 +98,8 @@ def check_forward(model: AdaptedModel, base: BaseForward, documents: SampledDocu
         if not error <= tolerance:
             raise SelfTestError(
                 f"{what} differs from the base's own forward by {error:.1e} (relative, {tolerance:.0e} is "
-                f"allowed): {type(model.causal_lm).__name__} is not computed here as transformers computes it; "
-                "use another base, or report the base and the version of transformers"
+                f"allowed): {type(model.causal_lm).__name__} is not computed here as by transformers; use "
+                "another base, or report the base and the version of transformers"
             )
     worst = max(error for what, (error, _) in errors.items() if "loss" in what)
     logger.info(f"self-test: loss and gradients are those of the base's own forward (error {worst:.1e})")
@@ -113,10 +113,8 @@ class _Pass:
     gradients: dict[str, Tensor]
 
 
-def _both_ways(
-    model: AdaptedModel, base: BaseForward, documents: SampledDocuments
-) -> tuple[_Pass, _Pass]:
-    """Over small tables of the tokens used: ours, split and packed; and the base's own modules and forward."""
+def _both_ways(model: AdaptedModel, base: BaseForward, documents: SampledDocuments) -> tuple[_Pass, _Pass]:
+    """Over small tables of the tokens used: ours, split and packed; the base's own modules and forward."""
     causal_lm: Any = model.causal_lm
     used_U, flat = np.unique(np.concatenate(documents), return_inverse=True)
     renumbered = np.split(flat, np.cumsum([len(ids) for ids in documents])[:-1])
@@ -185,7 +183,9 @@ def _packed_loss(model: AdaptedModel, documents: SampledDocuments, **options: bo
         "position_ids": np.concatenate([np.arange(len(ids)) for ids in documents]),
         "labels": np.concatenate(labels),
     }
-    inputs = model_inputs({name: array[None] for name, array in arrays.items()}, model.output_table.base_VD.device)
+    inputs = model_inputs(
+        {name: array[None] for name, array in arrays.items()}, model.output_table.base_VD.device
+    )
     loss: Tensor = model(**inputs, **options)
     return loss
 

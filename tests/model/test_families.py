@@ -11,7 +11,15 @@ import torch
 from persianmind.model import families
 from persianmind.model.adapted import AdaptedModel, build_adapted
 from tests.model.export.test_merged import export
-from tests.model.family_cases import CASES, VOCAB, WRONG, make_family_base, plain_gradients, plain_loss, plain_twin
+from tests.model.family_cases import (
+    CASES,
+    VOCAB,
+    WRONG,
+    make_family_base,
+    plain_gradients,
+    plain_loss,
+    plain_twin,
+)
 from tests.model.helpers import BASE_VOCAB, PIECES, make_recipe, packed_batch, perturbed
 
 TOLERANCE = 2e-6
@@ -27,7 +35,9 @@ def _relative(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize("name", [*WRONG, *SOON, *(pytest.param(one, marks=pytest.mark.more) for one in LATER)])
+@pytest.mark.parametrize(
+    "name", [*WRONG, *SOON, *(pytest.param(one, marks=pytest.mark.more) for one in LATER)]
+)
 def test_loss_gradients_and_export_are_those_of_plain_transformers(tmp_path: Path, name: str) -> None:
     base = make_family_base(tmp_path / "base", name)
     ours = _adapted(base)

@@ -1,5 +1,5 @@
-"""The fourth self-test: it passes on sound models of every kind, stops those whose path from ids to loss is not
-the base's own, and leaves nothing behind."""
+"""The fourth self-test: it passes on sound models of every kind, stops those whose path from ids to loss is
+not the base's own, and leaves nothing behind."""
 
 from __future__ import annotations
 
