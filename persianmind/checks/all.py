@@ -35,7 +35,7 @@ def all_checks(recipe: Recipe, engine_config: Path, folder: RunFolder, world_siz
         return str(folder)
 
     def base() -> str:
-        check_base(recipe.base)
+        check_base(recipe.base, recipe.train.quantize)
         return recipe.base
 
     def sources() -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from persianmind.engine.schedule import gradient_accumulation_steps
 from persianmind.estimate.flops import weight_count
 from persianmind.estimate.memory import gradient_and_optimizer_bytes_per_rank, tokens_per_step
+from persianmind.model.families import EXPERTS_NOTE, family_of
 from persianmind.recipe import Recipe, Stage
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def describe_run(
         f"model: {total:,} parameters, {trained:,} trained ({trained / total:.2%}); vocabulary "
         f"{table.base_vocab:,} + {table.added_vocab:,}"
     )
+    if family_of(model.causal_lm.config).experts:
+        yield f"model: {EXPERTS_NOTE}"
     yield (
         f"batch: {train.global_batch_size} sequences x {recipe.data.seq_len} tokens = {per_step:,} tokens "
         f"per step ({train.micro_batch_size} sequences x {accumulation} micro-batches x {world_size} ranks"

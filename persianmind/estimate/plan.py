@@ -15,6 +15,7 @@ from persianmind.estimate.memory import (
     weight_bytes_per_rank,
 )
 from persianmind.model.bases import GGUF_PACKAGES, RANDOM_BASES, cache_folder, read_config, resolve_base
+from persianmind.model.families import EXPERTS_NOTE, Family, check_family
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 
@@ -44,12 +45,14 @@ def estimate_recipe(name: str, overrides: Sequence[str], world_size: int) -> dic
     """
     recipe = load_recipe(name, overrides)
     train, added = recipe.train, added_vocab(recipe)
+    family = check_family(base_config(recipe.base), recipe.base, recipe.train.quantize)
     total, trained = count_parameters(recipe, added)
     per_step = tokens_per_step(recipe)
     return {
         "recipe": recipe.name,
         "base": recipe.base,
         "ranks": world_size,
+        "adapted": _adapted(recipe.adapter.targets, family),
         "parameters": total,
         "trained_parameters": trained,
         "added_vocab_at_most": added,
@@ -64,6 +67,13 @@ def estimate_recipe(name: str, overrides: Sequence[str], world_size: int) -> dic
         ),
         "checkpoint_bytes": checkpoint_bytes(trained, train.precision),
     }
+
+
+def _adapted(targets: str | list[str], family: Family) -> str:
+    """Where adapters go, in words."""
+    if targets != "all-linear":
+        return ", ".join(targets)
+    return EXPERTS_NOTE if family.experts else "all linear projections"
 
 
 def added_vocab(recipe: Recipe) -> int:

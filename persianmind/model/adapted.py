@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from persianmind.common.errors import BaseModelError
-from persianmind.model.attention import IMPLEMENTATIONS, register_packed_attention
+from persianmind.model.attention import IMPLEMENTATIONS, hand_documents_on, register_packed_attention
+from persianmind.model.bases import read_config
 from persianmind.model.documents import Documents, documents_of
-from persianmind.model.families import family_of
+from persianmind.model.families import check_family, embedding_scale, family_of, logit_transform
 from persianmind.model.init import initial_embeddings
 from persianmind.model.lora import add_adapters
 from persianmind.model.loss import LossFunction, summed_cross_entropy
-from persianmind.model.tables import SplitEmbedding, SplitHead, SplitTable
+from persianmind.model.tables import SplitEmbedding, SplitHead, SplitTable, new_bias
 from persianmind.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -39,6 +40,7 @@ class AdaptedModel(nn.Module):
         self.causal_lm = causal_lm
         self.loss_chunk_tokens = loss_chunk_tokens
         self.loss = loss
+        self.logit_transform = logit_transform(causal_lm.config)
 
     @property
     def input_table(self) -> SplitTable:
@@ -49,8 +51,13 @@ class AdaptedModel(nn.Module):
     @property
     def output_table(self) -> SplitTable:
         """The table of the output projection."""
-        table: SplitTable = self.causal_lm.get_output_embeddings().table  # type: ignore[operator]
-        return table
+        return self.head.table
+
+    @property
+    def head(self) -> SplitHead:
+        """The output projection."""
+        head: SplitHead = self.causal_lm.get_output_embeddings()  # type: ignore[operator]
+        return head
 
     def forward(
         self,
@@ -70,15 +77,18 @@ class AdaptedModel(nn.Module):
         alone (the untouched base model, before any step).
         """
         hidden_BLD = self.hidden_states(input_ids, position_ids, documents)
-        table = self.output_table
-        new_AD = None if base_vocab_only else table.new_AD
+        table, bias = self.output_table, self.head.bias
+        if base_vocab_only and bias is not None:
+            bias = bias[: table.base_vocab]  # type: ignore[assignment]
         return self.loss(
             hidden_BLD,
             labels,
             table.base_VD,
-            new_AD,
+            None if base_vocab_only else table.new_AD,
             chunk_tokens=self.loss_chunk_tokens,
             targets_N=targets_N,
+            bias=bias,
+            transform=self.logit_transform,
         )
 
     def hidden_states(
@@ -135,6 +145,8 @@ def adapt(
     too."""
     register_packed_attention()
     causal_lm.set_attn_implementation(attention_implementation(recipe.train.attention))  # type: ignore[operator]
+    if not family_of(causal_lm.config).hands_documents_on:
+        hand_documents_on(causal_lm)
     generator = torch.Generator().manual_seed(recipe.seed)
     _split_tables(causal_lm, recipe, pieces, base_vocab, generator)
     with torch.random.fork_rng(devices=[]):
@@ -152,10 +164,11 @@ def load_base(base: Path, recipe: Recipe, device: torch.device = CPU) -> nn.Modu
     copy of the whole model, and 4-bit weights are quantised where they will live.
 
     Raises:
-        BaseModelError: the weights cannot be loaded.
+        BaseModelError: its family cannot be trained, or its weights cannot be loaded, all of them.
     """
     from transformers import AutoModelForCausalLM
 
+    check_family(read_config(base), str(base), recipe.train.quantize)
     register_packed_attention()
     options: dict[str, Any] = {
         "dtype": DTYPES[recipe.train.precision],
@@ -172,12 +185,18 @@ def load_base(base: Path, recipe: Recipe, device: torch.device = CPU) -> nn.Modu
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=DTYPES[recipe.train.precision],
         )
+    model: nn.Module
     try:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(
-            base, use_safetensors=True, trust_remote_code=False, **options
+        model, info = AutoModelForCausalLM.from_pretrained(
+            base, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
         )
     except (OSError, ValueError) as error:
         raise BaseModelError(f"base {base}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    if missing := sorted(info["missing_keys"]):
+        raise BaseModelError(
+            f"base {base}: its files lack {len(missing)} weights of a {type(model).__name__}, which would be "
+            f"random values; the first is {missing[0]}; copy or convert the whole model again"
+        )
     return model
 
 
@@ -190,7 +209,7 @@ def attention_implementation(asked: str) -> str:
 def compile_layers(model: AdaptedModel) -> None:
     """torch.compile of every decoder layer in place: equal layers share one compilation, names stay."""
     decoder: Any = model.causal_lm.get_decoder()  # type: ignore[operator]
-    for layer in getattr(decoder, family_of(model.causal_lm.config).layers):
+    for layer in decoder.layers:
         layer.compile()
 
 
@@ -214,13 +233,17 @@ def _split_tables(
     input_table = SplitTable(
         input_VD, initial_embeddings(input_VD, pieces, method, generator) if pieces else None
     )
-    output_table = input_table
+    output_table, head = input_table, causal_lm.get_output_embeddings()
     if not tied:
-        output_VD = causal_lm.get_output_embeddings().weight.detach()[:base_vocab].clone()
+        output_VD = head.weight.detach()[:base_vocab].clone()
         new_AD = initial_embeddings(output_VD, pieces, method, generator) if pieces else None
         output_table = SplitTable(output_VD, new_AD)
-    causal_lm.set_input_embeddings(SplitEmbedding(input_table))
-    causal_lm.set_output_embeddings(SplitHead(output_table))
+    bias = None
+    if family_of(causal_lm.config).head_bias:
+        base_bias_V = head.bias.detach()[:base_vocab]
+        bias = torch.cat([base_bias_V, new_bias(base_bias_V).expand(output_table.added_vocab)])
+    causal_lm.set_input_embeddings(SplitEmbedding(input_table, embedding_scale(causal_lm.config)))
+    causal_lm.set_output_embeddings(SplitHead(output_table, bias))
 
 
 def _choose_trained(model: AdaptedModel, recipe: Recipe) -> None:

@@ -59,6 +59,26 @@ def register_packed_attention() -> None:
         AttentionInterface.register(name, _ATTENTION[asked])
 
 
+def hand_documents_on(causal_lm: nn.Module) -> None:
+    """For decoders whose layers take `documents` and do not give them to their attention: each layer's
+    attention gets them by itself, in recomputation as well, where the layer is called again."""
+    for layer in causal_lm.get_decoder().layers:  # type: ignore[operator]
+        _join(layer, layer.self_attn)
+
+
+def _join(layer: nn.Module, attention: nn.Module) -> None:
+    held: dict[str, Any] = {}
+
+    def remember(_: nn.Module, __: Any, options: dict[str, Any]) -> None:
+        held["documents"] = options.get("documents")
+
+    def add(_: nn.Module, arguments: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return arguments, options | held
+
+    layer.register_forward_pre_hook(remember, with_kwargs=True)
+    attention.register_forward_pre_hook(add, with_kwargs=True)
+
+
 def varlen_runs_on(device: torch.device) -> bool:
     """Whether the varlen kernel exists there. A device that is neither CUDA nor the CPU (meta, when a GPU is
     imitated or planned for) is taken for a GPU that has it."""

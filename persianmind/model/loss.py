@@ -4,7 +4,8 @@ Shape legend: N target tokens, C tokens of a chunk, D hidden size, V base vocabu
 
 The gradient of the summed loss is known in closed form (softmax minus one-hot), so it is computed chunk
 by chunk during the forward pass and only scaled in the backward pass. Matmuls run in the model's dtype,
-sums in fp32. A frozen table gets no weight gradient, and costs none.
+sums in fp32, and so do a family's bias, scale and soft-cap of the logits. A frozen table gets no weight
+gradient, and costs none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from persianmind.model.families import LogitTransform
+
 IGNORED = -100
+PLAIN_LOGITS = LogitTransform()
 
 
 class LossFunction(Protocol):
@@ -29,15 +33,24 @@ class LossFunction(Protocol):
         *,
         chunk_tokens: int,
         targets_N: Tensor | None,
+        bias: Tensor | None,
+        transform: LogitTransform,
     ) -> Tensor: ...
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, labels_N: Tensor, base_VD: Tensor, new_AD: Tensor | None, chunk: int
+        ctx: Any,
+        hidden_ND: Tensor,
+        labels_N: Tensor,
+        base_VD: Tensor,
+        new_AD: Tensor | None,
+        bias: Tensor | None,
+        transform: LogitTransform,
+        chunk: int,
     ) -> Tensor:
-        needs_hidden, _, needs_base, needs_new, _ = ctx.needs_input_grad
+        needs_hidden, _, needs_base, needs_new = ctx.needs_input_grad[:4]
         grad_hidden_ND = torch.empty_like(hidden_ND) if needs_hidden else None
         grad_base_VD = torch.zeros_like(base_VD, dtype=torch.float32) if needs_base else None
         grad_new_AD = None
@@ -48,7 +61,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, hidden_ND.shape[0], chunk):
             hidden_CD = hidden_ND[start : start + chunk]
             labels_C = labels_N[start : start + chunk]
-            grad_logits = _chunk_loss(hidden_CD, labels_C, base_VD, new_AD, total)
+            products = _products(hidden_CD, base_VD, new_AD)
+            grad_logits = _chunk_loss(products, labels_C, bias, transform, total).to(hidden_ND.dtype)
             if not (needs_hidden or needs_base or needs_new):
                 continue
             grad_logits_base = grad_logits[:, :base_vocab]
@@ -75,27 +89,43 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             hidden = (grad_hidden_ND.float() * grad_total).to(grad_hidden_ND.dtype)
         base = None if grad_base_VD is None else (grad_base_VD * grad_total).to(base_dtype)
         new = None if grad_new_AD is None else (grad_new_AD * grad_total).to(new_dtype)
-        return hidden, None, base, new, None
+        return hidden, None, base, new, None, None, None
 
 
-def _chunk_loss(
-    hidden_CD: Tensor, labels_C: Tensor, base_VD: Tensor, new_AD: Tensor | None, total: Tensor
-) -> Tensor:
-    """Adds the chunk's summed loss to `total`; returns d loss / d logits, [C, V + A], in the model dtype."""
+def _products(hidden_CD: Tensor, base_VD: Tensor, new_AD: Tensor | None) -> Tensor:
+    """Hidden states x table, [C, V + A], in fp32 from the model's dtype."""
     base_vocab = base_VD.shape[0]
     added = 0 if new_AD is None else new_AD.shape[0]
     # Both matmuls go into one tensor: joining two would hold the chunk's logits twice.
-    logits = hidden_CD.new_empty(len(hidden_CD), base_vocab + added)
-    torch.mm(hidden_CD, base_VD.T, out=logits[:, :base_vocab])
+    products = hidden_CD.new_empty(len(hidden_CD), base_vocab + added)
+    torch.mm(hidden_CD, base_VD.T, out=products[:, :base_vocab])
     if new_AD is not None:
-        torch.mm(hidden_CD, new_AD.T, out=logits[:, base_vocab:])
-    logits = logits.float()
+        torch.mm(hidden_CD, new_AD.T, out=products[:, base_vocab:])
+    return products.float()
+
+
+def _chunk_loss(
+    products: Tensor, labels_C: Tensor, bias: Tensor | None, transform: LogitTransform, total: Tensor
+) -> Tensor:
+    """Adds the chunk's summed loss to `total`; returns d loss / d products, fp32 [C, V + A], in the
+    memory of `products`."""
+    logits, slope = products, None
+    if bias is not None:
+        logits.add_(bias)
+    if transform.scale != 1.0:
+        logits.mul_(transform.scale)
+    if transform.softcap is not None:
+        tanh = logits.div_(transform.softcap).tanh_()
+        slope = 1 - tanh.square()
+        logits = tanh.mul_(transform.softcap)
     log_norm_C = torch.logsumexp(logits, dim=-1)
     picked_C = logits.gather(1, labels_C.unsqueeze(1)).squeeze(1)
     total += (log_norm_C - picked_C).sum()
-    softmax = logits.sub_(log_norm_C.unsqueeze(1)).exp_()
-    softmax.scatter_add_(1, labels_C.unsqueeze(1), softmax.new_full((len(labels_C), 1), -1.0))
-    return softmax.to(hidden_CD.dtype)
+    gradient = logits.sub_(log_norm_C.unsqueeze(1)).exp_()
+    gradient.scatter_add_(1, labels_C.unsqueeze(1), gradient.new_full((len(labels_C), 1), -1.0))
+    if slope is not None:
+        gradient.mul_(slope)
+    return gradient.mul_(transform.scale) if transform.scale != 1.0 else gradient
 
 
 def summed_cross_entropy(
@@ -106,6 +136,8 @@ def summed_cross_entropy(
     *,
     chunk_tokens: int = 512,
     targets_N: Tensor | None = None,
+    bias: Tensor | None = None,
+    transform: LogitTransform = PLAIN_LOGITS,
 ) -> Tensor:
     """Summed (not averaged) negative log-likelihood in nats of the labelled positions, fp32 scalar.
 
@@ -119,6 +151,6 @@ def summed_cross_entropy(
     hidden_ND = hidden.reshape(-1, hidden.shape[-1]).index_select(0, targets_N)
     labels_N = labels_flat.index_select(0, targets_N)
     total: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, labels_N, base_VD, new_AD, chunk_tokens
+        hidden_ND, labels_N, base_VD, new_AD, bias, transform, chunk_tokens
     )
     return total

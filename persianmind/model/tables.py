@@ -41,11 +41,15 @@ class SplitTable(nn.Module):
 
 
 class SplitEmbedding(nn.Module):
-    """Looks ids up in a `SplitTable`. `weight` is the base part, for code that asks a dtype or device."""
+    """Looks ids up in a `SplitTable`. `weight` is the base part, for code that asks a dtype or device.
 
-    def __init__(self, table: SplitTable) -> None:
+    scale: factor on every embedding, rounded to the table's dtype as transformers does it.
+    """
+
+    def __init__(self, table: SplitTable, scale: float = 1.0) -> None:
         super().__init__()
         self.table = table
+        self.scale = float(torch.tensor(scale, dtype=table.base_VD.dtype))
 
     @property
     def weight(self) -> Tensor:
@@ -54,6 +58,10 @@ class SplitEmbedding(nn.Module):
 
     def forward(self, ids_BL: Tensor) -> Tensor:
         """[B, L] ids -> [B, L, D]. The lookup of the other part is masked, so it gets no gradient."""
+        embeddings_BLD = self._look_up(ids_BL)
+        return embeddings_BLD if self.scale == 1.0 else embeddings_BLD * self.scale
+
+    def _look_up(self, ids_BL: Tensor) -> Tensor:
         table = self.table
         base_vocab = table.base_vocab
         if table.new_AD is None:
@@ -65,11 +73,15 @@ class SplitEmbedding(nn.Module):
 
 
 class SplitHead(nn.Module):
-    """The output projection over a `SplitTable`. Training uses the chunked loss instead of this."""
+    """The output projection over a `SplitTable`. Training uses the chunked loss instead of this.
 
-    def __init__(self, table: SplitTable) -> None:
+    bias: of the logits, [V + A], frozen; None: the base has none.
+    """
+
+    def __init__(self, table: SplitTable, bias: Tensor | None = None) -> None:
         super().__init__()
         self.table = table
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     @property
     def weight(self) -> Tensor:
@@ -79,6 +91,12 @@ class SplitHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., D] -> logits [..., V + A]."""
         logits = functional.linear(hidden, self.table.base_VD)
-        if self.table.new_AD is None:
-            return logits
-        return torch.cat([logits, functional.linear(hidden, self.table.new_AD)], dim=-1)
+        if self.table.new_AD is not None:
+            logits = torch.cat([logits, functional.linear(hidden, self.table.new_AD)], dim=-1)
+        return logits if self.bias is None else logits + self.bias
+
+
+def new_bias(base_bias_V: Tensor) -> Tensor:
+    """The bias of new tokens: the mean of the base's. With zeros a constant that the base adds to all logits,
+    which changes nothing there, would favour one part of the vocabulary. Summed in fp32 on the host."""
+    return base_bias_V.detach().cpu().float().mean().to(base_bias_V)

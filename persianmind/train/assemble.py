@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from persianmind.common.errors import RunInterruptedError
@@ -62,12 +62,13 @@ def assemble(
         meter.mark(Phase.START, 0)
     datasets = _datasets(folder, prepared, stop_requested, watchdog.beat)
     plans = plan_stages(recipe, prepared.sequences_by_source)
-    model = _build_model(recipe, folder, ranks, backend)
+    batches = _first_batches(recipe, plans, datasets, ranks)
+    with_tests = recipe.train.self_tests and not folder.has_checkpoints
+    model = _build_model(recipe, folder, ranks, backend, batches if with_tests else [])
     for line in describe_run(recipe, [(plan.stage, plan.steps) for plan in plans], model, ranks.world_size):
         logger.info(line)
-    batches = _first_batches(recipe, plans, datasets, ranks)
     _set_determinism(recipe, folder, model, batches[ranks.rank], backend, ranks)
-    if recipe.train.self_tests and not folder.has_checkpoints:
+    if with_tests:
         run_self_tests(model, lambda: backend.open(model, config, ranks), batches, backend.device(ranks))
     engine: Engine = backend.open(model, config, ranks)
     engine.on_progress = watchdog.beat
@@ -116,13 +117,21 @@ def _run_log(recipe: Recipe, folder: RunFolder, ranks: Ranks) -> RunLog:
     return RunLog(folder, active=True, trackers=make_trackers(recipe, folder.path))
 
 
-def _build_model(recipe: Recipe, folder: RunFolder, ranks: Ranks, backend: Backend) -> AdaptedModel:
-    """The base is converted or downloaded once per node, by its first rank; the others find it done."""
+def _build_model(
+    recipe: Recipe, folder: RunFolder, ranks: Ranks, backend: Backend, batches: Sequence[Batch]
+) -> AdaptedModel:
+    """The base is converted or downloaded once per node, by its first rank; the others find it done.
+
+    Args:
+        batches: what to hold the model's loss against the base's own over; none: it is not.
+    """
     import torch.distributed
 
-    from persianmind.model.adapted import attention_implementation, build_adapted, compile_layers
+    from persianmind.model.adapted import adapt, attention_implementation, compile_layers, load_base
     from persianmind.model.attention import IMPLEMENTATIONS
     from persianmind.model.bases import resolve_base
+    from persianmind.train.sample import sample_documents
+    from persianmind.train.selftest_forward import BaseForward, check_forward
     from persianmind.vocab.expansion import load_expansion
 
     if ranks.local_rank == 0:
@@ -131,7 +140,12 @@ def _build_model(recipe: Recipe, folder: RunFolder, ranks: Ranks, backend: Backe
     expansion = load_expansion(folder.vocab)
     pieces = [piece.base_ids for piece in expansion.pieces]
     device = backend.device(ranks)
-    model = build_adapted(resolve_base(recipe.base), recipe, pieces, expansion.base_vocab, device).to(device)
+    causal_lm, base_vocab = load_base(resolve_base(recipe.base), recipe, device), expansion.base_vocab
+    documents = sample_documents(batches, base_vocab, len(pieces)) if batches else []
+    base = BaseForward.of(causal_lm, documents, pieces, base_vocab) if documents else None
+    model = adapt(causal_lm, recipe, pieces, base_vocab).to(device)
+    if base is not None:
+        check_forward(model, base, documents, recipe.train.quantize)
     if attention_implementation(recipe.train.attention) != IMPLEMENTATIONS[recipe.train.attention]:
         logger.info("attention: flash-attn cannot run here; torch's own kernels are used instead")
     if recipe.train.compile:

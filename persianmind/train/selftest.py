@@ -4,7 +4,8 @@
 2. The gradient of the sharded step equals the one a single process computes over the same sequences.
 3. One step moves adapters and new embeddings, and nothing frozen.
 
-They run on a throw-away engine; every trained value is put back afterwards.
+These run on a throw-away engine; every trained value is put back afterwards. A fourth, that loss and
+gradients are those of the base's own forward, is in selftest_forward.py.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from persianmind.engine.base import Batch, Engine
 from persianmind.engine.groups import GROUPS
 from persianmind.model.adapted import AdaptedModel
 from persianmind.model.documents import documents_of, model_inputs, to_device
+from persianmind.train.sample import moving_sequence
 
 logger = logging.getLogger(__name__)
 TEST_TOKENS = 64
@@ -48,7 +50,8 @@ def run_self_tests(
     leak = check_isolation(model, batches[0], device)
     logger.info(f"self-test: packed documents do not see each other (gradient {leak:.1f})")
     model.eval()
-    batches = [{name: array[:1, :TEST_TOKENS] for name, array in batch.items()} for batch in batches]
+    table = model.input_table
+    batches = [moving_sequence(one, TEST_TOKENS, table.base_vocab, table.added_vocab) for one in batches]
     reference = _single_process_gradients(model, batches, device)
     engine = open_engine()
     error = _check_gradients(engine, batches, reference)

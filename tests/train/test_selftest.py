@@ -112,6 +112,16 @@ def test_an_isolation_test_that_sees_nothing_is_refused(
         _run(model)
 
 
+def test_a_stage_without_new_pieces_passes(model: AdaptedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: the first tokens as they are would stop a sound run on an untied base."""
+    batch = _batch()
+    batch["input_ids"] = batch["input_ids"] % 1024
+    assert len(_run(model, batch)) == 3
+    monkeypatch.setattr("persianmind.train.selftest.moving_sequence", lambda one, *_: one)
+    with pytest.raises(SelfTestError, match="did not move"):
+        _run(model, batch)
+
+
 def test_a_wrong_reduction_stops_the_run(model: AdaptedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     ordinary = DeepSpeedEngine._accumulate
     monkeypatch.setattr(

@@ -87,12 +87,15 @@ class MergedTensors:
         return self._parameter.get(name, "") in self._table_of
 
     def _table(self, name: str, value: Tensor) -> Tensor:
-        """Base embeddings, new ones, padding; a bias of the head (1-D) gets zeros for all that is new."""
+        """Base embeddings, new ones, padding; of a bias of the head (1-D) all that is new gets the mean."""
         trained_VD, new_AD = self._trained.table(self._table_of[self._parameter[name]])
+        from persianmind.model.tables import new_bias
+
         base_vocab = self._trained.base_vocab
         table = value.new_zeros((self.vocab_size, *value.shape[1:]), dtype=self.dtype)
         if value.dim() == 1:
             table[:base_vocab] = value[:base_vocab]
+            table[base_vocab:] = new_bias(value[:base_vocab])
             return table
         table[:base_vocab] = value[:base_vocab] if trained_VD is None else trained_VD
         used = base_vocab + self.added_vocab

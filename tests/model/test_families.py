@@ -1,0 +1,70 @@
+"""Every family against plain transformers and peft: loss, gradients, export; and the same with the families'
+table emptied, where those that need it must come out wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from persianmind.model import families
+from persianmind.model.adapted import AdaptedModel, build_adapted
+from tests.model.export.test_merged import export
+from tests.model.family_cases import (
+    CASES,
+    VOCAB,
+    WRONG,
+    make_family_base,
+    plain_gradients,
+    plain_loss,
+    plain_twin,
+)
+from tests.model.helpers import BASE_VOCAB, PIECES, make_recipe, packed_batch, perturbed
+
+TOLERANCE = 2e-6
+SOON = ("llama-padded", "nemotron", "qwen2_moe")
+LATER = sorted(CASES.keys() - WRONG.keys() - {*SOON})
+
+
+def _adapted(base: Path) -> AdaptedModel:
+    return perturbed(build_adapted(base, make_recipe(), PIECES, BASE_VOCAB)).eval()
+
+
+def _relative(got: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((got - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize(
+    "name", [*WRONG, *SOON, *(pytest.param(one, marks=pytest.mark.more) for one in LATER)]
+)
+def test_loss_gradients_and_export_are_those_of_plain_transformers(tmp_path: Path, name: str) -> None:
+    base = make_family_base(tmp_path / "base", name)
+    ours = _adapted(base)
+    plain = plain_twin(base, ours)
+    batch = packed_batch(vocab=VOCAB)
+    loss, expected = ours(**batch), plain_loss(plain, batch)
+    loss.backward()
+    expected.backward()  # type: ignore[no-untyped-call]
+    assert _relative(loss.detach(), expected.detach()) < TOLERANCE
+    gradients = plain_gradients(plain, ours)
+    for parameter, value in ours.trained().items():
+        assert value.grad is not None and float(value.grad.norm()) > 0.0, parameter
+        assert _relative(value.grad, gradients[parameter]) < 10 * TOLERANCE, parameter
+    exported = export(tmp_path / "out", base, ours, make_recipe())
+    with torch.no_grad():
+        assert _relative(plain_loss(exported, batch), expected.detach()) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_control_without_the_table_the_loss_is_another(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(families, "FAMILIES", dict.fromkeys(families.FAMILIES, families.PLAIN))
+    monkeypatch.setattr("persianmind.model.adapted.check_family", lambda *_: families.PLAIN)
+    base = make_family_base(tmp_path / "base", name)
+    ours = _adapted(base)
+    monkeypatch.undo()
+    with torch.no_grad():
+        expected = plain_loss(plain_twin(base, _adapted(base)), batch := packed_batch(vocab=VOCAB))
+        assert _relative(ours(**batch), expected) > 1e-3
