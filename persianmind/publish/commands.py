@@ -203,7 +203,7 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
         return
     if "format" in facts:
         what = facts.get("file", facts["out"])
-    typer.echo(f"wrote {what} ({facts['format']}, step {facts['step']}, stage {facts['stage']})")
+        typer.echo(f"wrote {what} ({facts['format']}, step {facts['step']}, stage {facts['stage']})")
     if check := facts.get("check"):
         typer.echo(
             f"checked: loss within {check['relative_loss_difference']:.2e} of the trained model (at most "
