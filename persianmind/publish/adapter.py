@@ -9,7 +9,14 @@ from persianmind.common.atomic import atomic_dir
 from persianmind.common.errors import ExportError
 from persianmind.model.export.adapter import write_adapter
 from persianmind.model.export.tokenizer_files import write_tokenizer
-from persianmind.publish.check import TOLERANCE, exported_losses, largest_difference
+from persianmind.publish.check import (
+    TOLERANCE,
+    check_prompts,
+    check_texts,
+    check_token_ids,
+    exported_losses,
+    largest_difference,
+)
 from persianmind.publish.export import AddFiles, Reference, chat_form, made_from
 from persianmind.publish.manifest import write_export_manifest
 from persianmind.publish.origin import base_origin
@@ -43,15 +50,19 @@ def export_adapter(
         What was compared, and the bytes of whole tables in it (`train_embeddings: all`).
 
     Raises:
-        ExportError: `out` exists, or plain peft gives another loss.
+        ExportError: `out` exists, or token ids, prompts or the loss by plain peft are not the trained ones.
     """
     if out.exists():
         raise ExportError(f"{out} exists; give another --out, or remove it first")
     form = chat_form(run)
-    base_name = base_origin(run.recipe.base, run.base).hub_id
+    # A base that was made here is not quite the one that the Hub has by its name.
+    made_here = "://" in run.recipe.base
+    base_name = None if made_here else base_origin(run.recipe.base, run.base).hub_id
     with atomic_dir(out) as folder:
         whole_bytes = write_adapter(folder, run.base, run.weights, base_name=base_name, scale=adapter_scale)
         write_tokenizer(run.folder.vocab, folder, chat_template=form.template, max_length=10**9)
+        n_texts = check_token_ids(folder, run.folder.vocab, check_texts(run.recipe, run.folder))
+        n_dialogues = check_prompts(folder, form, run.recipe)
         losses = exported_losses(
             load_adapter(folder, run, device), reference.batches, device, run.expansion.size
         )
@@ -63,7 +74,9 @@ def export_adapter(
                 "rounding); nothing was exported: report the package versions"
             )
         add_files(folder)
-        result = ExportResult(relative_loss_difference=worst, tolerance=tolerance)
+        result = ExportResult(
+            relative_loss_difference=worst, tolerance=tolerance, n_texts=n_texts, n_dialogues=n_dialogues
+        )
         write_export_manifest(
             folder, kind="adapter", adapter_scale=adapter_scale, check=result, **made_from(run)
         )

@@ -82,6 +82,7 @@ def export(
     from persianmind.publish.weights import read_trained_run
     from persianmind.run.folder import RunFolder
 
+    _prepare_libraries()
     where = _device(device)
     trained = read_trained_run(RunFolder(run), checkpoint)
     if sweep is not None:
@@ -201,7 +202,8 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
         emit_json(facts)
         return
     if "format" in facts:
-        typer.echo(f"wrote {facts['out']} ({facts['format']}, step {facts['step']}, stage {facts['stage']})")
+        what = facts.get("file", facts["out"])
+        typer.echo(f"wrote {what} ({facts['format']}, step {facts['step']}, stage {facts['stage']})")
     if check := facts.get("check"):
         typer.echo(
             f"checked: loss within {check['relative_loss_difference']:.2e} of the trained model (at most "
@@ -224,6 +226,22 @@ def _scales(text: str) -> list[float]:
 def _below(path: Path, part: Path) -> str:
     """A part's place in what was verified."""
     return part.relative_to(path).as_posix() if part != path else part.name
+
+
+def _prepare_libraries() -> None:
+    """Quiet ones: the screen is for what was written and how it compares."""
+    import warnings
+
+    from persianmind.engine.registry import backend
+
+    backend().prepare_environment()
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    # peft 0.21 asks transformers 5.23 by an older name.
+    warnings.filterwarnings(
+        "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
+    )
 
 
 def _check_type(format_: str, dtype: str | None) -> None:
