@@ -164,7 +164,9 @@ def gemma(folder: Path) -> Path:
     spec.pad_id, spec.eos_id, spec.bos_id, spec.unk_id = 0, 1, 2, 3
     spec.vocab_size = len(proto.pieces)
     turns = ("<start_of_turn>", "<end_of_turn>")
-    added = [token(i, p.piece, special=p.type != 4 or p.piece in turns) for i, p in enumerate(proto.pieces[:73])]
+    added = [
+        token(i, p.piece, special=p.type != 4 or p.piece in turns) for i, p in enumerate(proto.pieces[:73])
+    ]
     config = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>",
               "tokenizer_class": "GemmaTokenizer", "add_bos_token": True}  # fmt: skip
     split = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
