@@ -144,7 +144,7 @@ def test_what_is_written_as_gguf(layout: Layout) -> None:
     """llama.cpp puts the prefix space after every special token, or nowhere."""
     size = layout.expansion.size
     if layout.name in ("mistral-v3", "mistral-v7", "phi-3"):
-        with pytest.raises(BaseModelError, match="prefix space.*--format hf"):
+        with pytest.raises(BaseModelError, match=r"prefix space.*--format hf"):
             read_vocab(layout.out, size)
     elif layout.expansion.family == "sentencepiece":
         assert read_vocab(layout.out, size).space_prefix == (layout.name != "gemma")

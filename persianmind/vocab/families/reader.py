@@ -1,4 +1,4 @@
-"""tokenizer.json as transformers and servers read it, in two ways: text as text, and what a template wrote."""
+"""tokenizer.json as its users read it, in two ways: text as text, and what a template wrote."""
 
 from __future__ import annotations
 

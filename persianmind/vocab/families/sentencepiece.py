@@ -139,7 +139,7 @@ class SentencePieceBPE:
 
     @cached_property
     def _symbols(self) -> list[str]:
-        """Added tokens that are read in every text: SentencePiece knows none, or starts no text anew at them."""
+        """Added tokens read in every text: SentencePiece knows none, or starts no text anew at them."""
         return self.reader.added(special=False)
 
     def files(self, learned: Learned, *, pad_token: bool) -> dict[str, bytes]:

@@ -93,8 +93,8 @@ def _sentencepiece(files: BaseFiles, size: int) -> GgufVocab:
     assert files.tree is not None
     if (files.tree.get("pre_tokenizer") or {}).get("prepend_scheme") == "first":
         raise BaseModelError(
-            f"{files.path}: its tokenizer puts the prefix space at a text's start only, llama.cpp after every "
-            "special token too, so all prompts would get other ids; use --format hf"
+            f"{files.path}: its tokenizer puts the prefix space at a text's start only, llama.cpp after "
+            "every special token too, so all prompts would get other ids; use --format hf"
         )
     proto = _proto(files)
     pieces = {piece.piece: token_id for token_id, piece in enumerate(proto.pieces)}
