@@ -183,7 +183,9 @@ def _check_equals_reference(
 ) -> None:
     for text, ours, theirs in zip(texts, tokenizer.encode(texts), reference.encode(texts), strict=True):
         if ours != theirs and not base.differs_itself(text):
-            common = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), 0)
+            common = next(
+                (i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), 0
+            )
             place = len(tokenizer.decode(ours[:common]))
             raise ExactnessError(
                 f"tokenizer.json and tokenizer.model give different ids{_in_record(text, record_of)} near "

@@ -1,4 +1,4 @@
-"""Tokenizer folders in the layouts that model families publish, made from the vocabularies that packages carry.
+"""Tokenizer folders in the layouts that model families publish, from vocabularies that packages carry.
 
 What makes a layout is copied from the families' own files: the steps before and after the merges, which added
 tokens stand where and with which flags, what the config says. The merges of SentencePiece ones are those of
@@ -136,8 +136,8 @@ def mistral_v3(folder: Path) -> Path:
 
 def phi_3(folder: Path) -> Path:
     """Text after a special token gets no prefix, and most special tokens take the space after them away."""
-    names = ("<|endoftext|>", "<|assistant|>", "<|placeholder1|>", "<|placeholder2|>", "<|placeholder3|>",
-             "<|placeholder4|>", "<|system|>", "<|end|>", "<|placeholder5|>", "<|placeholder6|>", "<|user|>")  # fmt: skip
+    names = ["<|endoftext|>", "<|assistant|>", *(f"<|placeholder{i}|>" for i in range(1, 5))]
+    names += ["<|system|>", "<|end|>", "<|placeholder5|>", "<|placeholder6|>", "<|user|>"]
     chat = [token(32_000 + i, name, rstrip=i > 0) for i, name in enumerate(names)]
     added = [token(0, "<unk>"), token(1, "<s>"), token(2, "</s>", rstrip=True, special=False), *chat]
     config = {**_LLAMA, "eos_token": "<|endoftext|>", "legacy": False, "add_bos_token": False}
@@ -164,7 +164,9 @@ def gemma(folder: Path) -> Path:
     spec.pad_id, spec.eos_id, spec.bos_id, spec.unk_id = 0, 1, 2, 3
     spec.vocab_size = len(proto.pieces)
     turns = ("<start_of_turn>", "<end_of_turn>")
-    added = [token(i, p.piece, special=p.type != 4 or p.piece in turns) for i, p in enumerate(proto.pieces[:73])]
+    added = [
+        token(i, p.piece, special=p.type != 4 or p.piece in turns) for i, p in enumerate(proto.pieces[:73])
+    ]
     config = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>",
               "tokenizer_class": "GemmaTokenizer", "add_bos_token": True}  # fmt: skip
     split = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
@@ -235,7 +237,7 @@ def qwen_3(source: Path, folder: Path) -> Path:
 
 
 def command_r(source: Path, folder: Path) -> Path:
-    """Cohere: named tokens first, NFC, digits one by one before GPT-2's own pattern, turns after the vocabulary."""
+    """Cohere: named tokens first, NFC, digits one by one before GPT-2's pattern, turns at the end."""
     first = ["<PAD>", "<UNK>", "<CLS>", "<SEP>", "<MASK_TOKEN>", "<BOS_TOKEN>", "<EOS_TOKEN>", "<EOP_TOKEN>"]
     turns = ["<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>"]
 

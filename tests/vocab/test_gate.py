@@ -24,7 +24,7 @@ from persianmind.vocab.families.sentencepiece import SentencePieceBPE
 from persianmind.vocab.foreign import foreign_samples
 from persianmind.vocab.gate import HFTokenizer, check_exactness
 from tests.vocab.helpers import mistral_model, package_texts, read_tree, texts
-from tests.vocab.layouts import PREPEND, chatml, phi_3, read_proto
+from tests.vocab.layouts import chatml, llama_2, phi_3, read_proto
 
 DOCUMENTS = package_texts()[:200]
 
@@ -225,7 +225,7 @@ STRUCK_OUT = "قیمت <s>۱۲۰</s> هزار تومان است"
 
 def test_a_token_that_stands_in_a_document_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A struck-out price in HTML. Read as the token it would be, it differs, and the message says where."""
-    base = chatml(tmp_path / "base")
+    base = llama_2(tmp_path / "base")
     build_vocab(base, lambda: iter(()), tmp_path / "out", new_tokens=0)
     documents = [*DOCUMENTS[:5], f"{DOCUMENTS[5]} {STRUCK_OUT}"]
     run_gate(base, tmp_path / "out", (), documents=documents)
@@ -239,29 +239,27 @@ def test_a_token_that_stands_in_a_document_is_text(tmp_path: Path, monkeypatch: 
         run_gate(base, tmp_path / "out", (), documents=documents)
 
 
-def test_a_prefix_space_after_special_tokens(tmp_path: Path) -> None:
-    """SentencePiece's own steps in place of the base's: text alone is the same, prompts are not."""
+def prefix_after_special_tokens(tree: dict[str, Any]) -> None:
+    tree["pre_tokenizer"]["prepend_scheme"] = "always"
+
+
+def forget_flags(tree: dict[str, Any]) -> None:
+    for token in tree["added_tokens"]:
+        token["rstrip"] = False
+
+
+def test_text_beside_special_tokens(tmp_path: Path) -> None:
+    """Text alone keeps its ids, and only what chat templates write changes."""
     base = phi_3(tmp_path / "base")
     build_vocab(base, lambda: iter(()), tmp_path / "out", new_tokens=0)
-    folder = broken(
-        tmp_path / "out", tmp_path, lambda tree: tree.update(normalizer=PREPEND, pre_tokenizer=None)
-    )
-    plain = [text for text in foreign_samples() if not text.startswith(" ")]
-    assert HFTokenizer(folder).encode(plain) == HFTokenizer(tmp_path / "out").encode(plain)
-    with pytest.raises(ExactnessError, match="beside a special token"):
-        run_gate(base, folder, ())
-
-
-def test_a_flag_of_a_special_token_that_is_lost(tmp_path: Path) -> None:
-    base = phi_3(tmp_path / "base")
-    build_vocab(base, lambda: iter(()), tmp_path / "out", new_tokens=0)
-
-    def forget(tree: dict[str, Any]) -> None:
-        for token in tree["added_tokens"]:
-            token["rstrip"] = False
-
-    with pytest.raises(ExactnessError, match="beside a special token"):
-        run_gate(base, broken(tmp_path / "out", tmp_path, forget), ())
+    (tmp_path / "out" / "tokenizer_config.json").write_text("{}")  # it repeats the flags
+    for change in (prefix_after_special_tokens, forget_flags):
+        folder = broken(tmp_path / "out", tmp_path, change)
+        samples = list(foreign_samples())
+        assert HFTokenizer(folder).encode(samples) == HFTokenizer(tmp_path / "out").encode(samples)
+        with pytest.raises(ExactnessError, match="beside a special token"):
+            run_gate(base, folder, (), documents=DOCUMENTS[:5])
+        shutil.rmtree(folder)
 
 
 def test_two_tokenizers_in_one_folder(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from persianmind.common.errors import BaseModelError
+from persianmind.model.export.gguf.vocabulary import read_vocab
 from persianmind.tokenizer import FolderTokenizer
 from persianmind.vocab.build import build_vocab
 from persianmind.vocab.expansion import load_expansion
@@ -19,7 +21,9 @@ NEW = 150
 WITHOUT_JSON = {*BARE, "chatml-listed"}
 DOCUMENTS = list(package_texts()[::8])
 # A price struck out in HTML, and what else looks like a token and is text.
-LITERAL = "قیمت <s>۱۲۰</s> هزار <unk> [INST] ۱۰۰ [/INST] [REF] تومان <|im_end|> <|end|> <eos> <start_of_turn> است"
+LITERAL = (
+    "قیمت <s>۱۲۰</s> هزار <unk> [INST] ۱۰۰ [/INST] [REF] تومان <|im_end|> <|end|> <eos> <start_of_turn> است"
+)
 SIZES = {
     "llama-2": 32_000, "chatml": 32_002, "chatml-listed": 32_002, "mistral-v2": 32_768, "mistral-v3": 32_768,
     "mistral-v7": 32_768, "phi-3": 32_011,
@@ -43,9 +47,7 @@ class Layout:
 
 
 @pytest.fixture(scope="module", params=[*SENTENCEPIECE, *BARE, *BYTE_LEVEL])
-def layout(
-    request: pytest.FixtureRequest, smollm2: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Layout:
+def layout(request: pytest.FixtureRequest, smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     folder = tmp_path_factory.mktemp("layouts") / request.param
     return Layout(request.param, make_layout(request.param, smollm2, folder / "base"), folder / "out")
 
@@ -124,7 +126,10 @@ def test_tokenizers_and_transformers_and_training_agree(layout: Layout) -> None:
 def test_new_pieces_are_reached(layout: Layout) -> None:
     from tokenizers.pre_tokenizers import ByteLevel
 
-    level, model = ByteLevel(add_prefix_space=False, use_regex=False), layout.tokenizer.backend_tokenizer.model
+    level, model = (
+        ByteLevel(add_prefix_space=False, use_regex=False),
+        layout.tokenizer.backend_tokenizer.model,
+    )
     model.ignore_merges = False
     for piece in layout.expansion.pieces:
         is_byte_level = layout.expansion.family == "byte-bpe"
@@ -133,6 +138,16 @@ def test_new_pieces_are_reached(layout: Layout) -> None:
     used = {i for ids in layout.tokenizer(DOCUMENTS, add_special_tokens=False)["input_ids"] for i in ids}
     new = {piece.id for piece in layout.expansion.pieces}
     assert len(used & new) > 0.9 * NEW
+
+
+def test_what_is_written_as_gguf(layout: Layout) -> None:
+    """llama.cpp puts the prefix space after every special token, or nowhere."""
+    size = layout.expansion.size
+    if layout.name in ("mistral-v3", "mistral-v7", "phi-3"):
+        with pytest.raises(BaseModelError, match=r"prefix space.*--format hf"):
+            read_vocab(layout.out, size)
+    elif layout.expansion.family == "sentencepiece":
+        assert read_vocab(layout.out, size).space_prefix == (layout.name != "gemma")
 
 
 def test_tokenizer_json_is_kept_to_where_the_config_says_otherwise(tmp_path: Path) -> None:
@@ -152,6 +167,7 @@ def test_tokenizer_json_is_kept_to_where_the_config_says_otherwise(tmp_path: Pat
 
 def test_the_reference_run_has_41_510_ids(tmp_path: Path) -> None:
     """32,000 and 9,510, exactly: with a stand-in for Llama 2's own tokenizer.model."""
-    expansion = build_vocab(mistral_model(), lambda: iter(package_texts()), tmp_path / "out", new_tokens=9_510)
+    twice = [*package_texts(), *package_texts()]  # a pair that occurs once makes no piece
+    expansion = build_vocab(mistral_model(), lambda: iter(twice), tmp_path / "out", new_tokens=9_510)
     assert (expansion.base_vocab, expansion.added, expansion.size) == (32_000, 9_510, 41_510)
     assert len(auto(tmp_path / "out")) == 41_510

@@ -1,4 +1,4 @@
-"""Byte-level BPE (Llama 3, Qwen, Tekken, Command R, SmolLM2): tokenizer.json with vocabulary and merges appended.
+"""Byte-level BPE (Llama 3, Qwen, Tekken, Command R): tokenizer.json with vocabulary and merges appended.
 
 BPE applies the merge of lowest rank first, so merges appended after the base's fire only when no base merge
 can; and since every new piece holds bytes of a character of its script, none fires in other text.

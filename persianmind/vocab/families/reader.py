@@ -1,4 +1,4 @@
-"""tokenizer.json as transformers and servers read it, in two ways: text as text, and what a template wrote."""
+"""tokenizer.json as its users read it, in two ways: text as text, and what a template wrote."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 from persianmind.common.errors import VocabError
 from persianmind.tokenizer import HARD_STRINGS, panics_named
+
+# A pattern with no end to it shows on a long run of one letter that something else ends.
+_RUNS = tuple(f"{letter * 60}{end}" for letter in "aA1 \n-س" for end in "!b")
 
 
 class JsonReader:
@@ -23,7 +26,9 @@ class JsonReader:
         self._path = path
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        self.encode(HARD_STRINGS)  # a pattern that never ends is found here, not amid the corpus
+        self.encode(
+            [*HARD_STRINGS, *_RUNS]
+        )  # what the library gives up on is named here, not amid the corpus
 
     @classmethod
     def parse(cls, content: bytes, path: Path) -> JsonReader:

@@ -18,7 +18,15 @@ from persianmind.language.script import Script
 from persianmind.tokenizer import is_tiktoken, tiktoken_hint
 from persianmind.vocab.families.base import PAD, BaseFiles, dump_json, expanded_config
 from persianmind.vocab.families.reader import JsonReader
-from persianmind.vocab.families.sp_json import BYTE, CONTROL, NORMAL, SPACE, USER_DEFINED, prefixes_first_only, tokenizer_json
+from persianmind.vocab.families.sp_json import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    SPACE,
+    USER_DEFINED,
+    prefixes_first_only,
+    tokenizer_json,
+)
 from persianmind.vocab.learn import Learned, Word
 
 
@@ -131,7 +139,7 @@ class SentencePieceBPE:
 
     @cached_property
     def _symbols(self) -> list[str]:
-        """Added tokens that are read in every text: SentencePiece knows none, or starts no text anew at them."""
+        """Added tokens read in every text: SentencePiece knows none, or starts no text anew at them."""
         return self.reader.added(special=False)
 
     def files(self, learned: Learned, *, pad_token: bool) -> dict[str, bytes]:
@@ -145,9 +153,7 @@ class SentencePieceBPE:
         score = min(piece.score for piece in self._proto.pieces)
         for token_bytes, _ in learned.pieces:
             score = next_below(score)
-            proto.pieces.add(
-                piece=token_bytes.decode("utf-8").replace(" ", SPACE), score=score, type=NORMAL
-            )
+            proto.pieces.add(piece=token_bytes.decode("utf-8").replace(" ", SPACE), score=score, type=NORMAL)
         pad_id = len(proto.pieces) if pad_token else None
         if pad_id is not None:
             if PAD in known or PAD in {token["content"] for token in self._added.values()}:

@@ -91,6 +91,11 @@ def _byte_level(files: BaseFiles, size: int, pre: str) -> GgufVocab:
 def _sentencepiece(files: BaseFiles, size: int) -> GgufVocab:
     """Scores and types come from tokenizer.model; without them llama.cpp gives other ids for most texts."""
     assert files.tree is not None
+    if (files.tree.get("pre_tokenizer") or {}).get("prepend_scheme") == "first":
+        raise BaseModelError(
+            f"{files.path}: its tokenizer puts the prefix space at a text's start only, llama.cpp after "
+            "every special token too, so all prompts would get other ids; use --format hf"
+        )
     proto = _proto(files)
     pieces = {piece.piece: token_id for token_id, piece in enumerate(proto.pieces)}
     listed: Mapping[str, int] = files.tree["model"]["vocab"]
