@@ -242,7 +242,7 @@ def _perturbed_adapters(model: AdaptedModel) -> Iterator[None]:
     saved = {name: value.detach().clone() for name, value in adapters.items()}
     with torch.no_grad():
         for value in adapters.values():
-            value += (torch.randn(value.shape, generator=generator) * PERTURBATION).to(value)
+            value.add_((torch.randn(value.shape, generator=generator) * PERTURBATION).to(value))
     try:
         yield
     finally:
