@@ -56,20 +56,25 @@ _CAPPED_GEMMA = Family(
     scaled_embedding=True, logit_softcap="final_logit_softcapping", inside=("attn_logit_softcapping",)
 )
 _PLAIN_FAMILIES = (
-    "llama", "mistral", "qwen2", "qwen3", "phi3", "gpt_neox", "olmo", "olmo2", "smollm3", "starcoder2",
-    "glm4", "exaone4", "helium",
+    "llama", "mistral", "ministral", "ministral3", "qwen2", "qwen3", "phi3", "gpt_neox", "olmo", "olmo2",
+    "olmo3", "smollm3", "starcoder2", "glm", "glm4", "exaone4", "helium", "opt", "seed_oss", "arcee",
+    "apertus", "ernie4_5", "hunyuan_v1_dense",
 )  # fmt: skip
+_PLAIN_EXPERTS = ("mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3", "olmoe", "glm4_moe", "phimoe")
 FAMILIES: dict[str, Family] = {  # by config.model_type
     **dict.fromkeys(_PLAIN_FAMILIES, PLAIN),
     **dict.fromkeys(("stablelm", "nemotron"), Family(hands_documents_on=False)),
-    **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe", "deepseek_v3"), Family(experts=True)),
+    **dict.fromkeys(_PLAIN_EXPERTS, Family(experts=True)),
     "gemma": Family(scaled_embedding=True),
     "gemma2": _CAPPED_GEMMA,
     "gemma3_text": _CAPPED_GEMMA,
+    "vaultgemma": _CAPPED_GEMMA,
     "phi": Family(head_bias=True),
     **dict.fromkeys(("cohere", "cohere2"), Family(logit_scale="logit_scale")),
     "granite": _GRANITE,
     "granitemoe": _GRANITE_EXPERTS,
+    "granitemoeshared": _GRANITE_EXPERTS,
+    "hyperclovax": Family(logit_scale="logits_scaling", inside=("embedding_multiplier",)),
 }
 _ENCODER_DECODER = "is an encoder-decoder, and a decoder alone is trained here"
 _RECURRENT = "has recurrent or linear-attention layers, which carry one packed document into the next"

@@ -49,7 +49,7 @@ class SplitEmbedding(nn.Module):
     def __init__(self, table: SplitTable, scale: float = 1.0) -> None:
         super().__init__()
         self.table = table
-        self.scale = float(torch.tensor(scale, dtype=table.base_VD.dtype))
+        self.scale = float(torch.tensor(scale, dtype=table.base_VD.dtype, device="cpu"))
 
     @property
     def weight(self) -> Tensor:
@@ -99,4 +99,6 @@ class SplitHead(nn.Module):
 def new_bias(base_bias_V: Tensor) -> Tensor:
     """The bias of new tokens: the mean of the base's. With zeros a constant that the base adds to all logits,
     which changes nothing there, would favour one part of the vocabulary. Summed in fp32 on the host."""
+    if base_bias_V.is_meta:  # an estimate: only the shape is asked for
+        return base_bias_V.new_empty(())
     return base_bias_V.detach().cpu().float().mean().to(base_bias_V)

@@ -45,7 +45,8 @@ def moving_sequence(batch: Batch, tokens: int, base_vocab: int, added: int) -> B
 
 
 def _is_target(batch: Batch) -> NDArray[np.bool_]:
-    return batch["labels"] != IGNORED
+    found: NDArray[np.bool_] = batch["labels"] != IGNORED
+    return found
 
 
 def _moves_new(batch: Batch, base_vocab: int) -> bool:

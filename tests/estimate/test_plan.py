@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from persianmind.common.errors import BaseModelError
 from persianmind.estimate.plan import base_config, count_parameters, estimate_recipe
+from persianmind.model.adapted import build_adapted
 from persianmind.recipe.loading import load_recipe
+from tests.model.family_cases import make_family_base
 
 LLAMA2_7B = 6_738_415_616
 ADDED = 41_510 - 32_000
@@ -44,6 +47,17 @@ def test_the_command_prints_one_object() -> None:
     done = CliRunner().invoke(app, ["plan", "tiny", "--ranks", "2", "--json"], catch_exceptions=False)
     assert done.exit_code == 0
     assert json.loads(done.output)["gradient_accumulation_steps"] == 2
+
+
+@pytest.mark.parametrize("name", ["phi", "gemma2", "granitemoe"])
+def test_bases_of_other_families_are_planned(tmp_path: Path, name: str) -> None:
+    base = make_family_base(tmp_path / "base", name)
+    result = estimate_recipe("tiny", [f"base={base}"], 2)
+    built = build_adapted(
+        base, load_recipe("tiny", ["train.precision=fp32"]), [[0]] * result["added_vocab_at_most"], 96
+    )
+    assert result["parameters"] == sum(value.numel() for value in built.parameters())
+    assert ("mixture of experts" in result["adapted"]) == (name == "granitemoe")
 
 
 def test_an_unknown_architecture_says_how_to_get_it() -> None:

@@ -21,6 +21,10 @@ _GRANITE = {"embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multi
 _LATENT = {
     "kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16,
 }  # fmt: skip
+_ROUTED = {
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
+    "moe_intermediate_size": 48,
+}  # fmt: skip
 _LLAMA3_ROPE = {
     "rope_type": "llama3", "rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0,
     "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
@@ -38,6 +42,12 @@ WRONG: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere2": ("cohere2", {"logit_scale": 0.0625, "sliding_window": 8}),
     "granite": ("granite", {**_GRANITE, "attention_multiplier": 0.0156}),
     "granitemoe": ("granitemoe", {**_GRANITE, **_LOCAL_EXPERTS}),
+    "granitemoeshared": (
+        "granitemoeshared",
+        {**_GRANITE, **_LOCAL_EXPERTS, "shared_intermediate_size": 48},
+    ),
+    "hyperclovax": ("hyperclovax", {"logits_scaling": 0.3, "embedding_multiplier": 3.0}),
+    "vaultgemma": ("vaultgemma", {"head_dim": 16, "sliding_window": 8}),
     "phi": ("phi", {}),
 }
 PLAIN_CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -61,7 +71,17 @@ PLAIN_CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox": ("gpt_neox", {}),
     "olmo": ("olmo", {}),
     "olmo2": ("olmo2", {}),
+    "olmo3": ("olmo3", {"sliding_window": 8}),
     "smollm3": ("smollm3", {}),
+    "opt": ("opt", {"ffn_dim": 96, "word_embed_proj_dim": 64, "pad_token_id": 1}),
+    "ministral": ("ministral", {"sliding_window": 8, "head_dim": 16}),
+    "ministral3": ("ministral3", {"head_dim": 16}),
+    "seed_oss": ("seed_oss", {"head_dim": 16}),
+    "arcee": ("arcee", {}),
+    "apertus": ("apertus", {}),
+    "ernie4_5": ("ernie4_5", {"head_dim": 16}),
+    "hunyuan_v1_dense": ("hunyuan_v1_dense", {"head_dim": 16}),
+    "glm": ("glm", {"head_dim": 16}),
     "starcoder2": ("starcoder2", {}),
     "stablelm": ("stablelm", {}),
     "nemotron": ("nemotron", {"head_dim": 16}),
@@ -71,16 +91,18 @@ PLAIN_CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mixtral": ("mixtral", _LOCAL_EXPERTS),
     "qwen2_moe": ("qwen2_moe", {**_EXPERTS, "shared_expert_intermediate_size": 48}),
     "qwen3_moe": ("qwen3_moe", {**_EXPERTS, "head_dim": 16}),
+    "olmoe": ("olmoe", {"num_experts": 4, "num_experts_per_tok": 2}),
+    "phimoe": ("phimoe", _LOCAL_EXPERTS),
+    "glm4_moe": ("glm4_moe", {**_ROUTED, "head_dim": 16}),
     "deepseek_v3": (
         "deepseek_v3",
         {
-            **_LATENT, "num_key_value_heads": 4, "n_routed_experts": 4, "num_experts_per_tok": 2,
-            "n_group": 1, "topk_group": 1, "moe_intermediate_size": 48,
+            **_LATENT, **_ROUTED, "num_key_value_heads": 4,
         },
     ),
 }  # fmt: skip
 CASES = {**WRONG, **PLAIN_CASES}
-_ALWAYS_TIED = {"gemma", "gemma2", "gemma3_text", "cohere", "cohere2"}
+_ALWAYS_TIED = {"gemma", "gemma2", "gemma3_text", "cohere", "cohere2", "vaultgemma"}
 
 
 @torch.no_grad()

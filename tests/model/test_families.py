@@ -10,6 +10,7 @@ import torch
 
 from persianmind.model import families
 from persianmind.model.adapted import AdaptedModel, build_adapted
+from persianmind.train.selftest import check_isolation
 from tests.model.export.test_merged import export
 from tests.model.family_cases import (
     CASES,
@@ -51,6 +52,8 @@ def test_loss_gradients_and_export_are_those_of_plain_transformers(tmp_path: Pat
     for parameter, value in ours.trained().items():
         assert value.grad is not None and float(value.grad.norm()) > 0.0, parameter
         assert _relative(value.grad, gradients[parameter]) < 10 * TOLERANCE, parameter
+    values = {name: value.numpy() for name, value in batch.items()}
+    assert check_isolation(ours, values, torch.device("cpu")) == 0.0
     exported = export(tmp_path / "out", base, ours, make_recipe())
     with torch.no_grad():
         assert _relative(plain_loss(exported, batch), expected.detach()) < TOLERANCE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
 from tests.model.family_cases import make_family_base
 from tests.model.helpers import make_recipe
-from tests.support.launch import ZERO2
+from tests.support.launch import ROOT, ZERO2
 
 WHY = {
     "t5": "encoder-decoder",
@@ -37,7 +38,7 @@ WHY = {
     "gptj": "attention by itself",
     "gpt2": "transposed",
     "gpt_oss": "attention sinks",
-    "opt": "not one that was tried here",
+    "codegen": "not one that was tried here",
     "whisper": "encoder-decoder",
     "pixtral": "not one that was tried here",
 }
@@ -56,7 +57,7 @@ def test_by_the_config_that_transformers_writes(tmp_path: Path, name: str) -> No
     config.save_pretrained(tmp_path)
     tree = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     with pytest.raises(
-        BaseModelError, match=rf"\({name}\) .*{WHY[name]}.*supported are cohere, .* starcoder2"
+        BaseModelError, match=rf"\({name}\) .*{WHY[name]}.*supported are apertus, .*vaultgemma$"
     ):
         check_family(tree, "some/base")
 
@@ -72,6 +73,17 @@ def test_control_every_supported_family_passes_with_its_default_config(tmp_path:
 
 def test_no_family_is_both_supported_and_refused() -> None:
     assert not FAMILIES.keys() & REFUSED.keys()
+
+
+def test_the_page_lists_what_the_table_lists() -> None:
+    supported, _, refused = (ROOT / "docs" / "bases.md").read_text(encoding="utf-8").partition("## Refused")
+    assert _first_column(supported) == FAMILIES.keys()
+    assert _first_column(refused) >= REFUSED.keys()
+
+
+def _first_column(text: str) -> set[str]:
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| ")][2:]
+    return {one for row in rows for one in re.findall(r"[a-z]\w*", row)}
 
 
 @pytest.mark.parametrize(
@@ -100,7 +112,7 @@ def test_keys_that_change_nothing_are_let_through() -> None:
 def test_four_bits_are_refused_for_experts_alone() -> None:
     check_family({"model_type": "mixtral"}, "x")
     check_family({"model_type": "llama"}, "x", "nf4")
-    with pytest.raises(BaseModelError, match="mixture of experts.*give train.quantize=none"):
+    with pytest.raises(BaseModelError, match=r"mixture of experts.*give train\.quantize=none"):
         check_family({"model_type": "mixtral"}, "x", "nf4")
 
 
