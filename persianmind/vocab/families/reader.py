@@ -10,7 +10,7 @@ from persianmind.common.errors import VocabError
 from persianmind.tokenizer import HARD_STRINGS, panics_named
 
 # A pattern with no end to it shows on a long run of one letter that something else ends.
-_RUNS = tuple(f"{letter * 60}{end}" for letter in "aA1 \n-س" for end in "!b")
+_RUNS = tuple(f"{letter * 60}{end}" for letter in "aA1 \n-" for end in "!b")
 
 
 class JsonReader:
