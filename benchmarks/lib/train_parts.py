@@ -101,8 +101,7 @@ def run_bare(folder: Path, useful_tokens: int) -> dict[str, Any]:
     def summed(batch: dict[str, Any]) -> torch.Tensor:
         tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
         labels = tensors.pop("labels")
-        decoder: Any = model.causal_lm.get_decoder()  # type: ignore[operator]
-        hidden = decoder(**tensors, use_cache=False).last_hidden_state
+        hidden = model.hidden_states(**tensors)
         head: Any = model.causal_lm.get_output_embeddings()  # type: ignore[operator]
         return functional.cross_entropy(head(hidden).flatten(0, 1), labels.flatten(), reduction="sum")
 
