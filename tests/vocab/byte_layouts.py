@@ -37,7 +37,7 @@ def _add_after(tree: dict[str, Any], contents: list[str], **flags: bool) -> int:
     """Added tokens with ids after the vocabulary and not in it; gives the first one's id."""
     first = 1 + max(*tree["model"]["vocab"].values(), *(one["id"] for one in tree["added_tokens"]))
     tree["added_tokens"] += [token(first + i, content, **flags) for i, content in enumerate(contents)]
-    return first
+    return int(first)
 
 
 def llama_3(source: Path, folder: Path) -> Path:
