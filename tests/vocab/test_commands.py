@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import subprocess
 import sys
@@ -13,9 +12,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from persianmind.common.errors import DataError, EmptyCorpusError, PersianMindError, SourceError, VocabError
+from persianmind.common.errors import EmptyCorpusError, PersianMindError, SourceError, VocabError
 from persianmind.language import default_profile
-from persianmind.tokenizer import FolderTokenizer, is_tiktoken, panics_named
 from persianmind.vocab.build import build_vocab, read_corpus
 from persianmind.vocab.commands import app
 from persianmind.vocab.expansion import load_expansion
@@ -24,7 +22,7 @@ from persianmind.vocab.pieces import learn_exactly
 from persianmind.vocab.plan import ModelShape, make_plan, prefix, read_shape
 from persianmind.vocab.report import fertility_svg, make_report
 from persianmind.vocab.texts import read_texts
-from tests.vocab.helpers import NEW_TOKENS, mistral_model, package_texts, variant
+from tests.vocab.helpers import NEW_TOKENS, package_texts, variant
 
 PERSIAN = default_profile()
 
@@ -112,42 +110,6 @@ def test_bases_that_are_not_there_or_damaged(smollm2: Path, tmp_path: Path) -> N
     for place, message in places.items():
         with pytest.raises(VocabError, match=message):
             open_base(place)
-
-
-def test_tiktoken_is_named_for_what_it_is(tmp_path: Path) -> None:
-    """Meta's own folder of Llama 3: tokenizer.model holds a token in base64 and its rank, a line each."""
-    base = tmp_path / "Meta-Llama-3"
-    base.mkdir()
-    lines = [f"{base64.b64encode(bytes([i])).decode()} {i}\n" for i in range(256)]
-    (base / "tokenizer.model").write_text("".join(lines))
-    for place in (base, base / "tokenizer.model"):
-        with pytest.raises(VocabError, match=r"tiktoken's.*give the Hugging Face folder") as caught:
-            build_vocab(place, lambda: iter(package_texts()), tmp_path / "out", new_tokens=10)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(DataError, match="tiktoken's"):
-        FolderTokenizer(base)
-    assert not is_tiktoken(mistral_model().read_bytes())
-    assert not (tmp_path / "out").exists()
-
-
-def never_ending(tree: dict[str, Any]) -> None:
-    split = {"type": "Split", "pattern": {"Regex": r"(a+)+$"}, "behavior": "Isolated", "invert": False}
-    tree["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, tree["pre_tokenizer"]]}
-
-
-def test_a_pattern_that_never_ends(smollm2: Path, tmp_path: Path) -> None:
-    """The library panics with a BaseException; what the user gets is an error of one line."""
-    base = variant(smollm2, tmp_path / "base", never_ending)
-    with pytest.raises(VocabError, match="takes too many steps") as caught:
-        build_vocab(base, lambda: iter(package_texts()), tmp_path / "out", new_tokens=10)
-    assert "\n" not in str(caught.value)
-    text = "a" * 60 + "b"
-    tokenizer = FolderTokenizer(base)
-    for encode in (tokenizer.encode, tokenizer.encode_documents, tokenizer.encode_located):
-        with pytest.raises(DataError, match="takes too many steps"):
-            encode([text])
-    with pytest.raises(ZeroDivisionError), panics_named(base, DataError):
-        1 / 0  # noqa: B018 - anything else passes as it is
 
 
 def test_nothing_is_overwritten(smollm2: Path, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from persianmind.tokenizer import FolderTokenizer
 from persianmind.vocab.build import build_vocab
 from persianmind.vocab.expansion import load_expansion
 from persianmind.vocab.foreign import foreign_samples
+from tests.vocab.byte_layouts import BYTE_LEVEL, make_layout
 from tests.vocab.helpers import mistral_model, package_texts, read_tree
-from tests.vocab.layouts import BARE, BYTE_LEVEL, SENTENCEPIECE, SPACE, llama_2, make_layout
+from tests.vocab.layouts import BARE, SENTENCEPIECE, SPACE, llama_2
 
 NEW = 150
 WITHOUT_JSON = {*BARE, "chatml-listed"}
