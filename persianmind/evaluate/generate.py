@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-REPETITION_PENALTY = 1.1  # the paper's decoding: greedy with this penalty
+from persianmind.model.export.config import REPETITION_PENALTY
+
 UNFINISHED = "\ufffd"  # what decoders write for bytes that are no character (yet)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from persianmind.model.adapted import AdaptedModel
 
 AddFiles = Callable[[Path], None]
-logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)

@@ -89,7 +89,10 @@ def read_export_manifest(folder: Path) -> ExportManifest:
     try:
         return ExportManifest.model_validate(read_checked(path))
     except FileNotFoundError:
-        raise ExportError(f"{folder} is no export of ours: it holds no {MANIFEST}") from None
+        raise ExportError(
+            f"{folder} is no export of ours: it holds no {MANIFEST}; give another folder, or move "
+            "it away where a run is to export anew"
+        ) from None
     except DamagedFileError as error:
         raise ExportError(f"{error}; export again") from None
     except ValidationError as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from persianmind.common.errors import ExportError
-from persianmind.evaluate.text import HeldOutSequences, held_out_sequences
+from persianmind.data.read.batches import Batch
+from persianmind.evaluate.text import HeldOutSequences, held_out_sequences, score
 from persianmind.publish.check import trained_losses
 from persianmind.publish.weights import TrainedRun, adapted_model, set_adapter_scale
 from persianmind.run.log import read_results
@@ -17,6 +17,8 @@ from persianmind.text.heldout import read_held_out
 
 if TYPE_CHECKING:
     import torch
+
+    from persianmind.model.adapted import AdaptedModel
 
 ENGLISH = "en"
 
@@ -43,11 +45,7 @@ def sweep_scales(run: TrainedRun, scales: Sequence[float], device: torch.device)
     scores = []
     for scale in scales:
         set_adapter_scale(model, run.weights, scale)
-        nats = {
-            language: sum(float(loss) for loss in trained_losses(model, one.sequences))
-            for language, one in held_out.items()
-        }
-        bits = {one: nats[one] / (math.log(2) * held_out[one].n_bytes) for one in languages}
+        bits = {language: _bits_per_byte(model, one) for language, one in held_out.items()}
         scores.append(ScaleScore(scale, bits))
     model.release()
     return scores
@@ -81,6 +79,15 @@ def english_of_base(run: TrainedRun) -> float | None:
         ),
         None,
     )
+
+
+def _bits_per_byte(model: AdaptedModel, held_out: HeldOutSequences) -> float:
+    """By this process alone."""
+
+    def summed_loss(batches: Sequence[Batch]) -> float:
+        return sum(float(loss) for loss in trained_losses(model, batches))
+
+    return score(held_out, summed_loss, rank=0, world_size=1, sum_over_ranks=float).bits_per_byte
 
 
 def _held_out(run: TrainedRun, language: str) -> HeldOutSequences:

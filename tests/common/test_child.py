@@ -61,7 +61,7 @@ def test_a_child_whose_parent_is_killed(tmp_path: Path, role: str) -> None:
     pid_file, gone_file = tmp_path / "pid", tmp_path / "gone"
     child = {"role": role, "die_with_parent": role == "die-with-parent", "gone_file": str(gone_file)}
     parent = start(role="parent", child=child, pid_file=str(pid_file))
-    wait_until(pid_file.is_file, timeout_s=60, interval_s=0.01)
+    wait_until(lambda: pid_file.is_file() and pid_file.read_text(), timeout_s=60, interval_s=0.01)
     pid = int(pid_file.read_text())
     parent.kill()
     parent.wait()

@@ -75,10 +75,14 @@ def one_rank(setting: PartSetting, findings: Findings) -> None:
 
 
 def second_rank_raises(setting: PartSetting, findings: Findings) -> None:
-    """The other one waits for it, as in a collective."""
-    (Path(setting.options["pids"]) / os.environ["RANK"]).write_text(str(os.getpid()))
+    """The other one waits for it, as in a collective; it raises once the other one has begun to wait."""
+    folder = Path(setting.options["pids"])
     if os.environ["RANK"] == "1":
+        while not (folder / "waiting").exists():
+            time.sleep(0.02)
         raise RuntimeError("OutOfMemoryError: 1 GiB")
+    (folder / "begun").write_text(str(os.getpid()))
+    (folder / "begun").rename(folder / "waiting")
     time.sleep(600)
 
 

@@ -38,7 +38,7 @@ def test_the_rank_that_raises_is_named_and_the_others_are_ended(setting: PartSet
         run_on_ranks(
             f"{MODULE}:second_rank_raises", setting, 2, label="label", options={"pids": str(tmp_path)}
         )
-    assert not psutil.pid_exists(int((tmp_path / "0").read_text()))
+    assert not psutil.pid_exists(int((tmp_path / "waiting").read_text()))
 
 
 def test_a_rank_that_dies_without_a_word_is_named(setting: PartSetting) -> None:

@@ -17,39 +17,26 @@ pytestmark = [pytest.mark.more, pytest.mark.integration]
 LARGEST_MB = 32_000 * 2_048 * 2 / 1e6
 MODEL_MB = 2_000  # 1.1 billion parameters
 SCRIPT = """
-import sys, threading, time
+import sys
 from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 from persianmind.model import attention
 from persianmind.model.adapted import load_base
 from persianmind.recipe.loading import load_recipe
+from tests.support.memory import AnonymousPeak
 
-def anonymous_mb():
-    with open("/proc/self/smaps_rollup") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous")) * 1024 / 1e6
-
-before = peak = anonymous_mb()
-done = False
-def watch():
-    global peak
-    while not done:
-        peak = max(peak, anonymous_mb())
-        time.sleep(0.005)
-watcher = threading.Thread(target=watch)
-watcher.start()
 folder = Path(sys.argv[1])
-if sys.argv[2] == "ours":
-    recipe = load_recipe("tiny", ["train.precision=bf16"])
-    model = load_base(folder, recipe, torch.device("meta"))
-else:  # the whole model converted on the host, then moved
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    model.to("meta")
-done = True
-watcher.join()
+with AnonymousPeak() as peak:
+    if sys.argv[2] == "ours":
+        recipe = load_recipe("tiny", ["train.precision=bf16"])
+        model = load_base(folder, recipe, torch.device("meta"))
+    else:  # the whole model converted on the host, then moved
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+        model.to("meta")
 assert {str(value.device) for value in model.parameters()} == {"meta"}
 assert {value.dtype for value in model.parameters()} == {torch.bfloat16}
-print(peak - before)
+print(peak.mb)
 """
 
 

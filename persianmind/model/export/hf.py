@@ -15,8 +15,6 @@ from persianmind.model.export.trained import TrainedWeights
 from persianmind.model.export.writer import MAX_SHARD_BYTES, write_weights
 from persianmind.tokenizer import FolderTokenizer
 
-EXPORT_DTYPES = ("bfloat16", "float32")
-
 
 @dataclass(frozen=True, slots=True)
 class ExportSettings:

@@ -42,7 +42,9 @@ def texts_ids(exports: dict[str, Path]) -> dict[str, list[list[int]]]:
 
 def others(server: LlamaServer, expected: list[list[int]]) -> int:
     """How many texts get other ids in llama.cpp."""
-    return sum(server.token_ids(text) != ids for text, ids in zip(mixed_texts(), expected, strict=True))
+    found = sum(server.token_ids(text) != ids for text, ids in zip(mixed_texts(), expected, strict=True))
+    print(f"{found} of {len(expected)} texts differ")
+    return found
 
 
 @torch.no_grad()
@@ -51,7 +53,9 @@ def deviation(server: LlamaServer, model: Any, ids: list[int]) -> float:
     expected = model(torch.tensor([ids])).logits[0, -1].double().log_softmax(-1)
     top = server.top_logprobs(ids)
     assert len(top) == 50
-    return max(abs(found - expected[token_id].item()) for token_id, found in top.items())
+    largest = max(abs(found - expected[token_id].item()) for token_id, found in top.items())
+    print(f"log-probabilities differ by at most {largest:.5f}")
+    return largest
 
 
 def load(folder: Path) -> Any:

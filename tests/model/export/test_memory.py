@@ -18,16 +18,16 @@ LARGEST_MB = (VOCAB + ADDED) * HIDDEN * 2 / 1e6
 # A base of that shape in fp16, adapters on every projection, exported in bf16; anonymous memory beyond what
 # the imports hold. "whole" merges as a model in memory does: the control.
 SCRIPT = """
-import sys, threading, time
+import sys
 from pathlib import Path
 import torch, peft
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
-from persianmind.model.export.merged import MergedTensors, merge
-from persianmind.model.export.source import FolderTensors
+from persianmind.model.export.merged import MergedTensors
 from persianmind.model.export.trained import TrainedWeights
 from persianmind.model.export.writer import write_safetensors, write_weights
 from persianmind.recipe import Adapter
+from tests.support.memory import AnonymousPeak
 
 folder, how = Path(sys.argv[1]), sys.argv[2]
 layers, vocab, added, hidden, intermediate = map(int, sys.argv[3:])
@@ -50,28 +50,14 @@ for name in ("model.embed_tokens", "lm_head"):
     tensors[f"causal_lm.{name}.table.new_AD"] = torch.zeros(added, hidden, dtype=torch.bfloat16)
 trained = TrainedWeights(tensors, Adapter(), vocab)
 
-def anonymous_mb():
-    with open("/proc/self/smaps_rollup") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous")) * 1024 / 1e6
-
-before = peak = anonymous_mb()
-done = False
-def watch():
-    global peak
-    while not done:
-        peak = max(peak, anonymous_mb())
-        time.sleep(0.002)
-watcher = threading.Thread(target=watch)
-watcher.start()
-merged = MergedTensors(base, trained, dtype=torch.bfloat16)
-if how == "whole":
-    kept = {name: merged.load(name) for name in merged.shapes()}
-    write_safetensors(folder / "out.safetensors", merged.shapes(), torch.bfloat16, kept.pop)
-else:
-    write_weights(folder, merged, torch.bfloat16)
-done = True
-watcher.join()
-print(peak - before)
+with AnonymousPeak() as peak:
+    merged = MergedTensors(base, trained, dtype=torch.bfloat16)
+    if how == "whole":
+        kept = {name: merged.load(name) for name in merged.shapes()}
+        write_safetensors(folder / "out.safetensors", merged.shapes(), torch.bfloat16, kept.pop)
+    else:
+        write_weights(folder, merged, torch.bfloat16)
+print(peak.mb)
 """
 
 
