@@ -106,8 +106,12 @@ _ALWAYS_TIED = {"gemma", "gemma2", "gemma3_text", "cohere", "cohere2", "vaultgem
 
 
 @torch.no_grad()
-def make_family_base(folder: Path, name: str) -> Path:
-    """Two layers, with biases that count and logits far from uniform."""
+def make_family_base(folder: Path, name: str, **settings: Any) -> Path:
+    """Two layers, with biases that count and logits far from uniform.
+
+    Args:
+        settings: of config.json, instead of those here.
+    """
     model_type, extra = CASES[name]
     torch.manual_seed(3)
     config = AutoConfig.for_model(
@@ -125,6 +129,7 @@ def make_family_base(folder: Path, name: str) -> Path:
             "eos_token_id": 1,
             "pad_token_id": None,
             **extra,
+            **settings,
         },
     )
     model = AutoModelForCausalLM.from_config(config)

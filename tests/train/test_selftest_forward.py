@@ -61,6 +61,7 @@ def test_with_the_families_table_emptied_it_stops(
         check(base, make_recipe())
 
 
+@pytest.mark.more  # 16-bit matmuls of a CPU without such instructions
 @pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"precision": "bf16", "quantize": "nf4"},
                                       {"precision": "fp32", "quantize": "nf4"}])  # fmt: skip
 def test_roundings_of_16_and_4_bits_are_no_faults(tmp_path: Path, settings: dict[str, str]) -> None:
@@ -68,8 +69,9 @@ def test_roundings_of_16_and_4_bits_are_no_faults(tmp_path: Path, settings: dict
         check(make_family_base(tmp_path / name, name), make_recipe(train=settings))
 
 
-@pytest.mark.parametrize("vocab", [{}, {"train_embeddings": "all"}])
-@pytest.mark.parametrize("adapter", [{"dora": True}, {"rslora": True}])
+@pytest.mark.parametrize(
+    ("vocab", "adapter"), [({"train_embeddings": "all"}, {"dora": True}), ({}, {"rslora": True})]
+)
 def test_every_way_of_training_passes(tmp_path: Path, vocab: Any, adapter: Any) -> None:
     check(make_family_base(tmp_path / "base", "llama-tied"), make_recipe(vocab=vocab, adapter=adapter))
 

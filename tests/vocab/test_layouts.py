@@ -19,6 +19,7 @@ from tests.vocab.helpers import mistral_model, package_texts, read_tree
 from tests.vocab.layouts import BARE, SENTENCEPIECE, SPACE, llama_2
 
 NEW = 150
+SOON = ("chatml", "phi-3", "gemma", "mistral-v7", "llama-3", "qwen-3")  # the others: make test-more
 WITHOUT_JSON = {*BARE, "chatml-listed"}
 DOCUMENTS = list(package_texts()[::8])
 # A price struck out in HTML, and what else looks like a token and is text.
@@ -47,7 +48,17 @@ class Layout:
         self.tokenizer = auto(out)
 
 
-@pytest.fixture(scope="module", params=[*SENTENCEPIECE, *BARE, *BYTE_LEVEL])
+@pytest.fixture(
+    scope="module",
+    params=[
+        *SOON,
+        *(
+            pytest.param(name, marks=pytest.mark.more)
+            for name in (*SENTENCEPIECE, *BARE, *BYTE_LEVEL)
+            if name not in SOON
+        ),
+    ],
+)
 def layout(request: pytest.FixtureRequest, smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     folder = tmp_path_factory.mktemp("layouts") / request.param
     return Layout(request.param, make_layout(request.param, smollm2, folder / "base"), folder / "out")

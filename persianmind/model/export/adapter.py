@@ -44,16 +44,21 @@ def write_adapter(
     """
     from safetensors.torch import save
 
-    names = disk_names(base, FolderTensors(base).shapes())
-    tables = {names.embedding} if names.tied else {names.embedding, names.head}
+    files = FolderTensors(base)
+    names = disk_names(base, files.shapes())
+    whole = _whole_tables(trained, names)
     tensors = _lora_tensors(trained)
     whole_bytes = 0
-    for module in sorted(tables):
-        found = _table_tensors(trained, module)
+    for module in sorted({names.embedding} if names.tied else {names.embedding, names.head}):
+        found = _table_tensors(
+            trained, module, files.load(_on_disk(names, module)) if module in whole else None
+        )
         tensors |= found
-        if names.tied and f"{_PREFIX}{module}.weight" in found:  # peft wants a whole tied table twice
+        if names.tied and module in whole:  # peft wants a whole tied table twice
             tensors[f"{_PREFIX}{names.head}.weight"] = found[f"{_PREFIX}{module}.weight"].clone()
         whole_bytes += sum(t.nbytes for name, t in found.items() if name.endswith(f"{module}.weight"))
+    if names.head in whole and (bias := names.on_disk.get(f"{names.head}.bias")) is not None:
+        tensors[f"{_PREFIX}{names.head}.bias"] = _longer_bias(trained, names, files.load(bias))
     config = peft_config(trained, names, base_name=base_name, scale=scale)
     text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
     (out / CONFIG_FILE).write_text(text, encoding="utf-8")
@@ -61,6 +66,16 @@ def write_adapter(
     # Bytes and not a file: safetensors' own writer leaves a file that only its owner may read.
     (out / WEIGHTS_FILE).write_bytes(save(ordered, metadata={"format": "pt"}))
     return whole_bytes
+
+
+def _whole_tables(trained: TrainedWeights, names: DiskNames) -> set[str]:
+    """Modules that are stored whole: those that were trained whole, and a head with a bias, which peft's
+    trainable tokens leave out (its issue 3649)."""
+    base_VD, new_AD = trained.table(names.embedding)
+    has_bias = f"{names.head}.bias" in names.on_disk
+    if base_VD is not None or (has_bias and new_AD is not None and names.tied):
+        return {names.embedding, names.head}
+    return {names.head} if has_bias and new_AD is not None else set()
 
 
 def peft_config(
@@ -72,9 +87,10 @@ def peft_config(
     adapter = trained.adapter
     last_name = {name.removesuffix(".weight").rsplit(".", 1)[-1] for name in trained.adapted_weights()}
     tables = [names.embedding] if names.tied else [names.embedding, names.head]
-    modules = [one.rsplit(".", 1)[-1] for one in tables]
-    whole, new = trained.table(names.embedding)
-    indices = None if new is None else list(range(trained.base_vocab, trained.base_vocab + len(new)))
+    whole = _whole_tables(trained, names)
+    new_AD = trained.table(names.embedding)[1]
+    indices = [] if new_AD is None else [trained.base_vocab + i for i in range(len(new_AD))]
+    by_token = {_last(one): indices for one in tables if one not in whole and indices}
     config = LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha * scale,
@@ -86,14 +102,16 @@ def peft_config(
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_name,
         inference_mode=True,
-        modules_to_save=modules if whole is not None else None,
-        trainable_token_indices=(
-            dict.fromkeys(modules, indices) if indices is not None and whole is None else None
-        ),
-        ensure_weight_tying=names.tied and whole is not None,
+        modules_to_save=[_last(one) for one in tables if one in whole] or None,
+        trainable_token_indices=by_token or None,
+        ensure_weight_tying=names.tied and bool(whole),
     )
     tree = config.to_dict()
     return {key: sorted(value) if isinstance(value, set) else value for key, value in tree.items()}
+
+
+def _last(module: str) -> str:
+    return module.rsplit(".", 1)[-1]
 
 
 def _lora_tensors(trained: TrainedWeights) -> dict[str, Tensor]:
@@ -109,13 +127,30 @@ def _suffix(name: str) -> str:
     return "" if ".lora_magnitude_vector." in name else ".weight"
 
 
-def _table_tensors(trained: TrainedWeights, module: str) -> dict[str, Tensor]:
+def _table_tensors(trained: TrainedWeights, module: str, base_VD: Tensor | None) -> dict[str, Tensor]:
+    """The new embeddings of a table; with the base's (`base_VD`, longer where its table is padded), all."""
     import torch
 
-    base_VD, new_AD = trained.table(module)
+    trained_VD, new_AD = trained.table(module)
     if base_VD is not None:
-        parts = [base_VD] if new_AD is None else [base_VD, new_AD]
+        whole_VD = base_VD[: trained.base_vocab] if trained_VD is None else trained_VD
+        parts = [whole_VD] if new_AD is None else [whole_VD, new_AD]
         return {f"{_PREFIX}{module}.weight": torch.cat(parts)}
     if new_AD is None:
         return {}
     return {f"{_PREFIX}{module}.token_adapter.trainable_tokens_delta": new_AD}
+
+
+def _longer_bias(trained: TrainedWeights, names: DiskNames, base_bias_V: Tensor) -> Tensor:
+    """Of the base's tokens and of the new ones, as training has it."""
+    import torch
+
+    from persianmind.model.tables import new_bias
+
+    base_bias_V, new_AD = base_bias_V[: trained.base_vocab], trained.table(names.embedding)[1]
+    added = 0 if new_AD is None else len(new_AD)
+    return torch.cat([base_bias_V, new_bias(base_bias_V).expand(added)])
+
+
+def _on_disk(names: DiskNames, module: str) -> str:
+    return names.on_disk[f"{module}.weight"]
