@@ -66,7 +66,7 @@ def test_energy_is_accounted(tiny_run: Launched) -> None:
 
 
 def test_self_tests_ran_before_step_1(tiny_run: Launched) -> None:
-    assert tiny_run.text.count("self-test:") == 3
+    assert tiny_run.text.count("self-test:") == 4
     assert tiny_run.text.index("self-test:") < tiny_run.text.index("step 1/30")
 
 
