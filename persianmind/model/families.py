@@ -76,6 +76,19 @@ FAMILIES: dict[str, Family] = {  # by config.model_type
     "granitemoeshared": _GRANITE_EXPERTS,
     "hyperclovax": Family(logit_scale="logits_scaling", inside=("embedding_multiplier",)),
 }
+# Those that a refusal names; docs/bases.md has all.
+_WELL_KNOWN = (
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "granite",
+    "olmo2",
+)
 _ENCODER_DECODER = "is an encoder-decoder, and a decoder alone is trained here"
 _RECURRENT = "has recurrent or linear-attention layers, which carry one packed document into the next"
 _OWN_ATTENTION = "computes its attention by itself, so that packed documents would see each other"
@@ -123,7 +136,8 @@ def check_family(config: Mapping[str, Any], base: str, quantize: str = "none") -
 
 def _refusal(name: str, config: Mapping[str, Any], quantize: str) -> str | None:
     """Why a base cannot be trained, after its family's name; None where it can."""
-    supported = f"; supported are {', '.join(sorted(FAMILIES))}"
+    others = len(FAMILIES.keys() - {*_WELL_KNOWN})
+    supported = f"; supported are {', '.join(_WELL_KNOWN)} and {others} others, see docs/bases.md"
     if name in REFUSED:
         return REFUSED[name] + supported
     if config.get("is_encoder_decoder") and name not in FAMILIES:

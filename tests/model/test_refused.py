@@ -57,7 +57,7 @@ def test_by_the_config_that_transformers_writes(tmp_path: Path, name: str) -> No
     config.save_pretrained(tmp_path)
     tree = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     with pytest.raises(
-        BaseModelError, match=rf"\({name}\) .*{WHY[name]}.*supported are apertus, .*vaultgemma$"
+        BaseModelError, match=rf"\({name}\) .*{WHY[name]}.*supported are llama, .* others, see docs/bases.md$"
     ):
         check_family(tree, "some/base")
 
