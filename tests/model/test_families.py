@@ -1,5 +1,5 @@
-"""Every family against plain transformers and peft: loss, gradients, both exports; and the same with the families'
-table emptied, where those that need it must come out wrong."""
+"""Every family against plain transformers and peft: loss, gradients, both exports; and the same with the
+families' table emptied, where those that need it must come out wrong."""
 
 from __future__ import annotations
 
