@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch.nn import functional
@@ -102,7 +104,14 @@ PLAIN_CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }  # fmt: skip
 CASES = {**WRONG, **PLAIN_CASES}
+# One of each class, a few seconds; the others are for `make test-more`.
+_SOON = {"gemma2", "cohere2", "granitemoe", "phi", "llama-padded", "nemotron", "qwen2_moe"}
 _ALWAYS_TIED = {"gemma", "gemma2", "gemma3_text", "cohere", "cohere2", "vaultgemma"}
+
+
+def marked(names: Iterable[str]) -> list[Any]:
+    """Parameters for a test, most of them for `make test-more`."""
+    return [name if name in _SOON else pytest.param(name, marks=pytest.mark.more) for name in names]
 
 
 @torch.no_grad()

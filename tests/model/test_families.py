@@ -22,6 +22,7 @@ from tests.model.family_cases import (
     VOCAB,
     WRONG,
     make_family_base,
+    marked,
     plain_gradients,
     plain_loss,
     plain_twin,
@@ -29,8 +30,6 @@ from tests.model.family_cases import (
 from tests.model.helpers import BASE_VOCAB, PIECES, make_recipe, packed_batch, perturbed
 
 TOLERANCE = 2e-6
-SOON = ("llama-padded", "nemotron", "qwen2_moe")
-LATER = sorted(CASES.keys() - WRONG.keys() - {*SOON})
 
 
 def _adapted(base: Path) -> AdaptedModel:
@@ -41,9 +40,7 @@ def _relative(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize(
-    "name", [*WRONG, *SOON, *(pytest.param(one, marks=pytest.mark.more) for one in LATER)]
-)
+@pytest.mark.parametrize("name", marked(CASES))
 def test_loss_gradients_and_export_are_those_of_plain_transformers(tmp_path: Path, name: str) -> None:
     base = make_family_base(tmp_path / "base", name)
     ours = _adapted(base)
@@ -73,7 +70,7 @@ def _with_peft(base: Path, adapter: Path) -> Any:
     return PeftModel.from_pretrained(model, adapter).eval()
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", marked(WRONG))
 def test_control_without_the_table_the_loss_is_another(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

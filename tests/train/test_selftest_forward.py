@@ -18,7 +18,7 @@ from persianmind.model.adapted import AdaptedModel, adapt, load_base
 from persianmind.recipe import Recipe
 from persianmind.train.sample import in_base_ids, moving_sequence, sample_documents
 from persianmind.train.selftest_forward import BaseForward, check_forward
-from tests.model.family_cases import VOCAB, WRONG, make_family_base
+from tests.model.family_cases import VOCAB, WRONG, make_family_base, marked
 from tests.model.helpers import BASE_VOCAB, PIECES, make_recipe
 from tests.support.log import logged
 
@@ -43,14 +43,14 @@ def check(base: Path, recipe: Recipe, break_it: Any = None) -> AdaptedModel:
     return model
 
 
-@pytest.mark.parametrize("name", [*WRONG, "llama-padded", "nemotron"])
+@pytest.mark.parametrize("name", marked([*WRONG, "llama-padded", "nemotron"]))
 def test_a_sound_model_passes(tmp_path: Path, name: str) -> None:
     with logged(logging.INFO) as lines:
         check(make_family_base(tmp_path / "base", name), make_recipe())
     assert len(lines) == 1 and "those of the base's own forward" in lines[0]
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", marked(WRONG))
 def test_with_the_families_table_emptied_it_stops(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
