@@ -16,6 +16,7 @@ from persianmind.model.attention import IMPLEMENTATIONS, hand_documents_on, regi
 from persianmind.model.bases import read_config
 from persianmind.model.documents import Documents, documents_of
 from persianmind.model.families import check_family, embedding_scale, family_of, logit_transform
+from persianmind.model.folded_lora import fold_adapters
 from persianmind.model.init import initial_embeddings
 from persianmind.model.lora import add_adapters
 from persianmind.model.loss import LossFunction, summed_cross_entropy
@@ -153,6 +154,7 @@ def adapt(
         # The host's generator alone: those of GPUs differ by rank, or all would drop the same places.
         torch.default_generator.manual_seed(recipe.seed)
         add_adapters(causal_lm, recipe.adapter)
+    fold_adapters(causal_lm)
     model = AdaptedModel(causal_lm, loss_chunk_tokens=recipe.train.loss_chunk_tokens)
     _choose_trained(model, recipe)
     _set_gradient_checkpointing(causal_lm, recipe.train.gradient_checkpointing)
