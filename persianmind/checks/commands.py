@@ -95,5 +95,3 @@ def _context(
     folder = RunFolder(Path("runs") / recipe.name)
     return CheckContext(resolve_precision(recipe, folder), config, folder, count)
 
-
-doctor = make_doctor()
