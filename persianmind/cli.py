@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from persianmind.checks.base import Check
 
 
-
 def _later_checks() -> list[Check]:
     """Doctor's checks that packages above its own make."""
     from persianmind.cluster.doctor import RAY

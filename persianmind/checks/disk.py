@@ -89,8 +89,8 @@ def speed_finding(bytes_per_s: float, fsync_s: float) -> Finding:
         return Finding.ok("disk speed", text)
     return Finding.warn(
         "disk speed",
-        f"{text}: a checkpoint takes {GB / bytes_per_s:.0f} s per GB; put --output on a faster disk, or raise "
-        "checkpoint.every_steps",
+        f"{text}: a checkpoint takes {GB / bytes_per_s:.0f} s per GB; put --output on a faster disk, or "
+        "raise checkpoint.every_steps",
     )
 
 

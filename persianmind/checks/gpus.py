@@ -52,8 +52,8 @@ def fleet_findings(gpus: Iterable[GpuReport], choice: DeviceChoice, ranks: int) 
     elif len(kinds) > 1:
         yield Finding.warn(
             "gpus",
-            f"unlike GPUs ({', '.join(kinds)}): each step waits for the slowest, and the smallest memory sets "
-            "train.micro_batch_size; CUDA_VISIBLE_DEVICES leaves some out",
+            f"unlike GPUs ({', '.join(kinds)}): each step waits for the slowest, and the smallest memory "
+            "sets train.micro_batch_size; CUDA_VISIBLE_DEVICES leaves some out",
         )
     else:
         yield Finding.ok("gpus", f"{len(reports)} x {', '.join(kinds)}")
@@ -81,7 +81,7 @@ def _memory(gpu: GpuReport) -> Finding:
 
 def _held_by(gpu: GpuReport) -> str:
     if not gpu.holders:
-        return "processes that nvidia-smi does not list (of other containers or users): sudo fuser -v /dev/nvidia*"
+        return "processes that nvidia-smi does not list (other containers): sudo fuser -v /dev/nvidia*"
     shown = [
         f"pid {one.pid} {one.name}{'' if one.used_bytes is None else f' {one.used_bytes / GB:.1f} GB'}"
         for one in sorted(gpu.holders, key=lambda one: -(one.used_bytes or 0))

@@ -5,7 +5,6 @@ $HF_ENDPOINT names another hub and $HF_HUB_OFFLINE=1 forbids asking one, as hugg
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 from persianmind.checks.base import CheckContext, Finding
 from persianmind.checks.disk import existing_folder
-from persianmind.model.bases import BASE_FILES, cached_config
+from persianmind.model.bases import BASE_FILES, present_base
 from persianmind.model.families import check_family
 from persianmind.text.sources.locate import source_uris
 
@@ -90,7 +89,7 @@ def base_finding(name: str, quantize: str = "none") -> Finding:
     """
     from huggingface_hub import HfApi, constants
 
-    if (folder := downloaded_base(name)) is not None:
+    if (folder := present_base(name)) is not None:
         size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         return Finding.ok("hub", f"{name} is downloaded ({size / GB:.2f} GB, {folder})")
     if constants.HF_HUB_OFFLINE:
@@ -119,22 +118,23 @@ def download_finding(name: str, info: Any) -> Finding:
             "hub", f"{name} has no .safetensors weights; pickled ones can run code and are never loaded"
         )
     missing = [
-        file
-        for file in wanted
-        if not isinstance(try_to_load_from_cache(name, file, revision=info.sha), str)
+        file for file in wanted if not isinstance(try_to_load_from_cache(name, file, revision=info.sha), str)
     ]
     missing_bytes = sum(sizes[file] for file in missing)
     place = existing_folder(Path(constants.HF_HUB_CACHE))
     free_bytes = shutil.disk_usage(place).free
     text = (
         f"{name}: {missing_bytes / GB:.2f} of {sum(sizes[file] for file in wanted) / GB:.2f} GB are to be "
-        f"downloaded into {constants.HF_HUB_CACHE} ({len(wanted) - len(missing)} of {len(wanted)} files are here)"
+        f"downloaded into {constants.HF_HUB_CACHE} ({len(wanted) - len(missing)} of "
+        f"{len(wanted)} files are here)"
     )
     if free_bytes < missing_bytes:
         return Finding.fail(
             "hub", f"{text}, but only {free_bytes / GB:.2f} GB are free there; set HF_HOME to a larger disk"
         )
-    return Finding.ok("hub", f"{text}; the first start does it, and goes on where it was cut; or {_carry(name)}")
+    return Finding.ok(
+        "hub", f"{text}; the first start does it, and goes on where it was cut; or {_carry(name)}"
+    )
 
 
 def dataset_finding(name: str) -> Finding:
@@ -148,25 +148,6 @@ def dataset_finding(name: str) -> Finding:
         )
     problem = _refusal(HfApi(endpoint=constants.ENDPOINT), name, "dataset")
     return Finding.ok(label, "can be read") if problem is None else Finding.fail(label, problem)
-
-
-def downloaded_base(name: str) -> Path | None:
-    """The cached folder of a hub base, where config, tokenizer and all weights are in it; asks no network."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if cached_config(name) is None:
-        return None
-    path = try_to_load_from_cache(name, "config.json")
-    assert isinstance(path, str)
-    folder = Path(path).parent
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        weights = set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values())
-    else:
-        weights = {"model.safetensors"}
-    has_tokenizer = any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model"))
-    whole = has_tokenizer and all((folder / file).is_file() for file in weights)
-    return folder if whole else None
 
 
 def _refusal(api: HfApi, name: str, kind: str) -> str | None:
@@ -186,7 +167,9 @@ def _refusal(api: HfApi, name: str, kind: str) -> str | None:
         return f"{page}: no such {kind}, or a private one; check the name, `hf auth login` if it is yours"
     except Exception as error:  # of the HTTP library or the hub's: no answer, or none that helps
         carry = f"; {_carry(name)}" if kind == "model" else ""
-        return f"{api.endpoint} does not answer ({_short(error)}); check network, proxy and HF_ENDPOINT{carry}"
+        return (
+            f"{api.endpoint} does not answer ({_short(error)}); check network, proxy and HF_ENDPOINT{carry}"
+        )
     return None
 
 
@@ -220,8 +203,8 @@ def _carry(name: str) -> str:
     folder = name.rpartition("/")[2]
     patterns = " ".join(f"'{one}'" for one in BASE_FILES[:4])
     return (
-        f"elsewhere `hf download {name} --include {patterns} --local-dir {folder}`, carry the folder here and "
-        f"give base=/path/to/{folder}"
+        f"elsewhere `hf download {name} --include {patterns} --local-dir {folder}`, carry the folder here "
+        f"and give base=/path/to/{folder}"
     )
 
 

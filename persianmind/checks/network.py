@@ -32,8 +32,8 @@ def port_finding(port: int) -> Finding:
         except OSError as error:
             return Finding.warn(
                 "port",
-                f"{port}, where the launcher lets ranks meet, cannot be used ({error.strerror}): another run, "
-                "or a program that `ss -ltnp` names; `deepspeed --master_port 29501` takes another",
+                f"{port}, where the launcher lets ranks meet, cannot be used ({error.strerror}): another "
+                "run, or a program that `ss -ltnp` names; `deepspeed --master_port 29501` takes another",
             )
     return Finding.ok("port", f"{port} is free")
 

@@ -118,7 +118,9 @@ def _report(index: int, gpu: ElementTree.Element) -> GpuReport:
         link_width=_whole(_number(gpu, link + "link_widths/current_link_width")),
         link_width_most=_whole(_number(gpu, link + "link_widths/max_link_width")),
         is_busy=_text(gpu, "performance_state") in ("P0", "P1", "P2"),
-        power_limit_w=_first(gpu, [f"{p}/{n}" for p in power for n in ("current_power_limit", "power_limit")]),
+        power_limit_w=_first(
+            gpu, [f"{p}/{n}" for p in power for n in ("current_power_limit", "power_limit")]
+        ),
         default_limit_w=_first(gpu, [f"{p}/default_power_limit" for p in power]),
         temperature_c=_number(gpu, "temperature/gpu_temp"),
         slowdown_c=_number(gpu, "temperature/gpu_temp_slow_threshold"),

@@ -18,11 +18,10 @@ from functools import partial
 from pathlib import Path
 
 from persianmind.checks.base import CheckContext, Finding
-from persianmind.checks.hub import downloaded_base, hub_name
 from persianmind.checks.text_sample import TextSample, read_sample
 from persianmind.common.errors import VocabError
 from persianmind.language import default_profile
-from persianmind.model.bases import cache_folder
+from persianmind.model.bases import present_base
 from persianmind.recipe import Recipe
 from persianmind.text.spec import source_spec
 from persianmind.vocab.count import ChunkCounter
@@ -36,6 +35,8 @@ GOOD_PASSES = 4
 MAX_CHUNKS = 200_000
 # Tokens per word where no tokenizer is at hand: Persian with 10,000 new pieces (docs/vocabulary.md).
 USUAL_FERTILITY = 1.43
+# Around the turns of a dialogue in PersianMind's own form: its first line, names, end of turn.
+PROMPT_TOKENS = 30
 
 
 def check_text(context: CheckContext) -> Iterator[Finding]:
@@ -45,7 +46,8 @@ def check_text(context: CheckContext) -> Iterator[Finding]:
         SourceError: a source cannot be found or read.
     """
     recipe = context.wanted
-    base = local_tokenizer(recipe.base)
+    folder_of_base = present_base(recipe.base)
+    base = None if folder_of_base is None else open_base(folder_of_base)
     vocabulary_names = recipe.vocabulary_sources()
     wanted = dict.fromkeys([*vocabulary_names, *recipe.stage_sources()])
     with tempfile.TemporaryDirectory(prefix="persianmind-doctor-") as folder:
@@ -72,19 +74,6 @@ def check_text(context: CheckContext) -> Iterator[Finding]:
     yield from repetition_findings(recipe, tokens)
 
 
-def local_tokenizer(base: str) -> BaseTokenizer | None:
-    """The base's tokenizer where it is on this machine already; None where it would have to be made or
-    downloaded."""
-    scheme, _, name = base.rpartition("://")
-    made = {"package": f"{name}-bf16", "random": f"random-{name}-1024"}
-    folder: Path | None = Path(base)
-    if scheme in made:
-        folder = cache_folder() / "bases" / made[scheme]
-    elif (hub := hub_name(base)) is not None:
-        folder = downloaded_base(hub)
-    return open_base(folder) if folder is not None and folder.is_dir() else None
-
-
 def vocabulary_finding(
     recipe: Recipe, base: BaseTokenizer | None, chunks: Mapping[str, int], read: Iterable[TextSample]
 ) -> tuple[Finding, Learned | None]:
@@ -95,7 +84,7 @@ def vocabulary_finding(
         chunks: words with how often each occurs.
         read: the samples they come from.
     """
-    name, vocab = "vocabulary", recipe.vocab
+    name = "vocabulary"
     samples = list(read)
     size = sum(one.utf8_bytes for one in samples)
     is_whole = all(one.is_whole for one in samples)
@@ -137,11 +126,12 @@ def whole_tokens(sample: TextSample, base: BaseTokenizer | None, learned: Learne
     if (grown := sample.whole_over_read) is None:
         return None
     fertility = USUAL_FERTILITY
-    if base is not None and sample.documents:
+    if base is not None and sample.texts:
         expanded = open_files(base.files(learned, pad_token=False)) if learned and learned.pieces else base
-        words = sum(len(text.split()) for text in sample.documents)
-        fertility = sum(map(len, expanded.encode(sample.documents))) / max(1, words)
-    return max(1, round(sample.words * fertility * grown))
+        words = sum(len(text.split()) for text in sample.texts)
+        fertility = sum(map(len, expanded.encode(sample.texts))) / max(1, words)
+    around = sample.documents * (PROMPT_TOKENS if sample.is_instruction else 1)
+    return max(1, round((sample.words * fertility + around) * grown))
 
 
 def times_seen(recipe: Recipe, tokens: Mapping[str, int | None]) -> dict[str, float | None]:
@@ -180,8 +170,10 @@ def repetition_findings(recipe: Recipe, tokens: Mapping[str, int | None]) -> Ite
         if passes is None or own is None:
             yield Finding.ok(label, "its size is not known from here")
             continue
-        text = f"about {own:,} tokens, seen {passes:,.2g} times" if passes < 100 else (
-            f"about {own:,} tokens, seen {passes:,.0f} times"
+        text = (
+            f"about {own:,} tokens, seen {passes:,.2g} times"
+            if passes < 100
+            else (f"about {own:,} tokens, seen {passes:,.0f} times")
         )
         if passes <= GOOD_PASSES:
             yield Finding.ok(label, text)
@@ -193,9 +185,7 @@ def repetition_findings(recipe: Recipe, tokens: Mapping[str, int | None]) -> Ite
             )
 
 
-def _learn(
-    recipe: Recipe, base: BaseTokenizer | None, chunks: Mapping[str, int]
-) -> tuple[Learned, int]:
+def _learn(recipe: Recipe, base: BaseTokenizer | None, chunks: Mapping[str, int]) -> tuple[Learned, int]:
     """The pieces, as many as there are up to those asked for; and how many those are.
 
     Raises:

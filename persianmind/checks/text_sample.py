@@ -1,4 +1,4 @@
-"""A bounded look at the text of a source: as many words as some seconds give, and what that is of the whole."""
+"""A bounded look at the text of a source: what some seconds of reading give, and how much of it that is."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ _CLOCK_EVERY = 64  # documents
 class TextSample:
     """What was read of one source's training split.
 
-    characters, utf8_bytes, words: of the texts read. is_whole: whether that is all of it. stored_bytes: of
-    its files as they lie there, None where that is not known. documents: some of the texts.
+    documents, characters, utf8_bytes, words: how much was read. is_whole: whether that is all of it.
+    stored_bytes: of its files as they lie there, None where that is not known. texts: some of those read.
     """
 
     name: str
+    is_instruction: bool
+    documents: int
     characters: int
     utf8_bytes: int
     words: int
     is_whole: bool
     stored_bytes: int | None
-    documents: tuple[str, ...]
+    texts: tuple[str, ...]
 
     @property
     def whole_over_read(self) -> float | None:
@@ -71,7 +73,7 @@ def read_sample(
     kept: list[str] = []
     started_s = time.monotonic()
     is_whole = True
-    for document in training_documents(spec, frozenset()):
+    for count, document in enumerate(training_documents(spec, frozenset()), start=1):
         for text in document.texts:
             on_text(text)
             characters += len(text)
@@ -79,13 +81,20 @@ def read_sample(
             words += len(text.split())
         if len(kept) < _CLOCK_EVERY:
             kept.extend(document.texts)
-        count += 1
         late = count % _CLOCK_EVERY == 0 and time.monotonic() - started_s > max_s
         if characters >= max_characters or late:
             is_whole = False
             break
     return TextSample(
-        spec.name, characters, utf8_bytes, words, is_whole, _stored_bytes(files), tuple(kept)
+        name=spec.name,
+        is_instruction=spec.source.kind == "instruction",
+        documents=count,
+        characters=characters,
+        utf8_bytes=utf8_bytes,
+        words=words,
+        is_whole=is_whole,
+        stored_bytes=_stored_bytes(files),
+        texts=tuple(kept),
     )
 
 

@@ -44,17 +44,18 @@ def dashboard_finding(url: str, token: str | None) -> Finding:
         url: http://HOST:PORT.
         token: what this process would present, None without one.
     """
-    refused, _ = _ask(url, None)
-    if isinstance(refused, str):
-        return Finding.fail("ray", f"{url} does not answer ({refused}); is the head running? {TUNNEL}")
-    host = urlsplit(url).hostname or ""
-    if refused == 200 and not is_loopback(host):
+    without, found = _ask(url, None)
+    if isinstance(without, str):
+        return Finding.fail("ray", f"{url} does not answer ({without}); is the head running? {TUNNEL}")
+    if without == 200 and not is_loopback(urlsplit(url).hostname or ""):
         return Finding.fail(
             "ray",
             f"{url} answers anybody without a token, so anyone on that network can run code on the cluster; "
             f"start every node with RAY_AUTH_MODE=token (docs/cluster.md), or: {TUNNEL}",
         )
-    status, found = (refused, _) if token is None else _ask(url, token)
+    status: int | str = without
+    if token is not None:
+        status, found = _ask(url, token)
     if status in (401, 403):
         what = "wants a token and none is set" if token is None else "refuses the token"
         return Finding.fail(
@@ -69,7 +70,7 @@ def dashboard_finding(url: str, token: str | None) -> Finding:
         return Finding.fail(
             "ray", f"{url} runs Ray {theirs}, this machine has {ours}: install the same on every machine"
         )
-    how = "with a token" if refused != 200 else "without a token, on loopback"
+    how = "with a token" if without != 200 else "without a token, on loopback"
     return Finding.ok("ray", f"{url} answers {how}, Ray {theirs}")
 
 

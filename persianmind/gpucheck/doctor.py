@@ -43,10 +43,13 @@ def rank_finding(found: list[dict[str, Any]], *, small: bool) -> Finding:
     """found: what each rank measured. small: on the CPU."""
     if not all(one["is_right"] for one in found):
         return Finding.fail(
-            "ranks", "an all-reduce gives wrong sums: memory or a link is faulty; NCCL_P2P_DISABLE=1, then retry"
+            "ranks",
+            "an all-reduce gives wrong sums: memory or a link is faulty; NCCL_P2P_DISABLE=1, then retry",
         )
     best = max(row["bus_gb_per_s"] for row in found[0]["rows"] if row["collective"] == "all_reduce")
-    text = f"all-reduce over {len(found)} ranks ({'gloo' if small else 'NCCL'}): {best:.2f} GB/s, sums are right"
+    text = (
+        f"all-reduce over {len(found)} ranks ({'gloo' if small else 'NCCL'}): {best:.2f} GB/s, sums are right"
+    )
     if not small and best < LEAST_GPU_GB_PER_S:
         return Finding.warn(
             "ranks", f"{text}, but that is slow; see the lines on links, peers, IOMMU and shared memory"
