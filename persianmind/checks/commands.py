@@ -41,7 +41,7 @@ def make_doctor(extra_checks: ExtraChecks = tuple) -> Callable[..., None]:
         ] = None,
         as_json: JsonFlag = False,
     ) -> None:
-        """Check this machine, or whether it can run a recipe. Keeps nothing; exit code 1 where a line fails."""
+        """Check this machine, or whether it can run a recipe. Keeps nothing; exit code 1: a line fails."""
         from persianmind.checks.all import all_checks
         from persianmind.checks.base import Level, run_all
 

@@ -171,7 +171,7 @@ def repetition_findings(recipe: Recipe, tokens: Mapping[str, int | None]) -> Ite
             yield Finding.ok(label, "its size is not known from here")
             continue
         text = (
-            f"about {own:,} tokens, seen {passes:,.2g} times"
+            f"about {own:,} tokens, seen {passes:.2g} times"
             if passes < 100
             else (f"about {own:,} tokens, seen {passes:,.0f} times")
         )

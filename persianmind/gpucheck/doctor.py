@@ -32,8 +32,8 @@ def check_ranks(context: CheckContext) -> Iterator[Finding]:
             line = " ".join(str(error).split())[:400]
             yield Finding.fail(
                 "ranks",
-                f"{context.ranks} ranks cannot exchange numbers: {line}; NCCL_DEBUG=INFO shows where it stops, "
-                "docs/troubleshooting.md what it means",
+                f"{context.ranks} ranks cannot exchange numbers: {line}; NCCL_DEBUG=INFO shows where it "
+                "stops, docs/troubleshooting.md what it means",
             )
             return
     yield rank_finding(found, small=small)
@@ -44,7 +44,7 @@ def rank_finding(found: list[dict[str, Any]], *, small: bool) -> Finding:
     if not all(one["is_right"] for one in found):
         return Finding.fail(
             "ranks",
-            "an all-reduce gives wrong sums: memory or a link is faulty; NCCL_P2P_DISABLE=1, then retry",
+            "an all-reduce gives wrong sums: memory or a link is faulty; try NCCL_P2P_DISABLE=1",
         )
     best = max(row["bus_gb_per_s"] for row in found[0]["rows"] if row["collective"] == "all_reduce")
     text = (

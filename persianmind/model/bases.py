@@ -102,8 +102,10 @@ def resolve_base(base: str) -> Path:
 
 
 def present_base(base: str) -> Path | None:
-    """The folder of a base that is on this machine already, with its tokenizer and all its weights; None where
-    it would have to be made or downloaded. Asks no network."""
+    """The folder of a base that is on this machine already, with its tokenizer and all its weights.
+
+    None where it would have to be made or downloaded; asks no network.
+    """
     scheme, _, name = base.rpartition("://")
     if scheme:
         made = {"package": f"{name}-bf16", "random": f"random-{name}-{RANDOM_VOCAB}"}

@@ -117,11 +117,13 @@ def _show_sequence(source: DryRunSource, tokenizer: FolderTokenizer) -> None:
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: control characters, which could move its cursor, are written as \\xNN."""
-    return "".join(
-        f"\\x{ord(one):02x}" if (ord(one) < 32 and one != "\n") or 127 <= ord(one) < 160 else one
-        for one in text
-    ).replace("\n", "\n  | ")
+    """Text for a terminal: control characters, which could move its cursor, are written as their number."""
+
+    def shown(one: str) -> str:
+        is_control = ord(one) < 32 or 127 <= ord(one) < 160
+        return f"\\x{ord(one):02x}" if is_control and one != "\n" else one
+
+    return "".join(map(shown, text)).replace("\n", "\n  | ")
 
 
 def _show_amounts(recipe: Recipe, sources: list[DryRunSource], tokens: dict[str, int | None]) -> None:
@@ -129,7 +131,7 @@ def _show_amounts(recipe: Recipe, sources: list[DryRunSource], tokens: dict[str,
     for source in sources:
         seen = passes[source.name]
         if source.tokens is None or seen is None:
-            logger.info(f"{source.name}: its size is not known from here")
+            logger.info(f"{source.name}: its size is not known from here; stages in epochs are longer")
             continue
         about = "" if source.is_whole else "about "
         logger.info(f"{source.name}: {about}{source.tokens:,} tokens, seen {seen:.3g} times over all stages")

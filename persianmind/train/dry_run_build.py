@@ -42,10 +42,10 @@ class DryRunSource:
         """As above."""
         return len(self.dataset)
 
-    def whole_sequences(self, seq_len: int) -> int | None:
-        """Of all of it, None where not known."""
+    def whole_sequences(self, seq_len: int) -> int:
+        """Of all of it; where its size is not known, those packed so far."""
         if self.is_whole or self.tokens is None:
-            return self.dataset.num_sequences
+            return self.sequences
         return max(self.sequences, -(-self.tokens // seq_len))
 
 
