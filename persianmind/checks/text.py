@@ -170,11 +170,8 @@ def repetition_findings(recipe: Recipe, tokens: Mapping[str, int | None]) -> Ite
         if passes is None or own is None:
             yield Finding.ok(label, "its size is not known from here")
             continue
-        text = (
-            f"about {own:,} tokens, seen {passes:.2g} times"
-            if passes < 100
-            else (f"about {own:,} tokens, seen {passes:,.0f} times")
-        )
+        often = f"{passes:.2g}" if passes < 100 else f"{passes:,.0f}"
+        text = f"about {own:,} tokens, seen {often} times"
         if passes <= GOOD_PASSES:
             yield Finding.ok(label, text)
         else:

@@ -12,7 +12,8 @@ from persianmind.text.sources.locate import locate
 from persianmind.text.spec import SourceSpec
 
 MAX_CHARACTERS = 4_000_000
-MAX_S = 5.0
+# Of this process's own work, so that a busy machine reads as much; and of the clock, for slow disks.
+MAX_WORK_S, MAX_S = 5.0, 60.0
 _CLOCK_EVERY = 64  # documents
 
 
@@ -52,13 +53,13 @@ def read_sample(
     on_text: Callable[[str], object],
     *,
     max_characters: int = MAX_CHARACTERS,
-    max_s: float = MAX_S,
+    max_work_s: float = MAX_WORK_S,
 ) -> TextSample | None:
     """Reads the beginning of a source's training split, as training reads it.
 
     Args:
         on_text: gets each text.
-        max_characters, max_s: where reading ends.
+        max_characters, max_work_s: where reading ends.
 
     Returns:
         What was read; None for a source that lies on the network.
@@ -71,7 +72,7 @@ def read_sample(
         return None
     characters = utf8_bytes = words = count = 0
     kept: list[str] = []
-    started_s = time.monotonic()
+    started_s, worked_s = time.monotonic(), time.thread_time()
     is_whole = True
     for count, document in enumerate(training_documents(spec, frozenset()), start=1):
         for text in document.texts:
@@ -81,8 +82,10 @@ def read_sample(
             words += len(text.split())
         if len(kept) < _CLOCK_EVERY:
             kept.extend(document.texts)
-        late = count % _CLOCK_EVERY == 0 and time.monotonic() - started_s > max_s
-        if characters >= max_characters or late:
+        if count % _CLOCK_EVERY == 0 or characters >= max_characters:
+            late = time.thread_time() - worked_s > max_work_s or time.monotonic() - started_s > MAX_S
+            if not late and characters < max_characters:
+                continue
             is_whole = False
             break
     return TextSample(

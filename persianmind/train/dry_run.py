@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from persianmind.train.run import RunRequest
 
 logger = logging.getLogger(__name__)
+FOLDER_PREFIX = "persianmind-dry-run-"
 SHOWN_CHARACTERS = 1_500  # of a sequence
 WATCH_S = 0.5
 
@@ -56,8 +57,11 @@ def show_dry_run(request: RunRequest, ranks: Ranks) -> None:
     preflight(request.recipe, request.engine_config, request.folder, ranks.world_size)
     check_resume_from(request.resume_from)
     engine = backend(request.engine)
-    with _until_signal(engine.launcher_pids), _temporary_folder() as folder:
-        _show(request, ranks, folder)
+    with (
+        _until_signal(engine.launcher_pids),
+        tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as folder,
+    ):
+        _show(request, ranks, Path(folder))
     logger.info("dry run: done, nothing is kept; the same command without --dry-run trains")
 
 
@@ -135,12 +139,6 @@ def _show_amounts(recipe: Recipe, sources: list[DryRunSource], tokens: dict[str,
             continue
         about = "" if source.is_whole else "about "
         logger.info(f"{source.name}: {about}{source.tokens:,} tokens, seen {seen:.3g} times over all stages")
-
-
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="persianmind-dry-run-") as folder:
-        yield Path(folder)
 
 
 @contextmanager
