@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from persianmind.checks.base import CheckContext, Finding
 from persianmind.checks.disk import existing_folder
 from persianmind.model.bases import BASE_FILES, present_base
+from persianmind.model.download import large_files
 from persianmind.model.families import check_family
 from persianmind.text.sources.locate import source_uris
 
@@ -120,7 +121,8 @@ def download_finding(name: str, info: Any) -> Finding:
     missing = [
         file for file in wanted if not isinstance(try_to_load_from_cache(name, file, revision=info.sha), str)
     ]
-    missing_bytes = sum(sizes[file] for file in missing)
+    begun = {one.name: one.bytes_here for one in large_files(name, info, BASE_FILES)}
+    missing_bytes = sum(sizes[file] - begun.get(file, 0) for file in missing)
     place = existing_folder(Path(constants.HF_HUB_CACHE))
     free_bytes = shutil.disk_usage(place).free
     text = (

@@ -225,12 +225,16 @@ def _small_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
+
+    from persianmind.model.download import fetch_large
 
     try:
         # First what it is, which is small: gigabytes of a base that cannot be trained are never fetched.
         config = read_config(Path(snapshot_download(name, allow_patterns=["config.json"])))
         check_family(config, name)
+        if not constants.HF_HUB_OFFLINE:
+            fetch_large(name, BASE_FILES)
         return Path(snapshot_download(name, allow_patterns=list(BASE_FILES)))
     except BaseModelError:
         raise
