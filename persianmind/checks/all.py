@@ -6,10 +6,11 @@ Nothing here keeps what it writes, and nothing imports torch.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from persianmind.checkpoint.manifest import is_checkpoint
-from persianmind.checks.base import Check, CheckContext, one_fact, stop_at_first
+from persianmind.checks.base import Check, CheckContext, CheckResult, one_fact, stop_at_first
 from persianmind.checks.device import check_device, current_device
 from persianmind.checks.disk import check_disk_speed, check_file_system, state_room
 from persianmind.checks.gpus import check_gpus
@@ -18,7 +19,6 @@ from persianmind.checks.hub import check_hub
 from persianmind.checks.machine import check_compiler, check_packages, check_trackers
 from persianmind.checks.network import check_network
 from persianmind.checks.pci import check_pci
-from persianmind.checks.text import check_text
 from persianmind.common.errors import CheckpointError
 from persianmind.engine.registry import backend
 from persianmind.model.bases import check_base
@@ -50,7 +50,7 @@ RECIPE = (
     one_fact("trackers", lambda context: check_trackers(context.wanted.train.trackers)),
 )
 HUB = Check("hub", check_hub, fatal=True)
-TEXT = Check("text", check_text)
+TEXT = Check("text", lambda context: _text(context))
 
 
 def all_checks(context: CheckContext) -> list[Check]:
@@ -106,3 +106,9 @@ def _sources(recipe: Recipe) -> str:
     check_sources(recipe.sources)
     check_usable(source_specs(recipe, recipe.stage_sources()))
     return ", ".join(recipe.sources)
+
+
+def _text(context: CheckContext) -> Iterable[CheckResult]:
+    from persianmind.checks.text import check_text  # no start needs the tokenizers it imports
+
+    return check_text(context)

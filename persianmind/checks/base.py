@@ -43,7 +43,7 @@ class CheckContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One line. detail: a fact, and where the level is not ok what to do about it."""
 
     name: str
@@ -70,7 +70,7 @@ class Finding:
         return asdict(self)
 
 
-Look = Callable[[CheckContext], Iterable[Finding]]
+Look = Callable[[CheckContext], Iterable[CheckResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,10 @@ class Check:
 
 def one_fact(name: str, state: Callable[[CheckContext], str]) -> Check:
     """A fatal check of one line: the fact that `state` returns, or the line with the fix that it raises."""
-    return Check(name, lambda context: [Finding.ok(name, state(context))], fatal=True)
+    return Check(name, lambda context: [CheckResult.ok(name, state(context))], fatal=True)
 
 
-def run_all(checks: Iterable[Check], context: CheckContext) -> list[Finding]:
+def run_all(checks: Iterable[Check], context: CheckContext) -> list[CheckResult]:
     """Every finding; no check stops the others."""
     return [finding for check in checks for finding in _run(check, context)]
 
@@ -108,9 +108,9 @@ def stop_at_first(checks: Iterable[Check], context: CheckContext) -> None:
                 raise MachineError(finding.detail)
 
 
-def _run(check: Check, context: CheckContext) -> Iterator[Finding]:
+def _run(check: Check, context: CheckContext) -> Iterator[CheckResult]:
     try:
         yield from check.look(context)
     except PersianMindError as error:
         level = Level.FAIL if check.fatal else Level.WARN
-        yield Finding(check.name, level, " ".join(str(error).split()))
+        yield CheckResult(check.name, level, " ".join(str(error).split()))

@@ -11,7 +11,7 @@ import typer
 from persianmind.common.console import JsonFlag, OverridesArgument, emit_json
 
 if TYPE_CHECKING:
-    from persianmind.checks.base import Check, CheckContext, Finding
+    from persianmind.checks.base import Check, CheckContext, CheckResult
 
 # Checks of later layers: cli.py knows them, this module does not. Called when the command runs.
 ExtraChecks = Callable[[], "Sequence[Check]"]
@@ -58,7 +58,7 @@ def make_doctor(extra_checks: ExtraChecks = tuple) -> Callable[..., None]:
     return doctor
 
 
-def show_findings(findings: Sequence[Finding]) -> None:
+def show_findings(findings: Sequence[CheckResult]) -> None:
     """A table for people; the words stand there without colours too."""
     from rich.console import Console
     from rich.table import Table

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from persianmind.checks.base import CheckContext, Finding
+from persianmind.checks.base import CheckContext, CheckResult
 from persianmind.common.errors import MachineError
 from persianmind.estimate.disk import run_bytes
 
@@ -46,13 +46,13 @@ def state_room(context: CheckContext) -> str:
     return check_room(context.folder.path, needed_bytes)
 
 
-def check_disk_speed(context: CheckContext) -> Iterator[Finding]:
+def check_disk_speed(context: CheckContext) -> Iterator[CheckResult]:
     """Writes for at most two seconds into a file without a name: nothing is left, however this ends."""
     place = existing_folder(context.folder.path)
     try:
         yield speed_finding(*measure_writing(place))
     except OSError as error:
-        yield Finding.fail(
+        yield CheckResult.fail(
             "disk speed",
             f"{place} cannot be written ({error.strerror}); change its owner or give another --output",
         )
@@ -82,41 +82,41 @@ def measure_writing(folder: Path, clock_s: float = WRITING_S) -> tuple[float, fl
     return written / (ended_s - started_s), ended_s - before_s
 
 
-def speed_finding(bytes_per_s: float, fsync_s: float) -> Finding:
+def speed_finding(bytes_per_s: float, fsync_s: float) -> CheckResult:
     """In words, against what checkpoints need."""
     text = f"{bytes_per_s / 1e6:.0f} MB/s written, fsync {fsync_s * 1e3:.0f} ms"
     if bytes_per_s >= LEAST_BYTES_PER_S:
-        return Finding.ok("disk speed", text)
-    return Finding.warn(
+        return CheckResult.ok("disk speed", text)
+    return CheckResult.warn(
         "disk speed",
         f"{text}: a checkpoint takes {GB / bytes_per_s:.0f} s per GB; put --output on a faster disk, or "
         "raise checkpoint.every_steps",
     )
 
 
-def check_file_system(context: CheckContext) -> Iterator[Finding]:
+def check_file_system(context: CheckContext) -> Iterator[CheckResult]:
     """Whether the run folder lies on another machine's disk."""
     place = existing_folder(context.folder.path)
     try:
         table = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        yield Finding.ok("file system", f"{place}: not known on this system")
+        yield CheckResult.ok("file system", f"{place}: not known on this system")
         return
     yield file_system_finding(place.resolve(), table)
 
 
-def file_system_finding(place: Path, table: str) -> Finding:
+def file_system_finding(place: Path, table: str) -> CheckResult:
     """table: the text of /proc/self/mountinfo."""
     kind = mounted_kind(place, table)
     if kind is None or not NETWORK_SYSTEMS.fullmatch(kind):
-        return Finding.ok("file system", f"{place} is on {kind or 'an unknown file system'}")
+        return CheckResult.ok("file system", f"{place} is on {kind or 'an unknown file system'}")
     if kind == "9p":
-        return Finding.warn(
+        return CheckResult.warn(
             "file system",
             f"{place} is on 9p (a folder of Windows in WSL2, or of a virtual machine's host): slow, and "
             "without dependable locks; put --output on this system's own disk",
         )
-    return Finding.warn(
+    return CheckResult.warn(
         "file system",
         f"{place} is on {kind}, a network file system: right for a cluster, where every node must see it; "
         "for one machine give an --output on its own disk, and see that locks work (nfs: lockd, not nolock)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from persianmind.checks.base import CheckContext, Finding
+from persianmind.checks.base import CheckContext, CheckResult
 from persianmind.checks.nvidia_smi import GpuReport, query_gpus
 from persianmind.common.device.choice import DeviceChoice, current_device
 
@@ -15,7 +15,7 @@ LOW_POWER_RATIO = 0.6
 GB = 1e9
 
 
-def check_gpus(context: CheckContext) -> Iterator[Finding]:
+def check_gpus(context: CheckContext) -> Iterator[CheckResult]:
     """Five lines for each GPU that this process sees, one for all of them together.
 
     Raises:
@@ -23,7 +23,7 @@ def check_gpus(context: CheckContext) -> Iterator[Finding]:
     """
     choice = current_device()
     if choice.kind == "cpu":
-        yield Finding.ok("gpus", f"none is used: {choice.reason}")
+        yield CheckResult.ok("gpus", f"none is used: {choice.reason}")
         return
     visible = {gpu.uuid for gpu in choice.gpus}
     reports = [one for one in query_gpus() if one.uuid in visible or not visible]
@@ -32,7 +32,7 @@ def check_gpus(context: CheckContext) -> Iterator[Finding]:
     yield from fleet_findings(reports, choice, context.ranks)
 
 
-def gpu_findings(gpu: GpuReport) -> Iterator[Finding]:
+def gpu_findings(gpu: GpuReport) -> Iterator[CheckResult]:
     """One line on each of memory, link, power, temperature and memory errors."""
     yield _memory(gpu)
     yield _link(gpu)
@@ -41,33 +41,33 @@ def gpu_findings(gpu: GpuReport) -> Iterator[Finding]:
     yield _errors(gpu)
 
 
-def fleet_findings(gpus: Iterable[GpuReport], choice: DeviceChoice, ranks: int) -> Iterator[Finding]:
+def fleet_findings(gpus: Iterable[GpuReport], choice: DeviceChoice, ranks: int) -> Iterator[CheckResult]:
     """How the GPUs go together."""
     reports = list(gpus)
     kinds = sorted({gpu.name for gpu in reports})
     if ranks > len(reports):
-        yield Finding.fail(
+        yield CheckResult.fail(
             "gpus", f"{ranks} ranks and {len(reports)} GPUs; each rank needs one of its own: lower --ranks"
         )
     elif len(kinds) > 1:
-        yield Finding.warn(
+        yield CheckResult.warn(
             "gpus",
             f"unlike GPUs ({', '.join(kinds)}): each step waits for the slowest, and the smallest memory "
             "sets train.micro_batch_size; CUDA_VISIBLE_DEVICES leaves some out",
         )
     else:
-        yield Finding.ok("gpus", f"{len(reports)} x {', '.join(kinds)}")
+        yield CheckResult.ok("gpus", f"{len(reports)} x {', '.join(kinds)}")
     if len(reports) > 1:
         yield _peers(choice)
 
 
-def _memory(gpu: GpuReport) -> Finding:
+def _memory(gpu: GpuReport) -> CheckResult:
     name = f"gpu {gpu.index} memory"
     if gpu.total_bytes is None or gpu.free_bytes is None:
-        return Finding.ok(name, f"{gpu}: the driver does not say")
+        return CheckResult.ok(name, f"{gpu}: the driver does not say")
     text = f"{gpu}: {gpu.free_bytes / GB:.1f} of {gpu.total_bytes / GB:.1f} GB free"
     if gpu.compute_mode == "Prohibited":
-        return Finding.fail(
+        return CheckResult.fail(
             name,
             f"{text}, but its compute mode is Prohibited: sudo nvidia-smi -i {gpu.index} -c DEFAULT",
         )
@@ -75,8 +75,8 @@ def _memory(gpu: GpuReport) -> Finding:
     # Without names: what the driver keeps for itself is part of what is not free, and not held by anyone.
     held_bytes = known_bytes if gpu.holders and known_bytes else gpu.total_bytes - gpu.free_bytes
     if held_bytes <= HELD_RATIO * gpu.total_bytes:
-        return Finding.ok(name, text)
-    return Finding.warn(name, f"{text}; held by {_held_by(gpu)}")
+        return CheckResult.ok(name, text)
+    return CheckResult.warn(name, f"{text}; held by {_held_by(gpu)}")
 
 
 def _held_by(gpu: GpuReport) -> str:
@@ -89,10 +89,10 @@ def _held_by(gpu: GpuReport) -> str:
     return f"{', '.join(shown)}; end what is not needed, or leave this GPU out (CUDA_VISIBLE_DEVICES)"
 
 
-def _link(gpu: GpuReport) -> Finding:
+def _link(gpu: GpuReport) -> CheckResult:
     name = f"gpu {gpu.index} link"
     if None in (gpu.link_width, gpu.link_width_most, gpu.link_generation, gpu.link_generation_most):
-        return Finding.ok(name, f"{gpu}: the driver does not say (a virtual machine)")
+        return CheckResult.ok(name, f"{gpu}: the driver does not say (a virtual machine)")
     assert gpu.link_width is not None and gpu.link_width_most is not None  # for mypy
     assert gpu.link_generation is not None and gpu.link_generation_most is not None
     text = (
@@ -100,82 +100,82 @@ def _link(gpu: GpuReport) -> Finding:
         f"{gpu.link_generation_most}.0 x{gpu.link_width_most}"
     )
     if gpu.link_width < gpu.link_width_most:
-        return Finding.warn(
+        return CheckResult.warn(
             name,
             f"{text}: only {gpu.link_width} of {gpu.link_width_most} lanes; seat the board and its riser "
             "again, use a slot with all lanes, and look at lane sharing (M.2, bifurcation) in the BIOS",
         )
     if gpu.board_generation is not None and gpu.link_generation_most < gpu.board_generation:
-        return Finding.warn(
+        return CheckResult.warn(
             name,
             f"{text}; the board can do {gpu.board_generation}.0: the slot, a riser or the BIOS (Gen "
             "setting) holds it down",
         )
     if gpu.link_generation < gpu.link_generation_most and gpu.is_busy:
-        return Finding.warn(
+        return CheckResult.warn(
             name, f"{text}, although its clocks are up: a riser or contact fails; seat the board again"
         )
     # An idle board lowers its generation to save power: that is not a fault.
     idle = " (idle boards lower it)" if gpu.link_generation < gpu.link_generation_most else ""
-    return Finding.ok(name, text + idle)
+    return CheckResult.ok(name, text + idle)
 
 
-def _power(gpu: GpuReport) -> Finding:
+def _power(gpu: GpuReport) -> CheckResult:
     name = f"gpu {gpu.index} power"
     if gpu.power_limit_w is None or gpu.default_limit_w is None:
-        return Finding.ok(name, f"{gpu}: the driver does not say")
+        return CheckResult.ok(name, f"{gpu}: the driver does not say")
     text = f"{gpu}: limit {gpu.power_limit_w:.0f} W, default {gpu.default_limit_w:.0f} W"
     if gpu.power_limit_w < LOW_POWER_RATIO * gpu.default_limit_w:
         watts = round(0.8 * gpu.default_limit_w)
-        return Finding.warn(
+        return CheckResult.warn(
             name, f"{text}: far below; `sudo nvidia-smi -i {gpu.index} -pl {watts}` costs little speed"
         )
-    return Finding.ok(name, text)
+    return CheckResult.ok(name, text)
 
 
-def _temperature(gpu: GpuReport) -> Finding:
+def _temperature(gpu: GpuReport) -> CheckResult:
     name = f"gpu {gpu.index} temperature"
     if gpu.temperature_c is None:
-        return Finding.ok(name, f"{gpu}: the driver does not say")
+        return CheckResult.ok(name, f"{gpu}: the driver does not say")
     text = f"{gpu}: {gpu.temperature_c:.0f} C"
     if gpu.held_down_by:
-        return Finding.warn(
+        return CheckResult.warn(
             name,
             f"{text}, clocks are held down by {', '.join(gpu.held_down_by)}; air flow and dust, the power "
             "cables, or a lower limit (nvidia-smi -pl)",
         )
     if gpu.slowdown_c is not None and gpu.temperature_c >= gpu.slowdown_c - NEAR_SLOWDOWN_C:
-        return Finding.warn(
+        return CheckResult.warn(
             name, f"{text}, it slows down at {gpu.slowdown_c:.0f} C; air flow, dust, or a lower power limit"
         )
-    return Finding.ok(name, text)
+    return CheckResult.ok(name, text)
 
 
-def _errors(gpu: GpuReport) -> Finding:
+def _errors(gpu: GpuReport) -> CheckResult:
     name = f"gpu {gpu.index} ecc"
     if gpu.repair_pending:
-        return Finding.warn(
+        return CheckResult.warn(
             name,
             f"{gpu}: memory cells wait to be replaced by spare ones; end what runs on it and `sudo "
             f"nvidia-smi -i {gpu.index} --gpu-reset`, or restart",
         )
     if gpu.uncorrectable:
-        return Finding.warn(
+        return CheckResult.warn(
             name,
             f"{gpu}: {gpu.uncorrectable} memory errors that could not be corrected since the driver was "
             "loaded; restart, and have the board replaced if they come again",
         )
     if gpu.ecc is None or gpu.uncorrectable is None:
-        return Finding.ok(name, f"{gpu}: has no error counter (consumer boards have none)")
-    return Finding.ok(name, f"{gpu}: ECC {gpu.ecc.lower()}, no uncorrected error")
+        return CheckResult.ok(name, f"{gpu}: has no error counter (consumer boards have none)")
+    return CheckResult.ok(name, f"{gpu}: ECC {gpu.ecc.lower()}, no uncorrected error")
 
 
-def _peers(choice: DeviceChoice) -> Finding:
+def _peers(choice: DeviceChoice) -> CheckResult:
     if choice.can_peer is None:
-        return Finding.ok("gpu peers", "the driver does not say; NCCL asks it for each pair")
+        return CheckResult.ok("gpu peers", "the driver does not say; NCCL asks it for each pair")
     if choice.can_peer:
-        return Finding.ok("gpu peers", "some pair of GPUs reaches each other's memory directly")
-    return Finding.ok(
+        return CheckResult.ok("gpu peers", "some pair of GPUs reaches each other's memory directly")
+    return CheckResult.ok(
         "gpu peers",
         "no pair reaches each other's memory (GeForce boards); gradients go through host memory, and "
         "NCCL_P2P_DISABLE=1 is set by itself",

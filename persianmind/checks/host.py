@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from persianmind.checks.base import CheckContext, Finding
+from persianmind.checks.base import CheckContext, CheckResult
 from persianmind.checks.device import has_gpu
 
 GB = 1e9
@@ -39,7 +39,7 @@ class HostState:
     has_gpu: bool
 
 
-def check_host(context: CheckContext) -> Iterator[Finding]:
+def check_host(context: CheckContext) -> Iterator[CheckResult]:
     """Memory, swap, /dev/shm, open files, locked memory."""
     yield from host_findings(read_host(Path("/")), context.ranks, _base_bytes(context))
 
@@ -64,7 +64,7 @@ def read_host(root: Path) -> HostState:
     )
 
 
-def host_findings(host: HostState, ranks: int, base_bytes: int | None) -> Iterator[Finding]:
+def host_findings(host: HostState, ranks: int, base_bytes: int | None) -> Iterator[CheckResult]:
     """One line on each. base_bytes: of the weights that every CPU rank holds itself, None where unknown."""
     yield _memory(host, ranks, base_bytes)
     yield _swap(host)
@@ -73,65 +73,65 @@ def host_findings(host: HostState, ranks: int, base_bytes: int | None) -> Iterat
     yield _locked(host)
 
 
-def _memory(host: HostState, ranks: int, base_bytes: int | None) -> Finding:
+def _memory(host: HostState, ranks: int, base_bytes: int | None) -> CheckResult:
     needed = ranks * RANK_BYTES + (0 if host.has_gpu else ranks * (base_bytes or 0))
     text = f"{host.available_bytes / GB:.1f} of {host.total_bytes / GB:.1f} GB available"
     if host.available_bytes >= needed:
-        return Finding.ok("host memory", text)
-    return Finding.warn(
+        return CheckResult.ok("host memory", text)
+    return CheckResult.warn(
         "host memory",
         f"{text}; {ranks} ranks take about {needed / GB:.1f} GB on the host: end other programs, use fewer "
         "ranks, or raise the container's limit",
     )
 
 
-def _swap(host: HostState) -> Finding:
+def _swap(host: HostState) -> CheckResult:
     text = f"{host.swap_used_bytes / GB:.1f} of {host.swap_bytes / GB:.1f} GB used"
     swapping = host.swap_used_bytes > SWAPPED_RATIO * host.swap_bytes > 0
     if swapping and host.available_bytes < SCARCE_RATIO * host.total_bytes:
-        return Finding.warn(
+        return CheckResult.warn(
             "swap", f"{text} and little memory left: this machine is swapping; end other programs"
         )
-    return Finding.ok("swap", text if host.swap_bytes else "none")
+    return CheckResult.ok("swap", text if host.swap_bytes else "none")
 
 
-def _shared(host: HostState, ranks: int) -> Finding:
+def _shared(host: HostState, ranks: int) -> CheckResult:
     needed = SHARED_BYTES_GPU if host.has_gpu else ranks * SHARED_BYTES_PER_CPU_RANK
     if host.shared_bytes is None:
-        return Finding.warn(
+        return CheckResult.warn(
             "shared memory", "there is no /dev/shm: ranks of one machine exchange through it; mount a tmpfs"
         )
     text = f"{host.shared_bytes / GB:.2f} GB free in /dev/shm"
     if ranks == 1 or host.shared_bytes >= needed:
-        return Finding.ok("shared memory", text)
-    return Finding.warn(
+        return CheckResult.ok("shared memory", text)
+    return CheckResult.warn(
         "shared memory",
         f"{text}, {needed / GB:.2f} GB are wanted between ranks; containers: --shm-size=1g or --ipc=host; "
         "else delete what killed runs left there, or `mount -o remount,size=2g /dev/shm`",
     )
 
 
-def _open_files(host: HostState) -> Finding:
+def _open_files(host: HostState) -> CheckResult:
     if host.open_files is None or host.open_files >= OPEN_FILES:
         limit = "no limit" if host.open_files is None else f"at most {host.open_files:,}"
-        return Finding.ok("open files", limit)
-    return Finding.warn(
+        return CheckResult.ok("open files", limit)
+    return CheckResult.warn(
         "open files", f"at most {host.open_files}, {OPEN_FILES} are wanted: `ulimit -n 65536` before the run"
     )
 
 
-def _locked(host: HostState) -> Finding:
+def _locked(host: HostState) -> CheckResult:
     if host.locked_bytes is None:
-        return Finding.ok("locked memory", "no limit")
+        return CheckResult.ok("locked memory", "no limit")
     text = f"at most {host.locked_bytes / (1 << 20):.0f} MiB"
     # CUDA pins its own memory through the driver; InfiniBand's registration is what the limit stops.
     if host.has_infiniband and host.locked_bytes < LOCKED_BYTES:
-        return Finding.warn(
+        return CheckResult.warn(
             "locked memory",
             f"{text}, and there is an InfiniBand device: NCCL cannot register its buffers; `ulimit -l "
             "unlimited` (containers: --ulimit memlock=-1), or NCCL_IB_DISABLE=1",
         )
-    return Finding.ok("locked memory", text)
+    return CheckResult.ok("locked memory", text)
 
 
 def _base_bytes(context: CheckContext) -> int | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from persianmind.checks.base import CheckContext, Finding
+from persianmind.checks.base import CheckContext, CheckResult
 from persianmind.checks.disk import existing_folder
 from persianmind.model.bases import BASE_FILES, present_base
 from persianmind.model.download import large_files
@@ -27,7 +27,7 @@ TIMEOUT_S = 5.0
 GB = 1e9
 
 
-def check_hub(context: CheckContext) -> Iterator[Finding]:
+def check_hub(context: CheckContext) -> Iterator[CheckResult]:
     """The base of a recipe and its datasets on the hub; without a recipe, whether the hub answers.
 
     Raises:
@@ -45,7 +45,7 @@ def check_hub(context: CheckContext) -> Iterator[Finding]:
         if uri.startswith("hf://")
     ]
     if name is None and not datasets:
-        yield Finding.ok("hub", f"not needed: {recipe.base} and every source are on this machine")
+        yield CheckResult.ok("hub", f"not needed: {recipe.base} and every source are on this machine")
     if name is not None:
         yield base_finding(name, recipe.train.quantize)
     for dataset in dict.fromkeys(datasets):
@@ -63,26 +63,26 @@ def dataset_name(uri: str) -> str:
     return urlsplit(uri.removeprefix("hf://")).path
 
 
-def reach_finding() -> Finding:
+def reach_finding() -> CheckResult:
     """Whether anything answers at the hub's address."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
     if constants.HF_HUB_OFFLINE:
-        return Finding.ok("hub", "HF_HUB_OFFLINE is set: nothing is asked or downloaded")
+        return CheckResult.ok("hub", "HF_HUB_OFFLINE is set: nothing is asked or downloaded")
     started_s = time.perf_counter()
     try:
         get_session().head(constants.ENDPOINT, timeout=TIMEOUT_S)
     except Exception as error:  # the HTTP library's classes are its own business; all mean: no answer
-        return Finding.warn(
+        return CheckResult.warn(
             "hub",
             f"{constants.ENDPOINT} does not answer ({_short(error)}); bases and datasets of the hub need "
             "it: proxy, mirror (HF_ENDPOINT), or HF_HUB_OFFLINE=1 with everything already here",
         )
-    return Finding.ok("hub", f"{constants.ENDPOINT} answers ({time.perf_counter() - started_s:.1f} s)")
+    return CheckResult.ok("hub", f"{constants.ENDPOINT} answers ({time.perf_counter() - started_s:.1f} s)")
 
 
-def base_finding(name: str, quantize: str = "none") -> Finding:
+def base_finding(name: str, quantize: str = "none") -> CheckResult:
     """The base: here already, or granted and so many bytes away.
 
     Raises:
@@ -92,22 +92,22 @@ def base_finding(name: str, quantize: str = "none") -> Finding:
 
     if (folder := present_base(name)) is not None:
         size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-        return Finding.ok("hub", f"{name} is downloaded ({size / GB:.2f} GB, {folder})")
+        return CheckResult.ok("hub", f"{name} is downloaded ({size / GB:.2f} GB, {folder})")
     if constants.HF_HUB_OFFLINE:
-        return Finding.fail("hub", f"HF_HUB_OFFLINE is set and {name} is not all here; {_carry(name)}")
+        return CheckResult.fail("hub", f"HF_HUB_OFFLINE is set and {name} is not all here; {_carry(name)}")
     api = HfApi(endpoint=constants.ENDPOINT)
     problem = _refusal(api, name, "model")
     if problem is not None:
-        return Finding.fail("hub", problem)
+        return CheckResult.fail("hub", problem)
     try:
         info = api.model_info(name, files_metadata=True, timeout=TIMEOUT_S)
         check_family(_remote_config(api, name), name, quantize)
     except OSError as error:
-        return Finding.fail("hub", f"{name}: the hub broke off ({_short(error)}); {_carry(name)}")
+        return CheckResult.fail("hub", f"{name}: the hub broke off ({_short(error)}); {_carry(name)}")
     return download_finding(name, info)
 
 
-def download_finding(name: str, info: Any) -> Finding:
+def download_finding(name: str, info: Any) -> CheckResult:
     """What of a granted base is to be downloaded. info: huggingface_hub's ModelInfo with file sizes."""
     from huggingface_hub import constants, try_to_load_from_cache
     from huggingface_hub.utils import filter_repo_objects
@@ -115,7 +115,7 @@ def download_finding(name: str, info: Any) -> Finding:
     sizes = {one.rfilename: one.size or 0 for one in info.siblings or ()}
     wanted = list(filter_repo_objects(list(sizes), allow_patterns=list(BASE_FILES)))
     if not any(file.endswith(".safetensors") for file in wanted):
-        return Finding.fail(
+        return CheckResult.fail(
             "hub", f"{name} has no .safetensors weights; pickled ones can run code and are never loaded"
         )
     missing = [
@@ -131,25 +131,25 @@ def download_finding(name: str, info: Any) -> Finding:
         f"{len(wanted)} files are here)"
     )
     if free_bytes < missing_bytes:
-        return Finding.fail(
+        return CheckResult.fail(
             "hub", f"{text}, but only {free_bytes / GB:.2f} GB are free there; set HF_HOME to a larger disk"
         )
-    return Finding.ok(
+    return CheckResult.ok(
         "hub", f"{text}; the first start does it, and goes on where it was cut; or {_carry(name)}"
     )
 
 
-def dataset_finding(name: str) -> Finding:
+def dataset_finding(name: str) -> CheckResult:
     """Whether a dataset that is streamed can be read."""
     from huggingface_hub import HfApi, constants
 
     label = f"hub dataset {name}"
     if constants.HF_HUB_OFFLINE:
-        return Finding.fail(
+        return CheckResult.fail(
             label, "HF_HUB_OFFLINE is set, and hf:// sources are streamed; give files of it as uri instead"
         )
     problem = _refusal(HfApi(endpoint=constants.ENDPOINT), name, "dataset")
-    return Finding.ok(label, "can be read") if problem is None else Finding.fail(label, problem)
+    return CheckResult.ok(label, "can be read") if problem is None else CheckResult.fail(label, problem)
 
 
 def _refusal(api: HfApi, name: str, kind: str) -> str | None:

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from persianmind.checks.base import CheckContext, Finding
+from persianmind.checks.base import CheckContext, CheckResult
 from persianmind.common.device.choice import DeviceChoice, current_device
 
 QUERY = ("lspci", "-vv")
@@ -16,53 +16,53 @@ TIMEOUT_S = 20.0
 REDIRECTING = ("SrcValid+", "ReqRedir+", "CmpltRedir+")
 
 
-def check_pci(context: CheckContext) -> Iterator[Finding]:
+def check_pci(context: CheckContext) -> Iterator[CheckResult]:
     """Two lines, where there are GPUs that could reach each other."""
     choice = current_device()
     if choice.kind == "cpu" or choice.count < 2:
-        yield Finding.ok("pci", "fewer than two GPUs: nothing to exchange")
+        yield CheckResult.ok("pci", "fewer than two GPUs: nothing to exchange")
         return
     if choice.can_peer is False:
-        yield Finding.ok("pci", "no pair of GPUs can reach each other: ACS and IOMMU do not matter")
+        yield CheckResult.ok("pci", "no pair of GPUs can reach each other: ACS and IOMMU do not matter")
         return
     yield iommu_finding(Path("/"))
     yield acs_finding(_lspci(), choice)
 
 
-def iommu_finding(root: Path) -> Finding:
+def iommu_finding(root: Path) -> CheckResult:
     """From the kernel's own files below `root`."""
     units = root / "sys/class/iommu"
     if not units.is_dir() or not any(units.iterdir()):
-        return Finding.ok("iommu", "off")
+        return CheckResult.ok("iommu", "off")
     try:
         line = (root / "proc/cmdline").read_text(encoding="utf-8", errors="replace")
     except OSError:
         line = ""
     if re.search(r"\biommu(?:\.passthrough)?=(?:pt|1)\b", line):
-        return Finding.ok("iommu", "on, in pass-through: devices use real addresses")
-    return Finding.warn(
+        return CheckResult.ok("iommu", "on, in pass-through: devices use real addresses")
+    return CheckResult.warn(
         "iommu",
         "on: transfers between GPUs are translated, which is slow and makes some boards hang; boot with "
         "iommu=pt, or turn VT-d / AMD-Vi off in the BIOS (not inside a virtual machine)",
     )
 
 
-def acs_finding(text: str | None, choice: DeviceChoice) -> Finding:
+def acs_finding(text: str | None, choice: DeviceChoice) -> CheckResult:
     """text: what `lspci -vv` printed, None where it is not installed."""
     if text is None:
-        return Finding.ok("pci acs", "not known: lspci is not installed (pciutils)")
+        return CheckResult.ok("pci acs", "not known: lspci is not installed (pciutils)")
     bridges = redirecting_bridges(text)
     if bridges:
         shown = ", ".join(bridges[:4]) + (" ..." if len(bridges) > 4 else "")
-        return Finding.warn(
+        return CheckResult.warn(
             "pci acs",
             f"access control (ACS) is on at {len(bridges)} PCI bridges ({shown}): transfers between GPUs "
             "make a detour; turn ACS off in the BIOS, or `sudo setpci -s BRIDGE ECAP_ACS+6.w=0000` after "
             "each start",
         )
     if "ACSCtl:" not in text and "access denied" in text:
-        return Finding.ok("pci acs", "not known: only root may look (sudo lspci -vv | grep ACSCtl)")
-    return Finding.ok("pci acs", "off on every bridge")
+        return CheckResult.ok("pci acs", "not known: only root may look (sudo lspci -vv | grep ACSCtl)")
+    return CheckResult.ok("pci acs", "off on every bridge")
 
 
 def redirecting_bridges(text: str) -> list[str]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from persianmind.checks.base import CheckContext, Finding
+from persianmind.checks.base import CheckContext, CheckResult
 from persianmind.checks.text_sample import TextSample, read_sample
 from persianmind.common.errors import VocabError
 from persianmind.language import default_profile
@@ -39,7 +39,7 @@ USUAL_FERTILITY = 1.43
 PROMPT_TOKENS = 30
 
 
-def check_text(context: CheckContext) -> Iterator[Finding]:
+def check_text(context: CheckContext) -> Iterator[CheckResult]:
     """Reads some seconds of every source; keeps nothing.
 
     Raises:
@@ -65,7 +65,7 @@ def check_text(context: CheckContext) -> Iterator[Finding]:
         finding, learned = vocabulary_finding(recipe, base, chunks, read)
         yield finding
     else:
-        yield Finding.ok("vocabulary", "no new tokens are asked for")
+        yield CheckResult.ok("vocabulary", "no new tokens are asked for")
     tokens = {
         name: None if sample is None else whole_tokens(sample, base, learned)
         for name, sample in samples.items()
@@ -76,7 +76,7 @@ def check_text(context: CheckContext) -> Iterator[Finding]:
 
 def vocabulary_finding(
     recipe: Recipe, base: BaseTokenizer | None, chunks: Mapping[str, int], read: Iterable[TextSample]
-) -> tuple[Finding, Learned | None]:
+) -> tuple[CheckResult, Learned | None]:
     """Whether the text supports the pieces asked for, and what was learned to find out.
 
     Args:
@@ -90,11 +90,13 @@ def vocabulary_finding(
     is_whole = all(one.is_whole for one in samples)
     text = f"{_size(size)} of text{'' if is_whole else ' (a part of it)'}"
     if not chunks:
-        return Finding.warn(name, f"{text} hold no {default_profile().name} word; name vocab.sources"), None
+        return CheckResult.warn(
+            name, f"{text} hold no {default_profile().name} word; name vocab.sources"
+        ), None
     try:
         learned, asked = _learn(recipe, base, chunks)
     except VocabError as error:
-        level = Finding.fail if is_whole else Finding.warn
+        level = CheckResult.fail if is_whole else CheckResult.warn
         return level(name, f"{text}: {error} (a piece is a pair that occurs at least twice)"), None
     grown = sum(one.utf8_bytes * (one.whole_over_read or 1.0) for one in samples) / max(1, size)
     found = len(learned.pieces)
@@ -102,7 +104,7 @@ def vocabulary_finding(
     rule = f"{trained:,} of them occur {MIN_OCCURRENCES} times or more, as an embedding needs to be trained"
     if found < asked and is_whole:
         return (
-            Finding.fail(
+            CheckResult.fail(
                 name,
                 f"{text} supports {found:,} new pieces (pairs that occur at least twice) and {asked:,} are "
                 f"asked for; {rule}: vocab.new_tokens={trained or found}, or more text",
@@ -111,14 +113,14 @@ def vocabulary_finding(
         )
     if trained < asked:
         return (
-            Finding.warn(
+            CheckResult.warn(
                 name,
                 f"{text} supports {found:,} of the {asked:,} pieces asked for, but only {rule}; the others "
                 f"stay near their first value: vocab.new_tokens={trained}, or more text",
             ),
             learned,
         )
-    return Finding.ok(name, f"{text} supports the {asked:,} pieces asked for; {rule}"), learned
+    return CheckResult.ok(name, f"{text} supports the {asked:,} pieces asked for; {rule}"), learned
 
 
 def whole_tokens(sample: TextSample, base: BaseTokenizer | None, learned: Learned | None) -> int | None:
@@ -163,19 +165,19 @@ def times_seen(recipe: Recipe, tokens: Mapping[str, int | None]) -> dict[str, fl
     return passes
 
 
-def repetition_findings(recipe: Recipe, tokens: Mapping[str, int | None]) -> Iterator[Finding]:
+def repetition_findings(recipe: Recipe, tokens: Mapping[str, int | None]) -> Iterator[CheckResult]:
     """One line for each source that is trained on."""
     for name, passes in times_seen(recipe, tokens).items():
         label, own = f"text of {name}", tokens[name]
         if passes is None or own is None:
-            yield Finding.ok(label, "its size is not known from here")
+            yield CheckResult.ok(label, "its size is not known from here")
             continue
         often = f"{passes:.2g}" if passes < 100 else f"{passes:,.0f}"
         text = f"about {own:,} tokens, seen {often} times"
         if passes <= GOOD_PASSES:
-            yield Finding.ok(label, text)
+            yield CheckResult.ok(label, text)
         else:
-            yield Finding.warn(
+            yield CheckResult.warn(
                 label,
                 f"{text} in all: beyond {GOOD_PASSES} passes repeated text gains little (arXiv 2305.16264); "
                 "more text, or fewer tokens in the stages that use it",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from persianmind.checks.base import Check, CheckContext, Finding
+from persianmind.checks.base import Check, CheckContext, CheckResult
 from persianmind.common.device.choice import current_device
 from persianmind.gpucheck.fanout import RankFailedError, run_on_ranks
 from persianmind.gpucheck.setting import PartSetting
@@ -18,10 +18,10 @@ LEAST_GPU_GB_PER_S = 1.0
 TIMING = "persianmind.gpucheck.parts.collectives:time_on_rank"
 
 
-def check_ranks(context: CheckContext) -> Iterator[Finding]:
+def check_ranks(context: CheckContext) -> Iterator[CheckResult]:
     """One all-reduce over `context.ranks` processes; imports torch in them alone."""
     if context.ranks == 1:
-        yield Finding.ok("ranks", "one rank exchanges nothing; --ranks N tries N")
+        yield CheckResult.ok("ranks", "one rank exchanges nothing; --ranks N tries N")
         return
     small = current_device().kind == "cpu"
     with tempfile.TemporaryDirectory(prefix="persianmind-doctor-") as folder:
@@ -30,7 +30,7 @@ def check_ranks(context: CheckContext) -> Iterator[Finding]:
             found = run_on_ranks(TIMING, setting, context.ranks, label="doctor", quiet=True)
         except RankFailedError as error:
             line = " ".join(str(error).split())[:400]
-            yield Finding.fail(
+            yield CheckResult.fail(
                 "ranks",
                 f"{context.ranks} ranks cannot exchange numbers: {line}; NCCL_DEBUG=INFO shows where it "
                 "stops, docs/troubleshooting.md what it means",
@@ -39,10 +39,10 @@ def check_ranks(context: CheckContext) -> Iterator[Finding]:
     yield rank_finding(found, small=small)
 
 
-def rank_finding(found: list[dict[str, Any]], *, small: bool) -> Finding:
+def rank_finding(found: list[dict[str, Any]], *, small: bool) -> CheckResult:
     """found: what each rank measured. small: on the CPU."""
     if not all(one["is_right"] for one in found):
-        return Finding.fail(
+        return CheckResult.fail(
             "ranks",
             "an all-reduce gives wrong sums: memory or a link is faulty; try NCCL_P2P_DISABLE=1",
         )
@@ -51,10 +51,10 @@ def rank_finding(found: list[dict[str, Any]], *, small: bool) -> Finding:
         f"all-reduce over {len(found)} ranks ({'gloo' if small else 'NCCL'}): {best:.2f} GB/s, sums are right"
     )
     if not small and best < LEAST_GPU_GB_PER_S:
-        return Finding.warn(
+        return CheckResult.warn(
             "ranks", f"{text}, but that is slow; see the lines on links, peers, IOMMU and shared memory"
         )
-    return Finding.ok("ranks", text)
+    return CheckResult.ok("ranks", text)
 
 
 RANKS = Check("ranks", check_ranks)

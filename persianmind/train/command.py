@@ -25,7 +25,6 @@ from persianmind.engine.ranks import Ranks, ranks_from_environment
 from persianmind.engine.registry import backend
 from persianmind.recipe.loading import known_recipes, load_recipe
 from persianmind.run.folder import RunFolder
-from persianmind.train.dry_run import show_dry_run
 from persianmind.train.gpu_errors import keep_traceback, named_gpu_error
 from persianmind.train.run import ReportWriter, RunRequest, is_complete, run_training
 
@@ -144,6 +143,8 @@ def run_request(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -
 
 def _check_and_run(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -> None:
     if request.dry_run:
+        from persianmind.train.dry_run import show_dry_run
+
         show_dry_run(request, ranks)
         return
     if is_finished(request):

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from persianmind.checks.all import all_checks, check_resume_from, preflight
-from persianmind.checks.base import Check, CheckContext, Finding, Level, one_fact, run_all, stop_at_first
+from persianmind.checks.base import Check, CheckContext, CheckResult, Level, one_fact, run_all, stop_at_first
 from persianmind.checks.commands import make_doctor, show_findings
 from persianmind.common.errors import CheckpointError, MachineError, PersianMindError, RunFolderError
 from persianmind.recipe import Recipe
@@ -21,11 +21,11 @@ from persianmind.run.folder import RunFolder
 from tests.support.launch import ROOT, ZERO2
 
 
-def broken(context: CheckContext) -> list[Finding]:
+def broken(context: CheckContext) -> list[CheckResult]:
     raise MachineError("it is\nbroken")
 
 
-def unreached(context: CheckContext) -> list[Finding]:
+def unreached(context: CheckContext) -> list[CheckResult]:
     raise AssertionError("a check after the first that failed was made")
 
 
@@ -33,7 +33,7 @@ def context_of(recipe: Recipe | None, folder: RunFolder, config: Path = ZERO2) -
     return CheckContext(recipe, config, folder, 2)
 
 
-def without_text(recipe: Recipe, folder: RunFolder, config: Path = ZERO2) -> list[Finding]:
+def without_text(recipe: Recipe, folder: RunFolder, config: Path = ZERO2) -> list[CheckResult]:
     """Every finding but those that read the whole text."""
     context = context_of(recipe, folder, config)
     return run_all([check for check in all_checks(context) if check.name != "text"], context)
@@ -54,8 +54,10 @@ def test_all_run_whatever_fails_and_a_start_stops_at_the_first(tmp_path: Path) -
 
 def test_a_start_stops_at_a_finding_that_fails_and_not_at_a_warning(tmp_path: Path) -> None:
     context = context_of(None, RunFolder(tmp_path))
-    warning = Check("one", lambda c: [Finding.warn("one", "slow")], fatal=True)
-    failing = Check("two", lambda c: [Finding.ok("two", "fine"), Finding.fail("two", "no way")], fatal=True)
+    warning = Check("one", lambda c: [CheckResult.warn("one", "slow")], fatal=True)
+    failing = Check(
+        "two", lambda c: [CheckResult.ok("two", "fine"), CheckResult.fail("two", "no way")], fatal=True
+    )
     stop_at_first([warning], context)
     with pytest.raises(MachineError, match="no way"):
         stop_at_first([warning, failing], context)
@@ -110,7 +112,7 @@ def test_without_a_recipe_the_machine_alone_is_checked(outside: Path) -> None:
 
 
 def test_foreign_text_is_no_markup_on_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
-    show_findings([Finding.warn("gpu 0 memory", "held by [red]x[/red] [/]"), Finding.fail("b", "no")])
+    show_findings([CheckResult.warn("gpu 0 memory", "held by [red]x[/red] [/]"), CheckResult.fail("b", "no")])
     shown = capsys.readouterr().out
     assert "[red]x[/red] [/]" in shown and "0 ok, 1 warn, 1 fail" in shown
 

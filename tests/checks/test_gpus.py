@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from persianmind.checks import gpus, nvidia_smi
-from persianmind.checks.base import CheckContext, Finding, Level
+from persianmind.checks.base import CheckContext, CheckResult, Level
 from persianmind.checks.gpus import check_gpus, fleet_findings, gpu_findings
 from persianmind.checks.nvidia_smi import GpuReport, parse_smi, query_gpus
 from persianmind.common.device.choice import DeviceChoice
@@ -33,7 +33,7 @@ def recorded(name: str) -> list[GpuReport]:
     return parse_smi((RECORDED / f"{name}.xml").read_text(encoding="utf-8"))
 
 
-def by_name(gpu: GpuReport) -> dict[str, Finding]:
+def by_name(gpu: GpuReport) -> dict[str, CheckResult]:
     return {finding.name.rpartition(" ")[2]: finding for finding in gpu_findings(gpu)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from persianmind.checks.base import Finding, Level
+from persianmind.checks.base import CheckResult, Level
 from persianmind.checks.host import HostState, host_findings, read_host
 
 GB = 10**9
@@ -22,7 +22,7 @@ GOOD = HostState(
 )
 
 
-def findings(host: HostState, ranks: int = 4, base_bytes: int | None = None) -> dict[str, Finding]:
+def findings(host: HostState, ranks: int = 4, base_bytes: int | None = None) -> dict[str, CheckResult]:
     return {finding.name: finding for finding in host_findings(host, ranks, base_bytes)}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from persianmind.checks.all import preflight
-from persianmind.checks.base import CheckContext, Finding, Level
+from persianmind.checks.base import CheckContext, CheckResult, Level
 from persianmind.checks.hub import base_finding, check_hub, dataset_name, hub_name, reach_finding
 from persianmind.common.errors import BaseModelError, MachineError
 from persianmind.model import download
@@ -36,7 +36,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HttpHub]:
         yield running
 
 
-def findings(*overrides: str) -> dict[str, Finding]:
+def findings(*overrides: str) -> dict[str, CheckResult]:
     context = CheckContext(load_recipe("tiny", overrides), ZERO2, RunFolder(Path("runs/none")))
     return {finding.name: finding for finding in check_hub(context)}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from persianmind.checks import text_sample
-from persianmind.checks.base import CheckContext, Finding, Level
+from persianmind.checks.base import CheckContext, CheckResult, Level
 from persianmind.checks.text import check_text, times_seen
 from persianmind.checks.text_sample import read_sample
 from persianmind.recipe import Recipe
@@ -38,7 +38,7 @@ def recipe_of(path: Path, *overrides: str) -> Recipe:
     return load_recipe("tiny", [*sources, stages, *quality, *overrides])
 
 
-def findings(recipe: Recipe) -> dict[str, Finding]:
+def findings(recipe: Recipe) -> dict[str, CheckResult]:
     return {one.name: one for one in check_text(CheckContext(recipe, ZERO2, RunFolder(Path("runs/x"))))}
 
 
