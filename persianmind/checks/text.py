@@ -60,12 +60,14 @@ def check_text(context: CheckContext) -> Iterator[CheckResult]:
         }
         chunks = counter.most_common(MAX_CHUNKS)
     learned = None
-    if recipe.vocab.new_tokens or recipe.vocab.train_size:
-        read = [sample for name in vocabulary_names if (sample := samples[name]) is not None]
+    read = [sample for name in vocabulary_names if (sample := samples[name]) is not None]
+    if not (recipe.vocab.new_tokens or recipe.vocab.train_size):
+        yield CheckResult.ok("vocabulary", "no new tokens are asked for")
+    elif len(read) < len(vocabulary_names):
+        yield CheckResult.ok("vocabulary", "not looked at: a source of it lies on the network")
+    else:
         finding, learned = vocabulary_finding(recipe, base, chunks, read)
         yield finding
-    else:
-        yield CheckResult.ok("vocabulary", "no new tokens are asked for")
     tokens = {
         name: None if sample is None else whole_tokens(sample, base, learned)
         for name, sample in samples.items()
@@ -90,9 +92,8 @@ def vocabulary_finding(
     is_whole = all(one.is_whole for one in samples)
     text = f"{_size(size)} of text{'' if is_whole else ' (a part of it)'}"
     if not chunks:
-        return CheckResult.warn(
-            name, f"{text} hold no {default_profile().name} word; name vocab.sources"
-        ), None
+        language = default_profile().name
+        return CheckResult.warn(name, f"{text} hold no {language} word; name vocab.sources"), None
     try:
         learned, asked = _learn(recipe, base, chunks)
     except VocabError as error:

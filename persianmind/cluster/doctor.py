@@ -34,9 +34,7 @@ def ray_findings(environ: Mapping[str, str]) -> Iterator[CheckResult]:
     if cluster and cluster not in ("auto", "local"):
         yield _head_finding(cluster)
     if not dashboard and (not cluster or cluster in ("auto", "local")):
-        yield CheckResult.ok(
-            "ray", f"no cluster is named ({DASHBOARD}, {CLUSTER}); not needed on one machine"
-        )
+        yield CheckResult.ok("ray", f"no cluster is named ({DASHBOARD}, {CLUSTER}); one machine needs none")
 
 
 def dashboard_finding(url: str, token: str | None) -> CheckResult:
