@@ -5,7 +5,6 @@ $HF_ENDPOINT names another hub and $HF_HUB_OFFLINE=1 forbids asking one, as hugg
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 
 from persianmind.checks.base import CheckContext, CheckResult
 from persianmind.checks.disk import existing_folder
-from persianmind.model.bases import BASE_FILES, present_base
+from persianmind.model.bases import BASE_FILES, is_hub_name, present_base
 from persianmind.model.download import large_files
 from persianmind.model.families import check_family
 from persianmind.text.sources.locate import source_uris
@@ -54,8 +53,7 @@ def check_hub(context: CheckContext) -> Iterator[CheckResult]:
 
 def hub_name(base: str) -> str | None:
     """The hub's name of a base, None where it is none."""
-    is_name = re.fullmatch(r"\w[\w.-]*/[\w.-]+", base) is not None
-    return base if is_name and not Path(base).is_dir() else None
+    return base if is_hub_name(base) and not Path(base).is_dir() else None
 
 
 def dataset_name(uri: str) -> str:

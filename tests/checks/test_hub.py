@@ -140,6 +140,23 @@ def test_a_later_process_goes_on_with_what_a_killed_one_left(hub: HttpHub, tmp_p
     assert len(hub.ranges["model.safetensors"]) == 1
 
 
+def test_a_base_that_is_here_needs_no_network(hub: HttpHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    folder = resolve_base(NAME)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert resolve_base(NAME) == folder
+    assert "is downloaded" in base_finding(NAME).detail
+
+
+def test_a_hub_cannot_name_a_file_outside_its_folder(hub: HttpHub) -> None:
+    from types import SimpleNamespace
+
+    lfs = SimpleNamespace(sha256="../../../stolen", size=10**9)
+    info = SimpleNamespace(siblings=[SimpleNamespace(rfilename="model.safetensors", lfs=lfs)])
+    assert download.large_files(NAME, info, ["*.safetensors"]) == []
+
+
 def test_a_part_of_something_else_is_never_taken_for_the_file(hub: HttpHub) -> None:
     from huggingface_hub import HfApi, constants
 
