@@ -53,6 +53,9 @@ ResumeFromOption = Annotated[
         help="Begin with the trained weights of another run (its folder, or one of its checkpoints).",
     ),
 ]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show everything up to step 1, decoded; keep nothing.")
+]
 OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="[key.sub=value]...", help="Recipe overrides.", show_default=False),
@@ -69,6 +72,7 @@ class TrainArguments:
     resume: Resume = "auto"
     resume_from: Path | None = None
     overrides: tuple[str, ...] = ()
+    dry_run: bool = False
 
     def request(self) -> RunRequest:
         """What to run; writes nothing, imports neither torch nor DeepSpeed.
@@ -87,7 +91,7 @@ class TrainArguments:
         """
         recipe = load_recipe(self.recipe, self.overrides)
         folder = RunFolder(self.output or Path("runs") / recipe.name)
-        return RunRequest(recipe, self.deepspeed, folder, self.resume, self.resume_from)
+        return RunRequest(recipe, self.deepspeed, folder, self.resume, self.resume_from, dry_run=self.dry_run)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -102,11 +106,12 @@ def train(
     output: OutputOption = None,
     resume: ResumeOption = "auto",
     resume_from: ResumeFromOption = None,
+    dry_run: DryRunOption = False,
     overrides: OverridesArgument = None,
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = 0,  # the launcher's own
 ) -> TrainArguments:
     """Collects the flags."""
-    return TrainArguments(recipe, deepspeed, output, resume, resume_from, tuple(overrides or ()))
+    return TrainArguments(recipe, deepspeed, output, resume, resume_from, tuple(overrides or ()), dry_run)
 
 
 def read_request(arguments: Sequence[str]) -> RunRequest | None:
@@ -137,6 +142,11 @@ def run_request(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -
 
 
 def _check_and_run(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -> None:
+    if request.dry_run:
+        from persianmind.train.dry_run import show_dry_run
+
+        show_dry_run(request, ranks)
+        return
     if is_finished(request):
         if ranks.rank == 0:
             show_finished(request.folder)
