@@ -32,7 +32,7 @@ STATEFUL: dict[str, Callable[[Recipe], Callback]] = {
 STATELESS: list[Callback] = [
     BudgetCallback(Budget(None)),
     EnergyCallback(),
-    EvaluateCallback(RECIPE, Budget(None)),
+    EvaluateCallback(RECIPE),
     ProgressCallback(Budget(None)),
     SampleCallback(RECIPE),
 ]
