@@ -19,8 +19,9 @@ DATA_SHEET = "NVIDIA data sheet"
 class Gpu:
     """One kind of GPU.
 
-    memory_gb: as sold, which is in units of 2**30 bytes. peak_flops: dense matmuls by precision, FLOP/s (int8:
-    operations per second); a precision that it has no matmul for is missing. bandwidth: of its memory, bytes/s.
+    memory_gb: as sold, which is in units of 2**30 bytes. peak_flops: dense matmuls by precision, FLOP/s
+    (int8: operations per second); a precision that it has no matmul for is missing. bandwidth: of its memory,
+    bytes/s.
     power_w: of the whole board. other_names: what the driver calls it beside "NVIDIA (GeForce) NAME".
     """
 
@@ -38,8 +39,8 @@ class Gpu:
         return int(self.memory_gb * 2**30)
 
 
-# Matmul FLOP per clock and SM, dense. bf16 and fp16 with fp32 sums, as torch multiplies: half of the printed fp16
-# figure on GeForce; fp32 on the ordinary cores, as torch does without TF32.
+# Matmul FLOP per clock and SM, dense. bf16 and fp16 with fp32 sums, as torch multiplies: half of the printed
+# fp16 figure on GeForce; fp32 on the ordinary cores, as torch does without TF32.
 _GEFORCE = {"bf16": 512, "fp16": 512, "fp32": 256, "int8": 2048}
 _PROFESSIONAL = {"bf16": 1024, "fp16": 1024, "fp32": 256, "int8": 2048}
 _TURING_GEFORCE = {"fp16": 512, "fp32": 128, "int8": 2048}
@@ -123,7 +124,9 @@ GPUS = (
     _professional("RTX A5500", 24, 80, 1665, 768, 230),
     _professional("RTX A6000", 48, 84, 1800, 768, 300),
     _professional("RTX 6000 Ada", 48, 142, 2505, 960, 300, "RTX 6000 Ada Generation"),
-    _professional("RTX PRO 6000 Blackwell", 96, 188, 2617, 1792, 600, "RTX PRO 6000 Blackwell Workstation Edition"),
+    _professional(
+        "RTX PRO 6000 Blackwell", 96, 188, 2617, 1792, 600, "RTX PRO 6000 Blackwell Workstation Edition"
+    ),
     _data_centre("T4", 16, _stated(None, 65, 8.1, 130), 320, 70, "Tesla T4"),
     _data_centre("A10", 24, _stated(125, 125, 31.2, 250), 600, 150),
     _data_centre("A10G", 24, _stated(70, 70, 35, 140), 600, 300),
@@ -153,8 +156,8 @@ _BY_KEY = {_key(name): gpu for gpu in reversed(GPUS) for name in (gpu.name, *gpu
 
 
 def known_gpu(name: str) -> Gpu | None:
-    """The GPU of this name; None where the table has no such one. A laptop's GPU is another one than the desktop's
-    of its number."""
+    """The GPU of this name; None where the table has no such one. A laptop's GPU is another one than the
+    desktop's of its number."""
     key = _key(name)
     return _BY_KEY.get(key) or _BY_KEY.get(f"rtx{key}")
 
@@ -169,7 +172,7 @@ def find_gpu(name: str) -> Gpu:
     if gpu is None:
         names = [gpu.name for gpu in GPUS]
         raise UsageError(
-            f"no GPU {name!r} in the table{nearest(name, names)}; known are {', '.join(names)}; for another one "
-            "give --memory-gb alone"
+            f"no GPU {name!r} in the table{nearest(name, names)}; known are {', '.join(names)}; for "
+            "another one give --memory-gb alone"
         )
     return gpu

@@ -64,8 +64,8 @@ def _key(name: str) -> str:
 
 
 def exchanged_bytes(trained: int, weight_bytes: int, gradient_bytes: int, ranks: int) -> float:
-    """Bytes that each rank sends, and receives, for one optimizer step: each gradient goes to the rank that owns
-    its partition, and each partition of updated weights to all others. What is frozen never moves.
+    """Bytes that each rank sends, and receives, for one optimizer step: each gradient goes to the rank that
+    owns its partition, and each partition of updated weights to all others. What is frozen never moves.
 
     Args:
         trained: number of trained weights.

@@ -26,8 +26,9 @@ LEAST_STEPS = 5  # the first of a stage waits for data and compiles
 class MeasuredRun:
     """One run.
 
-    flops_per_s: that its steps did, recomputation included: per GPU, or of the whole machine without one. watts: of
-    all that was counted while it trained, all nodes. beside_s: seconds of a finished run's other phases together.
+    flops_per_s: that its steps did, recomputation included: per GPU, or of the whole machine without one.
+    watts: of all that was counted while it trained, all nodes. beside_s: seconds of a finished run's other
+    phases together.
     """
 
     path: str
@@ -38,8 +39,8 @@ class MeasuredRun:
 
 
 def find_measured(runs: Path, gpu: Gpu | None, recipe: Recipe) -> MeasuredRun | None:
-    """The newest run in the folder `runs` that was made on such GPUs (None: on this machine's CPU) and has steps
-    enough; one of the same recipe before others. Folders that cannot be read are none."""
+    """The newest run in the folder `runs` that was made on such GPUs (None: on this machine's CPU) and has
+    steps enough; one of the same recipe before others. Folders that cannot be read are none."""
     folders = sorted(runs.glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime, reverse=True)
     found = [one for path in folders if (one := _measure(RunFolder(path.parent), gpu)) is not None]
     return min(found, key=lambda one: one.recipe != recipe.name, default=None)

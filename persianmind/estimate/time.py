@@ -48,9 +48,10 @@ def eta_s(recipe: Recipe, steps: int, forward_s: float, forward_tokens: int) -> 
 class FirstScores:
     """What a run has measured of itself before step 1, on the untouched base.
 
-    forward_s, forward_tokens: scoring the held-out text, on all ranks together. sample_s: writing the samples.
-    stage_tokens: what an evaluation scores once the vocabulary is expanded. weight_bytes: of the model. ranks: how
-    many score together. elapsed_s: since the process began.
+    forward_s, forward_tokens: scoring the held-out text, on all ranks together. sample_s: writing the
+    samples.
+    stage_tokens: what an evaluation scores once the vocabulary is expanded. weight_bytes: of the model.
+    ranks: how many score together. elapsed_s: since the process began.
     """
 
     forward_s: float
@@ -86,8 +87,8 @@ def remaining_phases(recipe: Recipe, steps: int, measured: FirstScores) -> Phase
 def estimate_run(
     recipe: Recipe, steps: int, measured: FirstScores, watts: float | None, budget: Budget
 ) -> Iterator[str]:
-    """Lines with hours and kWh of the rest of the run, and of the whole; a warning where an energy budget will not
-    do.
+    """Lines with hours and kWh of the rest of the run, and of the whole; a warning where an energy budget
+    will not do.
 
     Args:
         steps: optimizer steps of all stages.

@@ -1,9 +1,10 @@
 """Shapes of well-known bases, so that a run can be planned before anything is downloaded.
 
-Each is the part of the repository's config.json that decides its shape, with what config.json does not say: how
-many ids the tokenizer has (the table is often padded beyond them), parameters, and the bytes of the files that are
-downloaded. Read as of `READ`: the figures of the configurations were compared with Lightning-AI/litgpt's table of
-the same files, parameters with the model cards. Once a base is on this machine its own config.json counts.
+Each is the part of the repository's config.json that decides its shape, with what config.json does not say:
+how many ids the tokenizer has (the table is often padded beyond them), parameters, and the bytes of the files
+that are downloaded. Read as of `READ`: the figures of the configurations were compared with
+Lightning-AI/litgpt's table of the same files, parameters with the model cards. Once a base is on this machine
+its own config.json counts.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ READ = "2026-11"
 class KnownBase:
     """A base by its name on the Hub.
 
-    others: repositories of the same shape and tokenizer. vocab: ids of the tokenizer. gated: its licence has to be
-    accepted on the Hub first. weight_bytes: of the safetensors files that are downloaded, 16 bits per weight.
+    others: repositories of the same shape and tokenizer. vocab: ids of the tokenizer. gated: its licence has
+    to be accepted on the Hub first. weight_bytes: of the safetensors files that are downloaded, 16 bits per
+    weight.
     """
 
     name: str
@@ -32,7 +34,7 @@ class KnownBase:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of its weight files."""
+        """Bytes of its safetensors files, 16 bits per weight."""
         return 2 * self.parameters
 
     @property
@@ -112,7 +114,9 @@ def _gemma2(hidden: int, mlp: int, layers: int, heads: int, kv_heads: int) -> di
     )  # fmt: skip
 
 
-def _smollm2(hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, rope_theta: float) -> dict[str, Any]:
+def _smollm2(
+    hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, rope_theta: float
+) -> dict[str, Any]:
     return _shape(
         "llama", 49_152, hidden, mlp, layers, heads, kv_heads,
         max_position_embeddings=8192, rms_norm_eps=1e-5, rope_theta=rope_theta, tie_word_embeddings=True,
@@ -143,7 +147,10 @@ KNOWN_BASES = (
     ),
     KnownBase(
         f"{_META}/Llama-3.1-8B",
-        (f"{_META}/Llama-3.1-8B-Instruct", f"{_META}/Meta-Llama-3.1-8B", f"{_META}/Meta-Llama-3.1-8B-Instruct"),
+        (
+            f"{_META}/Llama-3.1-8B-Instruct",
+            f"{_META}/Meta-Llama-3.1-8B", f"{_META}/Meta-Llama-3.1-8B-Instruct",
+        ),
         _llama3(4096, 14_336, 32, 32, tied=False, head_dim=128, factor=8.0),
         128_256, 8_030_261_248, gated=True,
     ),

@@ -47,7 +47,10 @@ def test_a_slower_link_takes_longer() -> None:
 
 
 def test_names_need_neither_case_nor_spaces() -> None:
-    assert find_link("pcie3x16").name == "PCIe 3 x16" and find_link("ethernet 10gbit/s").name == "Ethernet 10 Gbit/s"
+    assert (
+        find_link("pcie3x16").name == "PCIe 3 x16"
+        and find_link("ethernet 10gbit/s").name == "Ethernet 10 Gbit/s"
+    )
     with pytest.raises(UsageError, match="did you mean 'PCIe 4 x1") as error:
         find_link("PCIe 4x12")
     assert "\n" not in str(error.value)

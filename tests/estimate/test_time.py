@@ -34,7 +34,9 @@ def scores(forward_s: float) -> FirstScores:
 def test_lines_say_what_is_to_come_and_the_whole() -> None:
     lines = list(estimate_run(tiny(), 30, scores(10.0), 120.0, Budget(None)))
     assert lines[0].startswith("estimate: about 16 min to go and 17 min in all: 30 steps 15 min, ")  # 921.6 s
-    assert lines[1].startswith("estimate: 0.03") and lines[1].endswith(" kWh to go at 120 W") and len(lines) == 2
+    assert (
+        lines[1].startswith("estimate: 0.03") and lines[1].endswith(" kWh to go at 120 W") and len(lines) == 2
+    )
 
 
 def test_a_budget_that_will_not_do_is_said_before_step_1() -> None:
@@ -59,7 +61,8 @@ def test_eta_grows_with_steps_and_falls_with_speed() -> None:
 
 
 def test_the_demo_takes_what_it_was_measured_to_take() -> None:
-    """A demo run on two cores: 213 s of steps, 67 s of evaluation and samples after the base's, 47 s of export."""
+    """A demo run on two cores: 213 s of steps, 67 s of evaluation and samples after the base's, 47 s of
+    export."""
     phases = remaining_phases(load_recipe("demo"), 30, DEMO)
     assert phases.steps_s == pytest.approx(213, rel=0.25)
     assert phases.evaluation_s + phases.samples_s == pytest.approx(67, rel=0.25)
@@ -68,7 +71,9 @@ def test_the_demo_takes_what_it_was_measured_to_take() -> None:
 
 
 def test_what_a_recipe_leaves_out_takes_no_time() -> None:
-    recipe = load_recipe("demo", ["export.enabled=false", "evaluate.prompts=[]", "checkpoint.every_steps=1000"])
+    recipe = load_recipe(
+        "demo", ["export.enabled=false", "evaluate.prompts=[]", "checkpoint.every_steps=1000"]
+    )
     phases = remaining_phases(recipe, 30, DEMO)
     assert phases.export_s == EXPORT_S and phases.checkpoints_s < 1.0
     shorter = remaining_phases(load_recipe("demo", ["evaluate.prompts=[]"]), 30, DEMO)

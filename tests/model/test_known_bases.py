@@ -1,4 +1,5 @@
-"""Shapes of known bases: transformers' own model of each configuration has the parameters of its model card."""
+"""Shapes of known bases: transformers' own model of each configuration has the parameters of its model
+card."""
 
 from __future__ import annotations
 
@@ -93,4 +94,6 @@ def test_an_unknown_name_is_none() -> None:
 
 def test_each_names_its_source() -> None:
     for base in KNOWN_BASES:
-        assert base.source.startswith(f"https://huggingface.co/{base.name}/") and base.source.endswith("2026-11")
+        assert base.source.startswith(f"https://huggingface.co/{base.name}/") and base.source.endswith(
+            "2026-11"
+        )

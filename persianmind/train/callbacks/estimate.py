@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 
 class EstimateCallback(Callback):
-    """From what scoring the untouched base and its samples took; so it stands after both, and says nothing in a run
-    that goes on."""
+    """From what scoring the untouched base and its samples took; so it stands after both, and says nothing in
+    a run that goes on."""
 
     name = "estimate"
 
