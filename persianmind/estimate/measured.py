@@ -20,6 +20,7 @@ from persianmind.run.log import read_results, read_steps
 from persianmind.run.records import Phase, StepRecord
 
 LEAST_STEPS = 5  # the first of a stage waits for data and compiles
+ALIKE = 4.0  # a model within this factor of the planned one's weights keeps a GPU about as busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +39,39 @@ class MeasuredRun:
     beside_s: float | None
 
 
-def find_measured(runs: Path, gpu: Gpu | None, recipe: Recipe) -> MeasuredRun | None:
-    """The newest run in the folder `runs` that was made on such GPUs (None: on this machine's CPU) and has
-    steps enough; one of the same recipe before others. Folders that cannot be read are none."""
+def find_measured(runs: Path, gpu: Gpu | None, recipe: Recipe, weights: int) -> MeasuredRun | None:
+    """The newest run in the folder `runs` that was made on such GPUs (None: on this machine's CPU), with steps
+    enough, of the same recipe or else of a model about as large. Folders that cannot be read are none.
+
+    Args:
+        weights: of the planned model.
+    """
     folders = sorted(runs.glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime, reverse=True)
-    found = [one for path in folders if (one := _measure(RunFolder(path.parent), gpu)) is not None]
+    found = [one for path in folders if (one := _measure(RunFolder(path.parent), gpu, recipe, weights))]
     return min(found, key=lambda one: one.recipe != recipe.name, default=None)
 
 
-def _measure(folder: RunFolder, gpu: Gpu | None) -> MeasuredRun | None:
+def _measure(folder: RunFolder, gpu: Gpu | None, planned: Recipe, weights: int) -> MeasuredRun | None:
     try:
         recipe, ledger = load_recipe(str(folder.recipe)), read_ledger(folder)
         steps, results = list(read_steps(folder)), read_results(folder)
     except PersianMindError:
         return None
     steady = [step for step in steps if step.stage_step > 1]
-    if len(steady) < LEAST_STEPS or not _is_of(ledger, gpu):
+    size = results.model
+    is_alike = size is not None and weights / ALIKE <= size.parameters <= weights * ALIKE
+    if len(steady) < LEAST_STEPS or not _is_of(ledger, gpu) or not (is_alike or recipe.name == planned.name):
         return None
     passes = 2.0 + recomputed_ratio(recipe)
-    if gpu is None:
-        if results.model is None:
-            return None
-        weights, trained = results.model.parameters, results.model.trained_parameters
-        speed = median(step.tokens_per_s for step in steady) * (2 * passes * weights + 2 * trained)
-    else:
+    if gpu is not None:
         used = [step.mfu for step in steady if step.mfu is not None]
         peak = gpu.peak_flops.get(recipe.train.precision)
-        if not used or peak is None:
-            return None
-        speed = median(used) * peak * passes / 2
+        speed = None if not used or peak is None else median(used) * peak * passes / 2
+    else:  # a CPU has no peak to be a part of
+        per_token = 0 if size is None else 2 * passes * size.parameters + 2 * size.trained_parameters
+        speed = median(step.tokens_per_s for step in steady) * per_token or None
+    if speed is None:
+        return None
     beside = sum(_other_seconds(ledger)) if results.finished else None
     return MeasuredRun(str(folder), recipe.name, speed, _watts(ledger, steady), beside)
 

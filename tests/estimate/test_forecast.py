@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from persianmind.estimate.forecast import (
 )
 from persianmind.estimate.gpus import find_gpu
 from persianmind.estimate.links import find_link
-from persianmind.estimate.measured import MeasuredRun, find_measured
+from persianmind.estimate.measured import MeasuredRun
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 
@@ -180,11 +179,3 @@ def test_without_a_gpu_the_cpu_of_this_machine_is_meant() -> None:
     found = planned(gpu=None, ranks=2)
     assert found.low.tokens_per_s > found.tokens_per_s > found.high.tokens_per_s > 0
     assert "per core" in found.assumptions[0] and "--gpu" in found.assumptions[0]
-
-
-def test_no_folder_of_runs_measures_nothing(tmp_path: Path) -> None:
-    recipe = load_recipe("tiny")
-    assert find_measured(tmp_path, None, recipe) is None
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "metrics.jsonl").write_text("{}\n", encoding="utf-8")
-    assert find_measured(tmp_path, None, recipe) is None
