@@ -40,8 +40,8 @@ class MeasuredRun:
 
 
 def find_measured(runs: Path, gpu: Gpu | None, recipe: Recipe, weights: int) -> MeasuredRun | None:
-    """The newest run in the folder `runs` on such GPUs (None: on this machine's CPU), with steps enough, of the
-    same recipe or else of a model about as large. Folders that cannot be read are none.
+    """The newest run in the folder `runs` on such GPUs (None: on this CPU), with steps enough, of the same
+    recipe or else of a model about as large. Folders that cannot be read are none.
 
     Args:
         weights: of the planned model.
