@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from persianmind.model.bases import RANDOM_VOCAB, resolve_base
 from persianmind.model.known_bases import known_config
+from persianmind.vocab.families.base import added_token
 
 # Name -> (GPU, ranks), as the recipe's own header says; None: the CPU.
 MEANT_FOR: dict[str, tuple[str | None, int]] = {
@@ -37,6 +40,7 @@ SMALL = {
     "eos_token_id": 1,
     "pad_token_id": None,
 }
+IMAGE = "<image_soft_token>"
 
 
 def make_small_base(folder: Path, base: str) -> Path:
@@ -48,4 +52,27 @@ def make_small_base(folder: Path, base: str) -> Path:
     AutoModelForCausalLM.from_config(AutoConfig.for_model(**{**config, **SMALL})).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy2(resolve_base("random://llama") / name, folder / name)
+    return with_image_token(folder, RANDOM_VOCAB) if config["model_type"] == "gemma3_text" else folder
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    tree = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps({**tree, **changes}), encoding="utf-8")
+
+
+def with_image_token(folder: Path, table: int) -> Path:
+    """Writes the token wherever Gemma 3's files have it, as id `table`, and the table's size into
+    config.json."""
+    added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+    entry = {key: value for key, value in added_token(table, IMAGE).items() if key != "id"}
+    rewrite(folder / "tokenizer.json", added_tokens=[*added, added_token(table, IMAGE)])
+    rewrite(
+        folder / "tokenizer_config.json",
+        added_tokens_decoder={str(table): entry},
+        extra_special_tokens={"image_token": IMAGE},
+        image_token=IMAGE,
+    )
+    rewrite(folder / "special_tokens_map.json", image_token=entry)
+    rewrite(folder / "added_tokens.json", **{IMAGE: table})
+    rewrite(folder / "config.json", vocab_size=table)
     return folder
