@@ -63,8 +63,7 @@ def dataset_name(uri: str) -> str:
 
 def reach_finding() -> CheckResult:
     """Whether anything answers at the hub's address."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return CheckResult.ok("hub", "HF_HUB_OFFLINE is set: nothing is asked or downloaded")
@@ -108,7 +107,7 @@ def base_finding(name: str, quantize: str = "none") -> CheckResult:
 def download_finding(name: str, info: Any) -> CheckResult:
     """What of a granted base is to be downloaded. info: huggingface_hub's ModelInfo with file sizes."""
     from huggingface_hub import constants, try_to_load_from_cache
-    from huggingface_hub.utils import filter_repo_objects
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
     sizes = {one.rfilename: one.size or 0 for one in info.siblings or ()}
     wanted = list(filter_repo_objects(list(sizes), allow_patterns=list(BASE_FILES)))
@@ -179,8 +178,8 @@ def _remote_config(api: HfApi, name: str) -> dict[str, Any]:
     Raises:
         OSError: it cannot be had.
     """
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+    from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     url = hf_hub_url(name, "config.json", endpoint=api.endpoint)
     try:
