@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from persianmind.checks.base import CheckContext, CheckResult
 from persianmind.checks.disk import existing_folder
-from persianmind.model.bases import BASE_FILES, is_hub_name, present_base
+from persianmind.model.bases import BASE_FILES, could_be_on_hub, present_base
 from persianmind.model.download import large_files
 from persianmind.model.families import check_family
 from persianmind.text.sources.locate import source_uris
@@ -53,7 +53,7 @@ def check_hub(context: CheckContext) -> Iterator[CheckResult]:
 
 def hub_name(base: str) -> str | None:
     """The hub's name of a base, None where it is none."""
-    return base if is_hub_name(base) and not Path(base).is_dir() else None
+    return base if could_be_on_hub(base) and not Path(base).is_dir() else None
 
 
 def dataset_name(uri: str) -> str:
