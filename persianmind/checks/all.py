@@ -11,7 +11,7 @@ from pathlib import Path
 
 from persianmind.checkpoint.manifest import is_checkpoint
 from persianmind.checks.base import Check, CheckContext, CheckResult, one_fact, stop_at_first
-from persianmind.checks.device import check_device, current_device
+from persianmind.checks.device import check_device
 from persianmind.checks.disk import check_disk_speed, check_file_system, state_room
 from persianmind.checks.gpus import check_gpus
 from persianmind.checks.host import check_host
@@ -19,6 +19,7 @@ from persianmind.checks.hub import check_hub
 from persianmind.checks.machine import check_compiler, check_packages, check_trackers
 from persianmind.checks.network import check_network
 from persianmind.checks.pci import check_pci
+from persianmind.common.device.choice import current_device
 from persianmind.common.errors import CheckpointError
 from persianmind.engine.registry import backend
 from persianmind.model.bases import check_base

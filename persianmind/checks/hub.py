@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from persianmind.checks.base import CheckContext, CheckResult
 from persianmind.checks.disk import existing_folder
-from persianmind.model.bases import BASE_FILES, is_hub_name, present_base
+from persianmind.model.bases import BASE_FILES, could_be_on_hub, present_base
 from persianmind.model.download import large_files
 from persianmind.model.families import check_family
 from persianmind.text.sources.locate import source_uris
@@ -53,7 +53,7 @@ def check_hub(context: CheckContext) -> Iterator[CheckResult]:
 
 def hub_name(base: str) -> str | None:
     """The hub's name of a base, None where it is none."""
-    return base if is_hub_name(base) and not Path(base).is_dir() else None
+    return base if could_be_on_hub(base) and not Path(base).is_dir() else None
 
 
 def dataset_name(uri: str) -> str:
@@ -63,8 +63,7 @@ def dataset_name(uri: str) -> str:
 
 def reach_finding() -> CheckResult:
     """Whether anything answers at the hub's address."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return CheckResult.ok("hub", "HF_HUB_OFFLINE is set: nothing is asked or downloaded")
@@ -108,7 +107,7 @@ def base_finding(name: str, quantize: str = "none") -> CheckResult:
 def download_finding(name: str, info: Any) -> CheckResult:
     """What of a granted base is to be downloaded. info: huggingface_hub's ModelInfo with file sizes."""
     from huggingface_hub import constants, try_to_load_from_cache
-    from huggingface_hub.utils import filter_repo_objects
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
     sizes = {one.rfilename: one.size or 0 for one in info.siblings or ()}
     wanted = list(filter_repo_objects(list(sizes), allow_patterns=list(BASE_FILES)))
@@ -179,8 +178,8 @@ def _remote_config(api: HfApi, name: str) -> dict[str, Any]:
     Raises:
         OSError: it cannot be had.
     """
-    from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+    from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     url = hf_hub_url(name, "config.json", endpoint=api.endpoint)
     try:

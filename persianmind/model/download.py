@@ -60,7 +60,7 @@ def large_files(
     """
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
-    from huggingface_hub.utils import filter_repo_objects
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
     blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
     # The hash becomes a file's name: nothing else may stand there.
@@ -88,14 +88,14 @@ def fetch_large(name: str, patterns: Sequence[str], least_bytes: int | None = No
     info = HfApi().model_info(name, files_metadata=True)
     missing = [one for one in large_files(name, info, patterns, least_bytes) if not one.blob.exists()]
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        for _ in pool.map(lambda one: _fetch(name, info.sha, one), missing):
+        for _ in pool.map(lambda one: _fetch(name, info.sha or "main", one), missing):
             pass
 
 
 def _fetch(name: str, revision: str, file: LargeFile) -> None:
     from huggingface_hub import constants, hf_hub_url
     from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
     file.blob.parent.mkdir(parents=True, exist_ok=True)
     lock = file.part.with_name(file.part.name + ".lock")
