@@ -12,6 +12,7 @@ import psutil
 
 from persianmind.checks.base import CheckContext, CheckResult
 from persianmind.checks.device import has_gpu
+from persianmind.model.bases import weight_files
 
 GB = 1e9
 # A rank's own libraries and buffers on the host: torch, CUDA and DeepSpeed take 0.5 to 1.5 GB.
@@ -138,7 +139,7 @@ def _base_bytes(context: CheckContext) -> int | None:
     folder = Path(context.recipe.base) if context.recipe is not None else None
     if folder is None or not folder.is_dir():
         return None
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return sum(path.stat().st_size for path in weight_files(folder))
 
 
 def _container_limit(root: Path) -> tuple[int, int] | None:

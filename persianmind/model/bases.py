@@ -35,7 +35,7 @@ CACHE = "PERSIANMIND_CACHE"
 # What is downloaded of a base: weights, configuration, tokenizer and its chat template, and what the export
 # has to state: card, licence and notices.
 BASE_FILES = (
-    "*.safetensors", "*.json", "tokenizer.model", "*.jinja",
+    "model*.safetensors", "*.json", "tokenizer.model", "*.jinja",
     "README.md", "LICEN[CS]E*", "licen[cs]e*", "NOTICE*", "USE_POLICY*", "COPYING*",
 )  # fmt: skip
 
@@ -137,14 +137,33 @@ def _downloaded(name: str) -> Path | None:
 
 def base_fingerprint(folder: Path) -> str:
     """A hash over the names and bytes of the weight and config files: which base a run is built on."""
-    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    weights = [path.name for path in weight_files(folder)]
     return hash_files(folder, ["config.json", *weights])
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers loads of a base, by name: model.safetensors, or those that its index lists.
+    Repositories hold others beside them (Mistral's consolidated.safetensors is the model once more).
+
+    Raises:
+        BaseModelError: the index cannot be read, or leads out of the folder.
+    """
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file() or not index.is_file():
+        return [single] if single.is_file() else []
+    try:
+        names = sorted({*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        names = [""]
+    if any(not isinstance(name, str) or Path(name).name != name or not name for name in names):
+        raise BaseModelError(f"base {str(folder)!r}: {index.name} lists no files; copy the folder again")
+    return [folder / name for name in names]
 
 
 def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise BaseModelError(f"base {str(folder)!r}: no config.json in it; is it a Hugging Face folder?")
-    if not any(folder.glob("*.safetensors")):
+    if not weight_files(folder):
         raise BaseModelError(
             f"base {str(folder)!r}: no .safetensors weights; convert the model first "
             "(pickled .bin weights can run code and are never loaded)"
