@@ -1,0 +1,143 @@
+"""One micro-batch of a recipe's model, forward and backward, really run without values.
+
+On the meta device, which our attention takes for a GPU: the varlen kernel, recomputation as the recipe has it, the
+chunked loss. Nothing is computed, only shapes; a 7B takes seconds and 0.5 GB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from persianmind.estimate.meter import AllocationMeter
+from persianmind.estimate.nf4 import block_constants, packed_bytes
+from persianmind.estimate.shapes import held_tensors, meta_model
+from persianmind.model.documents import OFFSETS_PER_SEQUENCE, Documents
+from persianmind.recipe import Recipe
+
+if TYPE_CHECKING:
+    from persianmind.model.adapted import AdaptedModel
+
+# A model is traced with few of its layers where only a choice depends on it. Memory and FLOPs grow with every
+# layer by the same amount, once there are some.
+FEW_LAYERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Of one micro-batch.
+
+    peak_bytes: beyond parameters and buffers, gradients of the trained weights among them. gradient_bytes: of
+    these at the peak. largest, largest_bytes: the largest single tensor. flops: recomputation counted.
+    """
+
+    peak_bytes: int
+    gradient_bytes: int
+    largest: str
+    largest_bytes: int
+    flops: float
+
+
+def trace_micro_batch(
+    model: AdaptedModel, sequences: int, seq_len: int, lengths: tuple[int, ...] | None = None
+) -> Trace:
+    """Runs the model on `sequences` packed sequences, every position a target but the last of a document.
+
+    Args:
+        model: on the meta device (a GPU is imitated), or of fake tensors (`fake_cpu`).
+        lengths: of the documents, which add up to sequences x seq_len; None: one document each, the most that
+            attention can have.
+    """
+    table = model.output_table.base_VD
+    lengths = lengths or (seq_len,) * sequences
+    held = [one for value in (*model.parameters(), *model.buffers()) for one in held_tensors(value)]
+    meter = AllocationMeter(model, held)
+    with meter, torch.device(table.device):
+        ids = torch.zeros(sequences, seq_len, dtype=torch.long)
+        positions, labels = torch.zeros_like(ids), torch.zeros_like(ids)
+        unit = OFFSETS_PER_SEQUENCE * sequences
+        offsets = torch.zeros(-(-len(lengths) // unit) * unit + 1, dtype=torch.int32)
+        targets_N = torch.zeros(sequences * seq_len - len(lengths), dtype=torch.long)
+        documents = Documents(offsets, lengths, seq_len)
+        loss = model(ids, positions, labels, documents=documents, targets_N=targets_N)
+        (loss * 0.5).backward()  # scaled, as the engine does
+    for value in model.parameters():
+        value.grad = None
+    return Trace(
+        meter.peak_bytes, meter.gradient_bytes, meter.largest, meter.largest_bytes, float(meter.flops)
+    )
+
+
+def trace_few_layers(
+    recipe: Recipe, config: Mapping[str, Any], base_vocab: int, added: int, sequences: int
+) -> Trace:
+    """What `trace_micro_batch` would give, from two models of few layers; a tenth of the time for a 7B.
+
+    Args:
+        config: config.json of the base.
+    """
+    layers = int(config["num_hidden_layers"])
+    setting = recipe.train.gradient_checkpointing
+    few = FEW_LAYERS * (setting if isinstance(setting, int) else 1)
+    seq_len = recipe.data.seq_len
+    if layers <= 2 * few:
+        return trace_micro_batch(meta_model(recipe, config, base_vocab, added), sequences, seq_len)
+    one, two = (
+        trace_micro_batch(
+            meta_model(recipe, with_layers(config, count), base_vocab, added), sequences, seq_len
+        )
+        for count in (few, 2 * few)
+    )
+
+    def grown(low: float, high: float) -> float:
+        return high + (high - low) * (layers - 2 * few) / few
+
+    return Trace(
+        int(grown(one.peak_bytes, two.peak_bytes)),
+        int(grown(one.gradient_bytes, two.gradient_bytes)),
+        two.largest,
+        two.largest_bytes,
+        grown(one.flops, two.flops),
+    )
+
+
+def with_layers(config: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The same architecture with `count` layers; lists with an entry for each layer are cut as well."""
+    layers = config["num_hidden_layers"]
+    cut = {
+        key: value[:count] if isinstance(value, list) and len(value) == layers else value
+        for key, value in config.items()
+    }
+    return {**cut, "num_hidden_layers": count}
+
+
+@contextlib.contextmanager
+def fake_cpu(model: AdaptedModel) -> Iterator[AdaptedModel]:
+    """The model of the meta device as one of fake tensors that say they are on the CPU: its kernels are chosen
+    as they are there, documents one by one. What the estimate is held against where there is no GPU."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for module in model.modules():
+            for name, value in module._parameters.items():
+                if value is not None:
+                    module._parameters[name] = _on_cpu(value)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = torch.empty_like(buffer, device="cpu")
+        yield model
+
+
+def _on_cpu(value: torch.nn.Parameter) -> torch.nn.Parameter:
+    state = getattr(value, "quant_state", None)
+    if state is None:
+        return torch.nn.Parameter(torch.empty_like(value, device="cpu"), requires_grad=value.requires_grad)
+    # bitsandbytes' own class of parameters cannot be a fake tensor; a plain one with its constants is enough.
+    shape, device = tuple(state.shape), torch.device("cpu")
+    packed: Any = torch.nn.Parameter(packed_bytes(shape, device), requires_grad=False)
+    packed.quant_state = block_constants(shape, state.dtype, device)
+    return packed  # type: ignore[no-any-return]
