@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from persianmind.data.build.shards import token_dtype
 from persianmind.estimate.memory import checkpoint_bytes, tokens_per_step
-from persianmind.model.known_bases import weight_bytes_of
+from persianmind.model.known_bases import known_base
 from persianmind.recipe import Recipe
 
 SPARE_BYTES = 500_000_000  # for shards, checkpoints and logs, at the least
 LOG_BYTES = 100_000_000  # metrics, held-out text, tokenizer, report
-SMALL_VOCABULARY = 1 << 16
 EXPORT_BYTES = {"bfloat16": 2, "float32": 4}
 
 
@@ -59,7 +59,7 @@ def disk_bytes(recipe: Recipe, *, trained: int, exported: int, vocab_size: int) 
 
 def id_bytes(vocab_size: int) -> int:
     """Of one token in a shard."""
-    return 2 if vocab_size <= SMALL_VOCABULARY else 4
+    return token_dtype(vocab_size)().itemsize
 
 
 def run_bytes(recipe: Recipe) -> int:
@@ -72,4 +72,5 @@ def _base_bytes(base: str) -> int | None:
     folder = Path(base)
     if folder.is_dir():
         return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return weight_bytes_of(base)
+    known = known_base(base)
+    return None if known is None else known.weight_bytes
