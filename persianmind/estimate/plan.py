@@ -146,7 +146,7 @@ def estimate_recipe(
         host=host_bytes(recipe, model, flat_groups(model, ranks), ranks, vocab_size),
         disk=disk_bytes(recipe, trained=counts.trained, exported=counts.total, vocab_size=vocab_size),
         headroom_bytes=spare,
-        largest=largest_that_fit(planner, recipe),
+        largest=largest_that_fit(planner, estimate),
         forecast=planner.forecast(estimate, runs),
         suggestions=tuple(suggestions(planner, estimate)) if spare < 0 else (),
     )

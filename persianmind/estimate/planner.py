@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,9 @@ from persianmind.estimate.forecast import Forecast, forecast
 from persianmind.estimate.measured import find_measured
 from persianmind.estimate.peak import DevicePeak, device_peak
 from persianmind.estimate.shapes import ParameterCounts, meta_model, parameter_counts
-from persianmind.estimate.static import ResidentBytes, resident_bytes, step_bytes
+from persianmind.estimate.static import ResidentBytes, StepBytes, resident_bytes, step_bytes
 from persianmind.estimate.target import Target
-from persianmind.estimate.trace import Trace, fake_cpu, trace_few_layers, trace_micro_batch
+from persianmind.estimate.trace import Trace, fake_cpu, trace_few_layers, trace_micro_batch, with_layers
 from persianmind.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -38,6 +38,15 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """What of a recipe does not depend on its micro-batch."""
+
+    counts: ParameterCounts
+    resident: ResidentBytes
+    step: StepBytes
+
+
+@dataclass(frozen=True, slots=True)
 class Planner:
     """What stays the same for all variants of a recipe.
 
@@ -49,6 +58,13 @@ class Planner:
     target: Target
     ranks: int
     engine_config: Path | None
+    _models: dict[tuple[Any, ...], AdaptedModel] = field(default_factory=dict)
+    _states: dict[tuple[Any, ...], State] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> int:
+        """Of the base."""
+        return int(self.config["num_hidden_layers"])
 
     def estimate(self, recipe: Recipe, *, few_layers: bool = False) -> Estimate:
         """Memory of a recipe whose precision is decided.
@@ -59,31 +75,44 @@ class Planner:
         Raises:
             RecipeError: the engine's file contradicts the recipe.
         """
-        model = self.model(recipe)
-        engine = backend()
-        path = self.engine_config or engine.default_config
-        config = engine.resolve_config(path, recipe, self.ranks)
         train, on_gpu = recipe.train, self.target.gpu is not None
         sequences = min(train.micro_batch_size, math.ceil(train.global_batch_size / self.ranks))
         accumulation = gradient_accumulation_steps(
             train.global_batch_size, train.micro_batch_size, self.ranks
         )
-        resident = resident_bytes(model, self.ranks)
-        step = step_bytes(model, config, self.ranks, device="gpu" if on_gpu else "cpu")
-        counts = parameter_counts(model)
-        trace = self._trace(recipe, model, sequences, few_layers)
+        state = self.state(recipe)
+        trace = self._trace(recipe, sequences, few_layers)
         peak = device_peak(
-            resident, step, trace, accumulation=accumulation, ranks=self.ranks, on_gpu=on_gpu
+            state.resident, state.step, trace, accumulation=accumulation, ranks=self.ranks, on_gpu=on_gpu
         )
-        return Estimate(recipe, counts, resident, trace, sequences, accumulation, peak)
+        return Estimate(recipe, state.counts, state.resident, trace, sequences, accumulation, peak)
 
-    def model(self, recipe: Recipe) -> AdaptedModel:
-        """On the meta device, with as many new tokens as there may be."""
-        return meta_model(recipe, self.config, self.vocabulary.base, self.vocabulary.high)
+    def model(self, recipe: Recipe, layers: int | None = None) -> AdaptedModel:
+        """On the meta device, with as many new tokens as there may be, and all layers or some; made once."""
+        train = recipe.train
+        key = (train.quantize, train.gradient_checkpointing, recipe.vocab.train_embeddings, layers or self.layers)
+        if key not in self._models:
+            self._models[key] = self._made(recipe, layers)
+        return self._models[key]
 
-    def resident(self, recipe: Recipe) -> int:
-        """Bytes that a rank holds through the whole of training."""
-        return resident_bytes(self.model(recipe), self.ranks).total
+    def state(self, recipe: Recipe) -> State:
+        """Weights and the bytes of what is trained; made once.
+
+        Raises:
+            RecipeError: the engine's file contradicts the recipe.
+        """
+        engine = backend()
+        config = engine.resolve_config(self.engine_config or engine.default_config, recipe, self.ranks)
+        key = (recipe.train.quantize, recipe.vocab.train_embeddings)
+        if key not in self._states:
+            model = self.model(recipe)
+            device = "cpu" if self.target.gpu is None else "gpu"
+            self._states[key] = State(
+                parameter_counts(model),
+                resident_bytes(model, self.ranks),
+                step_bytes(model, config, self.ranks, device=device),
+            )
+        return self._states[key]
 
     def headroom(self, recipe: Recipe) -> int:
         """Bytes to spare on each rank; below 0 it does not fit. By few layers."""
@@ -111,15 +140,19 @@ class Planner:
             measured=measured,
         )
 
-    def _trace(self, recipe: Recipe, model: AdaptedModel, sequences: int, few_layers: bool) -> Trace:
-        seq_len = recipe.data.seq_len
-        if self.target.gpu is None:
-            with fake_cpu(model) as on_cpu:
-                return trace_micro_batch(on_cpu, sequences, seq_len)
+    def _trace(self, recipe: Recipe, sequences: int, few_layers: bool) -> Trace:
         if few_layers:
-            vocabulary = self.vocabulary
-            return trace_few_layers(recipe, self.config, vocabulary.base, vocabulary.high, sequences)
-        return trace_micro_batch(model, sequences, seq_len)
+            return trace_few_layers(
+                lambda layers: self.model(recipe, layers), recipe, self.layers, sequences
+            )
+        if self.target.gpu is None:
+            with fake_cpu(self._made(recipe, None)) as on_cpu:
+                return trace_micro_batch(on_cpu, sequences, recipe.data.seq_len)
+        return trace_micro_batch(self.model(recipe), sequences, recipe.data.seq_len)
+
+    def _made(self, recipe: Recipe, layers: int | None) -> AdaptedModel:
+        config = self.config if layers is None else with_layers(self.config, layers)
+        return meta_model(recipe, config, self.vocabulary.base, self.vocabulary.high)
 
 
 def with_values(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:

@@ -7,7 +7,7 @@ chunked loss. Nothing is computed, only shapes; a 7B takes seconds and 0.5 GB.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import torch
 
 from persianmind.estimate.meter import AllocationMeter
 from persianmind.estimate.nf4 import block_constants, packed_bytes
-from persianmind.estimate.shapes import held_tensors, meta_model
+from persianmind.estimate.shapes import held_tensors
 from persianmind.model.documents import OFFSETS_PER_SEQUENCE, Documents
 from persianmind.recipe import Recipe
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # A model is traced with few of its layers where only a choice depends on it. Memory and FLOPs grow with every
 # layer by the same amount, once there are some.
-FEW_LAYERS = 2
+FEW_UNITS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,28 +73,23 @@ def trace_micro_batch(
 
 
 def trace_few_layers(
-    recipe: Recipe, config: Mapping[str, Any], base_vocab: int, added: int, sequences: int
+    make: Callable[[int], AdaptedModel], recipe: Recipe, layers: int, sequences: int
 ) -> Trace:
-    """What `trace_micro_batch` would give, from two models of few layers; a tenth of the time for a 7B.
+    """What `trace_micro_batch` would give of a model of `layers` layers, from two of few; a tenth of the time
+    for a 7B.
 
     Args:
-        config: config.json of the base.
+        make: gives the recipe's model with a number of layers.
     """
-    layers = int(config["num_hidden_layers"])
-    setting = recipe.train.gradient_checkpointing
-    few = FEW_LAYERS * (setting if isinstance(setting, int) else 1)
-    seq_len = recipe.data.seq_len
-    if layers <= 2 * few:
-        return trace_micro_batch(meta_model(recipe, config, base_vocab, added), sequences, seq_len)
-    one, two = (
-        trace_micro_batch(
-            meta_model(recipe, with_layers(config, count), base_vocab, added), sequences, seq_len
-        )
-        for count in (few, 2 * few)
-    )
+    seq_len, setting = recipe.data.seq_len, recipe.train.gradient_checkpointing
+    unit = setting if isinstance(setting, int) else 1  # every unit-th layer is recomputed
+    low, high = FEW_UNITS * unit, (FEW_UNITS + 1) * unit
+    if layers <= high:
+        return trace_micro_batch(make(layers), sequences, seq_len)
+    one, two = (trace_micro_batch(make(count), sequences, seq_len) for count in (low, high))
 
-    def grown(low: float, high: float) -> float:
-        return high + (high - low) * (layers - 2 * few) / few
+    def grown(less: float, more: float) -> float:
+        return more + (more - less) * (layers - high) / unit
 
     return Trace(
         int(grown(one.peak_bytes, two.peak_bytes)),
@@ -117,8 +112,8 @@ def with_layers(config: Mapping[str, Any], count: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def fake_cpu(model: AdaptedModel) -> Iterator[AdaptedModel]:
-    """The model of the meta device as one of fake tensors that say they are on the CPU: its kernels are chosen
-    as they are there, documents one by one. What the estimate is held against where there is no GPU."""
+    """Makes a model of the meta device, for good, one of fake tensors that say they are on the CPU: kernels are
+    chosen as they are there, documents go one by one."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode(allow_non_fake_inputs=True):

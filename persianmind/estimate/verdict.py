@@ -43,15 +43,20 @@ class Suggestion:
     headroom_bytes: int
 
 
-def largest_that_fit(planner: Planner, recipe: Recipe) -> Largest:
-    """By traces of few layers."""
+def largest_that_fit(planner: Planner, estimate: Estimate) -> Largest:
+    """By traces of few layers, beside the one that there is."""
+    recipe = estimate.recipe
     per_rank = math.ceil(recipe.train.global_batch_size / planner.ranks)
     allowed = int(planner.config.get("max_position_embeddings") or LONGEST)
 
     def with_size(size: int) -> int:
+        if size == estimate.sequences:
+            return planner.spare(estimate)
         return planner.headroom(with_values(recipe, {"train.micro_batch_size": size}))
 
     def with_length(length: int) -> int:
+        if length == recipe.data.seq_len:
+            return planner.spare(estimate)
         return planner.headroom(with_values(recipe, {"data.seq_len": length}))
 
     return Largest(
@@ -96,12 +101,8 @@ def suggestions(planner: Planner, estimate: Estimate) -> list[Suggestion]:
 
 def _promising(planner: Planner, recipe: Recipe) -> Iterator[Changes]:
     """Changes, the nearest first, whose state alone leaves room."""
-    resident: dict[tuple[Any, ...], int] = {}
     for changes in _by_distance(planner, recipe):
-        key = (changes.get("train.quantize"), changes.get("vocab.train_embeddings"))
-        if key not in resident:
-            resident[key] = planner.resident(with_values(recipe, changes))
-        if resident[key] < planner.target.usable_bytes:
+        if planner.state(with_values(recipe, changes)).resident.total < planner.target.usable_bytes:
             yield changes
 
 
