@@ -1,4 +1,4 @@
-"""One recipe's memory and time on one target; variants of it reuse what they share."""
+"""One recipe's memory and time on one target; what variants of it share is made once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from persianmind.estimate.peak import DevicePeak, device_peak
 from persianmind.estimate.shapes import ParameterCounts, meta_model, parameter_counts
 from persianmind.estimate.static import ResidentBytes, StepBytes, resident_bytes, step_bytes
 from persianmind.estimate.target import Target
-from persianmind.estimate.trace import Trace, fake_cpu, trace_few_layers, trace_micro_batch, with_layers
+from persianmind.estimate.trace import Trace, trace_few_layers, with_layers
 from persianmind.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -60,17 +60,15 @@ class Planner:
     engine_config: Path | None
     _models: dict[tuple[Any, ...], AdaptedModel] = field(default_factory=dict)
     _states: dict[tuple[Any, ...], State] = field(default_factory=dict)
+    _traces: dict[str, Trace] = field(default_factory=dict)
 
     @property
     def layers(self) -> int:
         """Of the base."""
         return int(self.config["num_hidden_layers"])
 
-    def estimate(self, recipe: Recipe, *, few_layers: bool = False) -> Estimate:
+    def estimate(self, recipe: Recipe) -> Estimate:
         """Memory of a recipe whose precision is decided.
-
-        Args:
-            few_layers: trace two small models in place of the whole one, for a choice among many.
 
         Raises:
             RecipeError: the engine's file contradicts the recipe.
@@ -81,7 +79,10 @@ class Planner:
             train.global_batch_size, train.micro_batch_size, self.ranks
         )
         state = self.state(recipe)
-        trace = self._trace(recipe, sequences, few_layers)
+        key = recipe.model_dump_json()
+        if key not in self._traces:
+            self._traces[key] = self._trace(recipe, sequences)
+        trace = self._traces[key]
         peak = device_peak(
             state.resident, state.step, trace, accumulation=accumulation, ranks=self.ranks, on_gpu=on_gpu
         )
@@ -115,8 +116,8 @@ class Planner:
         return self._states[key]
 
     def headroom(self, recipe: Recipe) -> int:
-        """Bytes to spare on each rank; below 0 it does not fit. By few layers."""
-        return self.spare(self.estimate(recipe, few_layers=True))
+        """Bytes to spare on each rank; below 0 it does not fit."""
+        return self.spare(self.estimate(recipe))
 
     def spare(self, estimate: Estimate) -> int:
         """Bytes to spare by an estimate; with the reserve, which decides."""
@@ -140,15 +141,16 @@ class Planner:
             measured=measured,
         )
 
-    def _trace(self, recipe: Recipe, sequences: int, few_layers: bool) -> Trace:
-        if few_layers:
-            return trace_few_layers(
-                lambda layers: self.model(recipe, layers), recipe, self.layers, sequences
-            )
-        if self.target.gpu is None:
-            with fake_cpu(self._made(recipe, None)) as on_cpu:
-                return trace_micro_batch(on_cpu, sequences, recipe.data.seq_len)
-        return trace_micro_batch(self.model(recipe), sequences, recipe.data.seq_len)
+    def _trace(self, recipe: Recipe, sequences: int) -> Trace:
+        train = recipe.train
+        has_varlen = self.target.gpu is not None and train.precision == "bf16" and train.attention != "sdpa"
+        return trace_few_layers(
+            lambda layers: self.model(recipe, layers),
+            recipe,
+            self.layers,
+            sequences,
+            on_cpu=not has_varlen,
+        )
 
     def _made(self, recipe: Recipe, layers: int | None) -> AdaptedModel:
         config = self.config if layers is None else with_layers(self.config, layers)

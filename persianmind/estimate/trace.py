@@ -1,7 +1,7 @@
 """One micro-batch of a recipe's model, forward and backward, really run without values.
 
 On the meta device, which our attention takes for a GPU: the varlen kernel, recomputation as the recipe has it, the
-chunked loss. Nothing is computed, only shapes; a 7B takes seconds and 0.5 GB.
+chunked loss. Nothing is computed, only shapes; a 7B takes seconds, and the process 0.5 GB.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from persianmind.recipe import Recipe
 if TYPE_CHECKING:
     from persianmind.model.adapted import AdaptedModel
 
-# A model is traced with few of its layers where only a choice depends on it. Memory and FLOPs grow with every
-# layer by the same amount, once there are some.
+# A model of many layers is traced with few of them: memory and FLOPs grow by the same amount with every layer,
+# once there are some. tests/estimate/test_trace.py holds it against whole models, to the byte.
 FEW_UNITS = 2
 
 
@@ -43,20 +43,32 @@ class Trace:
 
 
 def trace_micro_batch(
-    model: AdaptedModel, sequences: int, seq_len: int, lengths: tuple[int, ...] | None = None
+    model: AdaptedModel,
+    sequences: int,
+    seq_len: int,
+    lengths: tuple[int, ...] | None = None,
+    *,
+    on_cpu: bool = False,
 ) -> Trace:
     """Runs the model on `sequences` packed sequences, every position a target but the last of a document.
 
     Args:
-        model: on the meta device (a GPU is imitated), or of fake tensors (`fake_cpu`).
+        model: on the meta device, which our attention takes for a GPU that has the varlen kernel.
+        on_cpu: kernels as on the CPU, documents one by one, by fake tensors; torch's fused attention of GPUs
+            without the varlen kernel, or in fp32, holds the same.
         lengths: of the documents, which add up to sequences x seq_len; None: one document each, the most that
             attention can have.
     """
-    table = model.output_table.base_VD
-    lengths = lengths or (seq_len,) * sequences
+    if on_cpu:
+        with _fake_cpu(model):
+            return _traced(model, sequences, seq_len, lengths or (seq_len,) * sequences)
+    return _traced(model, sequences, seq_len, lengths or (seq_len,) * sequences)
+
+
+def _traced(model: AdaptedModel, sequences: int, seq_len: int, lengths: tuple[int, ...]) -> Trace:
     held = [one for value in (*model.parameters(), *model.buffers()) for one in held_tensors(value)]
     meter = AllocationMeter(model, held)
-    with meter, torch.device(table.device):
+    with meter, torch.device(model.output_table.base_VD.device):
         ids = torch.zeros(sequences, seq_len, dtype=torch.long)
         positions, labels = torch.zeros_like(ids), torch.zeros_like(ids)
         unit = OFFSETS_PER_SEQUENCE * sequences
@@ -73,7 +85,7 @@ def trace_micro_batch(
 
 
 def trace_few_layers(
-    make: Callable[[int], AdaptedModel], recipe: Recipe, layers: int, sequences: int
+    make: Callable[[int], AdaptedModel], recipe: Recipe, layers: int, sequences: int, *, on_cpu: bool = False
 ) -> Trace:
     """What `trace_micro_batch` would give of a model of `layers` layers, from two of few; a tenth of the time
     for a 7B.
@@ -85,8 +97,10 @@ def trace_few_layers(
     unit = setting if isinstance(setting, int) else 1  # every unit-th layer is recomputed
     low, high = FEW_UNITS * unit, (FEW_UNITS + 1) * unit
     if layers <= high:
-        return trace_micro_batch(make(layers), sequences, seq_len)
-    one, two = (trace_micro_batch(make(count), sequences, seq_len) for count in (low, high))
+        return trace_micro_batch(make(layers), sequences, seq_len, on_cpu=on_cpu)
+    one, two = (
+        trace_micro_batch(make(count), sequences, seq_len, on_cpu=on_cpu) for count in (low, high)
+    )
 
     def grown(less: float, more: float) -> float:
         return more + (more - less) * (layers - high) / unit
@@ -111,20 +125,23 @@ def with_layers(config: Mapping[str, Any], count: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def fake_cpu(model: AdaptedModel) -> Iterator[AdaptedModel]:
-    """Makes a model of the meta device, for good, one of fake tensors that say they are on the CPU: kernels are
-    chosen as they are there, documents go one by one."""
+def _fake_cpu(model: AdaptedModel) -> Iterator[None]:
+    """In the block the model's tensors are fake ones that say they are on the CPU."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        for module in model.modules():
-            for name, value in module._parameters.items():
-                if value is not None:
-                    module._parameters[name] = _on_cpu(value)
-            for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    module._buffers[name] = torch.empty_like(buffer, device="cpu")
-        yield model
+    saved = [(module, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            for module, parameters, buffers in saved:
+                for name, value in parameters.items():
+                    module._parameters[name] = None if value is None else _on_cpu(value)
+                for name, buffer in buffers.items():
+                    module._buffers[name] = None if buffer is None else torch.empty_like(buffer, device="cpu")
+            yield
+    finally:
+        for module, parameters, buffers in saved:
+            module._parameters.update(parameters)
+            module._buffers.update(buffers)
 
 
 def _on_cpu(value: torch.nn.Parameter) -> torch.nn.Parameter:

@@ -44,19 +44,15 @@ class Suggestion:
 
 
 def largest_that_fit(planner: Planner, estimate: Estimate) -> Largest:
-    """By traces of few layers, beside the one that there is."""
+    """By more traces beside the one that there is."""
     recipe = estimate.recipe
     per_rank = math.ceil(recipe.train.global_batch_size / planner.ranks)
     allowed = int(planner.config.get("max_position_embeddings") or LONGEST)
 
     def with_size(size: int) -> int:
-        if size == estimate.sequences:
-            return planner.spare(estimate)
         return planner.headroom(with_values(recipe, {"train.micro_batch_size": size}))
 
     def with_length(length: int) -> int:
-        if length == recipe.data.seq_len:
-            return planner.spare(estimate)
         return planner.headroom(with_values(recipe, {"data.seq_len": length}))
 
     return Largest(
@@ -78,25 +74,31 @@ def largest_multiple(headroom: Callable[[int], int], unit: int, limit: int) -> i
 
 
 def suggestions(planner: Planner, estimate: Estimate) -> list[Suggestion]:
-    """The nearest recipes that fit, each proven by a trace of the whole model; none where nothing here helps."""
-    found: list[tuple[Changes, Suggestion]] = []
+    """The nearest recipes that fit; none where nothing here helps. First those that change different things,
+    then those that change more than is needed."""
+    tried = list(itertools.islice(_promising(planner, estimate.recipe), MOST_TRIED))
+    found: list[Changes] = []
+    for more_of_the_same in (False, True):
+        for changes in tried:
+            repeats = any(earlier.keys() <= changes.keys() for earlier in found)
+            if len(found) < SUGGESTIONS and changes not in found and repeats == more_of_the_same:
+                variant = with_values(estimate.recipe, changes)
+                if planner.headroom(variant) >= 0:
+                    found.append(changes)
     hours = planner.forecast(estimate).hours
-    for changes in itertools.islice(_promising(planner, estimate.recipe), MOST_TRIED):
-        if any(earlier.items() <= changes.items() for earlier, _ in found):
-            continue  # all of an earlier one, and more
-        variant = with_values(estimate.recipe, changes)
-        if planner.headroom(variant) < 0:
-            continue
-        proven = planner.estimate(variant)
-        if (spare := planner.spare(proven)) < 0:
-            continue
-        other = planner.forecast(proven).hours
-        lines = tuple(f"{place}={_as_yaml(value)}" for place, value in changes.items())
-        ratio = other / hours if hours else 1.0
-        found.append((changes, Suggestion(lines, ratio, other, proven.peak.allocated, spare)))
-        if len(found) == SUGGESTIONS:
-            break
-    return [suggestion for _, suggestion in found]
+    return [_suggestion(planner, estimate.recipe, changes, hours) for changes in found]
+
+
+def _suggestion(planner: Planner, recipe: Recipe, changes: Changes, hours: float) -> Suggestion:
+    estimate = planner.estimate(with_values(recipe, changes))
+    other = planner.forecast(estimate).hours
+    return Suggestion(
+        overrides=tuple(f"{place}={_as_yaml(value)}" for place, value in changes.items()),
+        time_ratio=other / hours if hours else 1.0,
+        hours=other,
+        peak_bytes=estimate.peak.allocated,
+        headroom_bytes=planner.spare(estimate),
+    )
 
 
 def _promising(planner: Planner, recipe: Recipe) -> Iterator[Changes]:
