@@ -44,7 +44,7 @@ ALL = (DRIVER_RATIO, CUDA_CONTEXT, NCCL, CUBLAS, ALLOCATOR_RATIO, PROCESS, BUILD
 
 @dataclass(frozen=True, slots=True)
 class DeviceReserve:
-    """Bytes of a GPU that no tensor of the run lies in. fragments: what the allocator keeps beyond tensors."""
+    """Bytes of a GPU that no tensor of the run lies in. fragments: what the allocator keeps besides."""
 
     cuda_context: int
     nccl: int

@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -16,11 +15,11 @@ FLASH_BLOCK = 128
 FP32 = 4
 
 
-class AllocationMeter(TorchDispatchMode):
+class AllocationMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds the storages that operations make and takes them off once nobody holds them any more.
 
-    What a kernel needs for itself is added where it is as large as a tensor (`_WORKSPACES`). Used as a context
-    around a forward and backward pass of `model`, on meta or fake tensors.
+    What a kernel needs for itself is added where it is as large as a tensor (`_WORKSPACES`). Used as a
+    context around a forward and backward pass of `model`, on meta or fake tensors.
 
     peak_bytes: the most that was held at once, parameters and buffers not counted. gradient_bytes: of
     gradients of parameters at that moment. largest_bytes, largest: the largest single tensor, in words.
@@ -29,7 +28,7 @@ class AllocationMeter(TorchDispatchMode):
 
     def __init__(self, model: nn.Module, held: Iterable[Tensor]) -> None:
         """held: what is there before and is not counted."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak_bytes = self.gradient_bytes = self.largest_bytes = self.flops = 0
         self.largest = ""
         self._current = self._gradients = 0
@@ -44,13 +43,13 @@ class AllocationMeter(TorchDispatchMode):
         self._hooks = [
             register.register_module_forward_pre_hook(self._enter_module),
             register.register_module_forward_hook(self._leave_module, always_call=True),
-            *(value.register_post_accumulate_grad_hook(self._note_gradient) for value in self._trained),
+            *map(self._watch_gradient, self._trained),
         ]
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        super().__exit__(*exc)
+        super().__exit__(*exc)  # type: ignore[no-untyped-call]
         for hook in self._hooks:
             hook.remove()
 
@@ -88,6 +87,9 @@ class AllocationMeter(TorchDispatchMode):
     def _see(self, held: int) -> None:
         if held > self.peak_bytes:
             self.peak_bytes, self.gradient_bytes = held, self._gradients
+
+    def _watch_gradient(self, value: Tensor) -> Any:
+        return value.register_post_accumulate_grad_hook(self._note_gradient)  # type: ignore[no-untyped-call]
 
     def _note_gradient(self, value: Tensor) -> None:
         if value.grad is not None:
@@ -140,8 +142,8 @@ _WORKSPACES: dict[str, Callable[[Any], int]] = {
     # The whole weight in 16 or 32 bits, multiplied as any other.
     "bitsandbytes::gemm_4bit": lambda args: args[2][0] * args[2][1] * args[0].element_size(),
 }
-# FLOPs, 2 per multiplication with addition, of what torch's own counter does not know, or where it takes every
-# place in the padded offsets for a document of full length.
+# FLOPs, 2 per multiplication with addition, of what torch's own counter does not know, or where it takes
+# every place in the padded offsets for a document of full length.
 _FLOPS: dict[str, Callable[[Any], int]] = {
     "torch_attn::_varlen_attn": lambda args: _attention_flops(args[0], args[5], matmuls=2),
     "torch_attn::_varlen_attn_backward": lambda args: _attention_flops(args[1], args[8], matmuls=5),

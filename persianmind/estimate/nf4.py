@@ -1,7 +1,7 @@
 """4-bit weights without values, in the form that bitsandbytes gives them.
 
-Two weights to a byte; one 8-bit absmax for a block of 64 weights; one fp32 absmax for 256 of those, their mean,
-and the two tables of values (double quantisation; Dettmers et al., arXiv 2305.14314, section 3).
+Two weights to a byte; one 8-bit absmax for a block of 64 weights; one fp32 absmax for 256 of those, their
+mean, and the two tables of values (double quantisation; Dettmers et al., arXiv 2305.14314, section 3).
 """
 
 from __future__ import annotations
@@ -51,7 +51,11 @@ def packed_weight(shape: tuple[int, ...], dtype: torch.dtype, device: torch.devi
 
     state = block_constants(shape, dtype, device)
     return Params4bit(
-        packed_bytes(shape, device), requires_grad=False, quant_state=state, quant_type="nf4", bnb_quantized=True
+        packed_bytes(shape, device),
+        requires_grad=False,
+        quant_state=state,
+        quant_type="nf4",
+        bnb_quantized=True,
     )
 
 

@@ -1,7 +1,7 @@
 """How DeepSpeed's ZeRO-2 lays the trained weights out over the ranks, and what its reduction holds meanwhile.
 
-After deepspeed/runtime/zero/stage_1_and_2.py: each parameter group is one flat run of its weights, padded to two
-weights for each rank, and cut into one partition for each.
+After deepspeed/runtime/zero/stage_1_and_2.py: each parameter group is one flat run of its weights, padded
+to two weights for each rank, and cut into one partition for each.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def reduction_peak(groups: Sequence[FlatGroup], rank: int, settings: ReductionSe
 
 @dataclass(slots=True)
 class _Reduction:
-    """The bucket's state. gradients: weights in tensors of their own still; partition: in this rank's copy."""
+    """The bucket's state. gradients: weights still in tensors of their own; partition: in its own copy."""
 
     groups: Sequence[FlatGroup]
     rank: int

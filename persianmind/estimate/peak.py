@@ -42,8 +42,8 @@ def device_peak(
 ) -> DevicePeak:
     """The highest of three moments of a step.
 
-    micro_batch: forward and backward of a late micro-batch, over the sums of those before. exchange: the sums,
-    the gradients made of them, DeepSpeed's buckets. update: norm, clipping and AdamW over this rank's part.
+    micro_batch: forward and backward of a late micro-batch, over the sums of those before. exchange: the
+    sums, the gradients made of them, DeepSpeed's buckets. update: norm, clipping and AdamW over this rank's part.
 
     Args:
         accumulation: micro-batches of a step; the first has no sums beside it.

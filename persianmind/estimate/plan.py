@@ -1,4 +1,4 @@
-"""What a recipe will need and cost, without a GPU and without weights: memory, disk, time, energy, verdict."""
+"""What a recipe will need and cost, without a GPU and without weights: memory, disk, time, verdict."""
 
 from __future__ import annotations
 

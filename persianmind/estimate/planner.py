@@ -91,7 +91,12 @@ class Planner:
     def model(self, recipe: Recipe, layers: int | None = None) -> AdaptedModel:
         """On the meta device, with as many new tokens as there may be, and all layers or some; made once."""
         train = recipe.train
-        key = (train.quantize, train.gradient_checkpointing, recipe.vocab.train_embeddings, layers or self.layers)
+        key = (
+            train.quantize,
+            train.gradient_checkpointing,
+            recipe.vocab.train_embeddings,
+            layers or self.layers,
+        )
         if key not in self._models:
             self._models[key] = self._made(recipe, layers)
         return self._models[key]

@@ -64,8 +64,8 @@ def parameter_counts(model: AdaptedModel) -> ParameterCounts:
 
 
 def parameters_by_kind(model: AdaptedModel) -> Iterator[tuple[str, nn.Parameter]]:
-    """Every parameter once, as "base", "added" (new embeddings) or "adapter". The bias of new tokens is a part
-    of the base's bias."""
+    """Every parameter once, as "base", "added" (new embeddings) or "adapter". The bias of new tokens is a
+    part of the base's bias."""
     new = {id(table.new_AD) for table in (model.input_table, model.output_table)}
     for name, value in model.named_parameters():
         yield ("adapter" if "lora_" in name else "added" if id(value) in new else "base"), value

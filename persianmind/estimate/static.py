@@ -139,8 +139,8 @@ def _own_gradients(groups: Sequence[FlatGroup], rank: int) -> int:
 
 
 def _update_temporaries(groups: Sequence[FlatGroup], rank: int, itemsize: int, device: str) -> int:
-    """The largest of: one gradient in float64 (its norm); a group's partition joined and in fp32; the same with
-    AdamW's temporaries."""
+    """The largest of: one gradient in float64 (its norm); a group's partition joined and in fp32; the same
+    with AdamW's temporaries."""
     found = [0]
     for group in groups:
         pieces = [weights for _, weights in group.owned(rank)]

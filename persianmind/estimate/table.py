@@ -35,7 +35,10 @@ def sections(plan: Plan) -> Iterator[tuple[str, list[Row]]]:
     yield f"memory per rank, at its highest: {MOMENTS[plan.estimate.peak.phase]}", _memory_rows(plan)
     yield "host and disk", _machine_rows(plan)
     yield "time, energy, money", _forecast_rows(plan)
-    yield "taken as given", [*assumptions.sentences(), *(("forecast", one) for one in plan.forecast.assumptions)]
+    yield (
+        "taken as given",
+        [*assumptions.sentences(), *(("forecast", one) for one in plan.forecast.assumptions)],
+    )
 
 
 def verdict_lines(plan: Plan) -> Iterator[str]:
@@ -48,8 +51,8 @@ def verdict_lines(plan: Plan) -> Iterator[str]:
         yield f"does not fit: {needed}, {size(-plan.headroom_bytes)} too much"
     largest = plan.largest
     yield (
-        f"largest that fits, everything else as it is: micro_batch_size {largest.micro_batch_size or 'none'}, "
-        f"seq_len {largest.seq_len or 'none'}"
+        "largest that fits, everything else as it is: "
+        f"micro_batch_size {largest.micro_batch_size or 'none'}, seq_len {largest.seq_len or 'none'}"
     )
     for one in plan.suggestions:
         yield (
@@ -124,7 +127,10 @@ def _machine_rows(plan: Plan) -> list[Row]:
 def _forecast_rows(plan: Plan) -> list[Row]:
     one = plan.forecast
     rows = [
-        ("speed", f"{one.tokens_per_s:,.0f} tokens/s ({one.high.tokens_per_s:,.0f} to {one.low.tokens_per_s:,.0f})"),
+        (
+            "speed",
+            f"{one.tokens_per_s:,.0f} tokens/s ({one.high.tokens_per_s:,.0f} to {one.low.tokens_per_s:,.0f})",
+        ),
         ("time", f"{one.hours:,.2f} h ({one.low.hours:,.2f} to {one.high.hours:,.2f})"),
         ("energy", f"{one.kwh:,.3g} kWh ({one.low.kwh:,.3g} to {one.high.kwh:,.3g})"),
         (
@@ -135,5 +141,7 @@ def _forecast_rows(plan: Plan) -> list[Row]:
     ]
     if one.price is not None:
         rows.append(("price", f"{one.price:,.2f} {one.currency}"))
-    rows += [("beside it", ", ".join(f"{key} {value}" for key, value in line.items())) for line in one.references]
+    rows += [
+        ("beside it", ", ".join(f"{key} {value}" for key, value in line.items())) for line in one.references
+    ]
     return rows

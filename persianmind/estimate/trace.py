@@ -1,7 +1,7 @@
 """One micro-batch of a recipe's model, forward and backward, really run without values.
 
-On the meta device, which our attention takes for a GPU: the varlen kernel, recomputation as the recipe has it, the
-chunked loss. Nothing is computed, only shapes; a 7B takes seconds, and the process 0.5 GB.
+On the meta device, which our attention takes for a GPU: the varlen kernel, recomputation as the recipe has
+it, the chunked loss. Nothing is computed, only shapes; a 7B takes seconds, and the process 0.5 GB.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from persianmind.recipe import Recipe
 if TYPE_CHECKING:
     from persianmind.model.adapted import AdaptedModel
 
-# A model of many layers is traced with few of them: memory and FLOPs grow by the same amount with every layer,
-# once there are some. tests/estimate/test_trace.py holds it against whole models, to the byte.
+# A model of many layers is traced with few of them: memory and FLOPs grow by the same amount with every
+# layer, once there are some. tests/estimate/test_trace.py holds it against whole models, to the byte.
 FEW_UNITS = 2
 
 
@@ -95,12 +95,11 @@ def trace_few_layers(
     """
     seq_len, setting = recipe.data.seq_len, recipe.train.gradient_checkpointing
     unit = setting if isinstance(setting, int) else 1  # every unit-th layer is recomputed
-    low, high = FEW_UNITS * unit, (FEW_UNITS + 1) * unit
+    low = FEW_UNITS * unit + layers % unit
+    high = low + unit
     if layers <= high:
         return trace_micro_batch(make(layers), sequences, seq_len, on_cpu=on_cpu)
-    one, two = (
-        trace_micro_batch(make(count), sequences, seq_len, on_cpu=on_cpu) for count in (low, high)
-    )
+    one, two = (trace_micro_batch(make(count), sequences, seq_len, on_cpu=on_cpu) for count in (low, high))
 
     def grown(less: float, more: float) -> float:
         return more + (more - less) * (layers - high) / unit

@@ -1,4 +1,4 @@
-"""Real models that are small enough to run, and an independent meter of what they allocate: torch's profiler."""
+"""Real models that are small enough to run, and an independent meter of allocations: torch's profiler."""
 
 from __future__ import annotations
 

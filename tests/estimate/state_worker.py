@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from persianmind.engine.deepspeed.config import resolve_deepspeed_config
 from persianmind.engine.deepspeed.engine import DeepSpeedEngine
@@ -36,9 +37,12 @@ def main() -> None:
     prepare_environment()
     torch.set_num_threads(1)
     ranks = ranks_from_environment()
-    start_distributed(ranks)
     seen = {}
     with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / "base"
+        torch.manual_seed(0)  # before the group: within one, transformers writes on rank 0 alone
+        AutoModelForCausalLM.from_config(AutoConfig.for_model(**CONFIG)).save_pretrained(base)
+        start_distributed(ranks)
         for precision in ("bf16", "fp32"):
             seen[precision] = _case(precision, ranks, Path(folder))
     if ranks.rank == 0:
@@ -47,14 +51,11 @@ def main() -> None:
 
 
 def _case(precision: str, ranks: Ranks, folder: Path) -> dict[str, Any]:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     recipe = load_recipe(
         "tiny",
         [f"train.precision={precision}", f"data.seq_len={LENGTH}", "train.global_batch_size=4",
          "adapter.rank=3", "train.loss_chunk_tokens=16"],
     )  # fmt: skip
-    AutoModelForCausalLM.from_config(AutoConfig.for_model(**CONFIG)).save_pretrained(folder / "base")
     model = build_adapted(folder / "base", recipe, [[1]] * ADDED, VOCAB)
     (folder / "ds.json").write_text(json.dumps({"zero_optimization": ZERO}), encoding="utf-8")
     config = resolve_deepspeed_config(folder / "ds.json", recipe, ranks.world_size)
@@ -77,10 +78,8 @@ def _case(precision: str, ranks: Ranks, folder: Path) -> dict[str, Any]:
     resident = resident_bytes(planned_model, ranks.world_size)
     step = step_bytes(planned_model, config, ranks.world_size, device="cpu")
     trace = trace_micro_batch(planned_model, 1, LENGTH, on_cpu=True)
-    peak = device_peak(
-        resident, step, trace, accumulation=2, ranks=ranks.world_size, on_gpu=False
-    )
-    states = [state for state in zero.optimizer.state.values()]
+    peak = device_peak(resident, step, trace, accumulation=2, ranks=ranks.world_size, on_gpu=False)
+    states = list(zero.optimizer.state.values())
     held = {
         "flat": sum(map(_bytes, zero.bit16_groups_flat)),
         "masters": sum(map(_bytes, zero.single_partition_of_fp32_groups)),

@@ -38,7 +38,7 @@ def test_weights_are_those_of_the_loaded_model_to_the_byte(tmp_path: Path, tied:
 
 
 def test_the_7b_in_4_bit_by_hand() -> None:
-    """Half a byte and one 64th of a byte per weight, 4 bytes per 64 x 256 of them, 68 + 1,024 + 4 - 4 beside."""
+    """Half a byte and one 64th of a byte per weight, 4 bytes per 64 x 256 of them, tables and mean beside."""
     from persianmind.estimate.bases import base_config
     from persianmind.recipe.loading import load_recipe
 
@@ -69,7 +69,7 @@ def test_partitions_cut_parameters_where_they_must() -> None:
 def test_a_gradient_larger_than_the_bucket_stays_where_it_is() -> None:
     groups = [FlatGroup([4, 4], 2), FlatGroup([20], 2)]
     peak = reduction_peak(groups, 0, ReductionSettings(bucket=10))
-    # The bucket has the small ones; the large one waits, and rank 0's copy is made for one of 4 and that of 20.
+    # The bucket has the small ones; the large one waits; rank 0 copies out the first and the large one.
     assert (peak.gradients, peak.buckets, peak.partition, peak.copies) == (20, 10, 24, 0)
     assert reduction_peak(groups, 0, ReductionSettings(bucket=10, buffers=2)).buckets == 20
 
