@@ -10,7 +10,7 @@ import typer
 from persianmind.common.console import JsonFlag, OverridesArgument, RecipeArgument, emit_json, emit_table
 
 if TYPE_CHECKING:
-    from persianmind.estimate.plan import Plan
+    from persianmind.estimate.plan import RecipePlan
 
 
 def plan(
@@ -40,7 +40,7 @@ def plan(
         _print(result)
 
 
-def _print(result: Plan) -> None:
+def _print(result: RecipePlan) -> None:
     from persianmind.common.log import print_line
     from persianmind.estimate.table import sections, verdict_lines
 

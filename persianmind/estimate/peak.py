@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from persianmind.estimate.assumptions import CUBLAS, DeviceReserve, device_reserve
 from persianmind.estimate.static import ResidentBytes, StepBytes
-from persianmind.estimate.trace import Trace
+from persianmind.estimate.trace import MicroBatchTrace
 
 # Kinds beside those of ResidentBytes, each 0 where it is not held at the highest moment.
 CHANGING = (
@@ -38,12 +38,19 @@ class DevicePeak:
 
 
 def device_peak(
-    resident: ResidentBytes, step: StepBytes, trace: Trace, *, accumulation: int, ranks: int, on_gpu: bool
+    resident: ResidentBytes,
+    step: StepBytes,
+    trace: MicroBatchTrace,
+    *,
+    accumulation: int,
+    ranks: int,
+    on_gpu: bool,
 ) -> DevicePeak:
     """The highest of three moments of a step.
 
     micro_batch: forward and backward of a late micro-batch, over the sums of those before. exchange: the
-    sums, the gradients made of them, DeepSpeed's buckets. update: norm, clipping and AdamW over this rank's part.
+    sums, the gradients made of them, DeepSpeed's buckets. update: norm, clipping and AdamW over this rank's
+    part.
 
     Args:
         accumulation: micro-batches of a step; the first has no sums beside it.

@@ -38,7 +38,7 @@ class PlannedStage:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RecipePlan:
     """Everything that `persianmind plan` says; `as_json` is its contract."""
 
     recipe: Recipe
@@ -111,7 +111,7 @@ def estimate_recipe(
     memory_gb: float | None = None,
     engine_config: Path | None = None,
     runs: Path = RUNS,
-) -> Plan:
+) -> RecipePlan:
     """Plans a recipe on `ranks` ranks.
 
     Args:
@@ -135,7 +135,7 @@ def estimate_recipe(
     spare, counts = planner.spare(estimate), estimate.counts
     vocab_size = vocabulary.base + vocabulary.high
     model = planner.model(recipe)
-    return Plan(
+    return RecipePlan(
         recipe=recipe,
         ranks=ranks,
         target=target,

@@ -17,7 +17,8 @@ from persianmind.estimate.peak import DevicePeak, device_peak
 from persianmind.estimate.shapes import ParameterCounts, meta_model, parameter_counts
 from persianmind.estimate.static import ResidentBytes, StepBytes, resident_bytes, step_bytes
 from persianmind.estimate.target import Target
-from persianmind.estimate.trace import Trace, trace_few_layers, with_layers
+from persianmind.estimate.trace import MicroBatchTrace, trace_few_layers, with_layers
+from persianmind.model.families import check_family
 from persianmind.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Estimate:
     recipe: Recipe
     counts: ParameterCounts
     resident: ResidentBytes
-    trace: Trace
+    trace: MicroBatchTrace
     sequences: int
     accumulation: int
     peak: DevicePeak
@@ -60,7 +61,7 @@ class Planner:
     engine_config: Path | None
     _models: dict[tuple[Any, ...], AdaptedModel] = field(default_factory=dict)
     _states: dict[tuple[Any, ...], State] = field(default_factory=dict)
-    _traces: dict[str, Trace] = field(default_factory=dict)
+    _traces: dict[str, MicroBatchTrace] = field(default_factory=dict)
 
     @property
     def layers(self) -> int:
@@ -92,6 +93,7 @@ class Planner:
         """On the meta device, with as many new tokens as there may be, and all layers or some; made once."""
         train = recipe.train
         key = (
+            train.precision,
             train.quantize,
             train.gradient_checkpointing,
             recipe.vocab.train_embeddings,
@@ -146,8 +148,11 @@ class Planner:
             measured=measured,
         )
 
-    def _trace(self, recipe: Recipe, sequences: int) -> Trace:
+    def _trace(self, recipe: Recipe, sequences: int) -> MicroBatchTrace:
         train = recipe.train
+        if train.precision == "fp32" and check_family(self.config, recipe.base).experts:
+            # Without values torch multiplies experts in bf16 alone: all of it twice as wide, at the most.
+            return self._trace(with_values(recipe, {"train.precision": "bf16"}), sequences).doubled
         has_varlen = self.target.gpu is not None and train.precision == "bf16" and train.attention != "sdpa"
         return trace_few_layers(
             lambda layers: self.model(recipe, layers),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from persianmind.estimate import assumptions
-from persianmind.estimate.plan import Plan, PlannedStage
+from persianmind.estimate.plan import RecipePlan, PlannedStage
 
 Row = tuple[str, str]
 NAMES = {
@@ -28,7 +28,7 @@ NAMES = {
 MOMENTS = {"micro_batch": "a micro-batch", "exchange": "the exchange", "update": "the update"}
 
 
-def sections(plan: Plan) -> Iterator[tuple[str, list[Row]]]:
+def sections(plan: RecipePlan) -> Iterator[tuple[str, list[Row]]]:
     """(title, rows) of each table."""
     yield f"{plan.recipe.name} on {plan.ranks} x {plan.target.name}", _model_rows(plan)
     yield "stages", [(stage.name, _stage(stage)) for stage in plan.stages]
@@ -41,7 +41,7 @@ def sections(plan: Plan) -> Iterator[tuple[str, list[Row]]]:
     )
 
 
-def verdict_lines(plan: Plan) -> Iterator[str]:
+def verdict_lines(plan: RecipePlan) -> Iterator[str]:
     """Whether it fits, and what would."""
     peak, usable = plan.estimate.peak, plan.target.usable_bytes
     needed = f"{size(peak.with_reserve)} with reserve of {size(usable)} usable on each {plan.target.name}"
@@ -68,7 +68,7 @@ def size(count: float) -> str:
     return f"{count / 1e9:,.2f} GB" if abs(count) >= 1e8 else f"{count / 1e6:,.1f} MB"
 
 
-def _model_rows(plan: Plan) -> list[Row]:
+def _model_rows(plan: RecipePlan) -> list[Row]:
     counts, vocabulary, estimate = plan.estimate.counts, plan.vocabulary, plan.estimate
     added = f"{vocabulary.high:,}"
     if vocabulary.low != vocabulary.high:
@@ -95,7 +95,7 @@ def _stage(stage: PlannedStage) -> str:
     return f"{stage.steps:,} steps, {stage.tokens:,} tokens; {what}"
 
 
-def _memory_rows(plan: Plan) -> list[Row]:
+def _memory_rows(plan: RecipePlan) -> list[Row]:
     peak, trace = plan.estimate.peak, plan.estimate.trace
     rows = [(NAMES[kind], size(value)) for kind, value in peak.bytes.items() if value]
     rows.append(("largest single tensor", f"{size(trace.largest_bytes)}: {trace.largest}"))
@@ -110,7 +110,7 @@ def _memory_rows(plan: Plan) -> list[Row]:
     return rows
 
 
-def _machine_rows(plan: Plan) -> list[Row]:
+def _machine_rows(plan: RecipePlan) -> list[Row]:
     host, disk = plan.host, plan.disk
     return [
         ("host memory while loading", size(host.loading)),
@@ -124,7 +124,7 @@ def _machine_rows(plan: Plan) -> list[Row]:
     ]
 
 
-def _forecast_rows(plan: Plan) -> list[Row]:
+def _forecast_rows(plan: RecipePlan) -> list[Row]:
     one = plan.forecast
     rows = [
         (

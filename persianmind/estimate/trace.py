@@ -28,7 +28,7 @@ FEW_UNITS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class MicroBatchTrace:
     """Of one micro-batch.
 
     peak_bytes: beyond parameters and buffers, gradients of the trained weights among them. gradient_bytes: of
@@ -41,6 +41,13 @@ class Trace:
     largest_bytes: int
     flops: float
 
+    @property
+    def doubled(self) -> MicroBatchTrace:
+        """With every tensor twice as wide."""
+        return MicroBatchTrace(
+            2 * self.peak_bytes, 2 * self.gradient_bytes, self.largest, 2 * self.largest_bytes, self.flops
+        )
+
 
 def trace_micro_batch(
     model: AdaptedModel,
@@ -49,7 +56,7 @@ def trace_micro_batch(
     lengths: tuple[int, ...] | None = None,
     *,
     on_cpu: bool = False,
-) -> Trace:
+) -> MicroBatchTrace:
     """Runs the model on `sequences` packed sequences, every position a target but the last of a document.
 
     Args:
@@ -65,7 +72,7 @@ def trace_micro_batch(
     return _traced(model, sequences, seq_len, lengths or (seq_len,) * sequences)
 
 
-def _traced(model: AdaptedModel, sequences: int, seq_len: int, lengths: tuple[int, ...]) -> Trace:
+def _traced(model: AdaptedModel, sequences: int, seq_len: int, lengths: tuple[int, ...]) -> MicroBatchTrace:
     held = [one for value in (*model.parameters(), *model.buffers()) for one in held_tensors(value)]
     meter = AllocationMeter(model, held)
     with meter, torch.device(model.output_table.base_VD.device):
@@ -79,14 +86,14 @@ def _traced(model: AdaptedModel, sequences: int, seq_len: int, lengths: tuple[in
         (loss * 0.5).backward()  # scaled, as the engine does
     for value in model.parameters():
         value.grad = None
-    return Trace(
+    return MicroBatchTrace(
         meter.peak_bytes, meter.gradient_bytes, meter.largest, meter.largest_bytes, float(meter.flops)
     )
 
 
 def trace_few_layers(
     make: Callable[[int], AdaptedModel], recipe: Recipe, layers: int, sequences: int, *, on_cpu: bool = False
-) -> Trace:
+) -> MicroBatchTrace:
     """What `trace_micro_batch` would give of a model of `layers` layers, from two of few; a tenth of the time
     for a 7B.
 
@@ -104,7 +111,7 @@ def trace_few_layers(
     def grown(less: float, more: float) -> float:
         return more + (more - less) * (layers - high) / unit
 
-    return Trace(
+    return MicroBatchTrace(
         int(grown(one.peak_bytes, two.peak_bytes)),
         int(grown(one.gradient_bytes, two.gradient_bytes)),
         two.largest,

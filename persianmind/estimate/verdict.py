@@ -61,16 +61,21 @@ def largest_that_fit(planner: Planner, estimate: Estimate) -> Largest:
 
 
 def largest_multiple(headroom: Callable[[int], int], unit: int, limit: int) -> int:
-    """The largest multiple of `unit` up to `limit` that leaves headroom, which falls ever faster: each guess
-    follows the line through the unit and the guess before. 0 where not even the unit does."""
-    least = headroom(unit)
-    if least < 0 or limit < unit:
+    """The largest multiple of `unit` up to `limit` that leaves headroom, which falls with it: each guess follows
+    the line between the largest known to fit and the smallest known not to. 0 where not even the unit does."""
+    low, high = unit, limit // unit * unit
+    if high < unit or (spare := headroom(low)) < 0:
         return 0
-    guess = limit // unit * unit
-    while guess > unit and (left := headroom(guess)) < 0:
-        fitting = unit + (guess - unit) * least // (least - left)
-        guess = min(guess - unit, fitting // unit * unit)
-    return max(guess, unit)
+    if high == low or (missing := headroom(high)) >= 0:
+        return high
+    while high - low > unit:
+        guess = (low + (high - low) * spare // (spare - missing)) // unit * unit
+        guess = min(max(guess, low + unit), high - unit)
+        if (left := headroom(guess)) < 0:
+            high, missing = guess, left
+        else:
+            low, spare = guess, left
+    return low
 
 
 def suggestions(planner: Planner, estimate: Estimate) -> list[Suggestion]:
