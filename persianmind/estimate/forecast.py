@@ -11,7 +11,7 @@ from typing import Any
 from persianmind.common.errors import EnergyError
 from persianmind.energy.co2.intensity import lowest_and_highest, resolve_intensity
 from persianmind.energy.meter.hardware import JOULES_PER_KWH
-from persianmind.estimate.gpus import Gpu
+from persianmind.estimate.gpus import GpuSpec
 from persianmind.estimate.job import CountedWeights, PlannedJob, held_out_tokens, job_phases, step_seconds
 from persianmind.estimate.links import DEFAULT_LINK, Link, find_link
 from persianmind.estimate.measured import MeasuredRun
@@ -88,7 +88,7 @@ def forecast(
     *,
     traced_flops_per_micro_batch: float,
     parameters: CountedWeights,
-    gpu: Gpu | None,
+    gpu: GpuSpec | None,
     ranks: int,
     added_vocab: int,
     measured: MeasuredRun | None = None,
@@ -160,7 +160,7 @@ def _case(job: PlannedJob, flops: float, power_w: float, beside_s: float | None)
     return ForecastCase(tokens_per_step(job.recipe) / step_s, seconds / 3600, kwh)
 
 
-def _power_w(gpu: Gpu | None, ranks: int, measured: MeasuredRun | None) -> float:
+def _power_w(gpu: GpuSpec | None, ranks: int, measured: MeasuredRun | None) -> float:
     """Of all ranks together."""
     if gpu is not None:
         return gpu.power_w * ranks

@@ -16,8 +16,8 @@ DATA_SHEET = "NVIDIA data sheet"
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
-    """One kind of GPU.
+class GpuSpec:
+    """One kind of GPU, by its data sheet.
 
     memory_gb: as sold, which is in units of 2**30 bytes. peak_flops: dense matmuls by precision, FLOP/s
     (int8: operations per second); a precision that it has no matmul for is missing. bandwidth: of its memory,
@@ -59,8 +59,8 @@ def _stated(bf16: float | None, fp16: float, fp32: float, int8: float) -> dict[s
 
 def _geforce(
     name: str, memory_gb: float, sms: int, boost_mhz: float, gb_per_s: float, power_w: float, source: str
-) -> Gpu:
-    return Gpu(name, memory_gb, _by_clock(_GEFORCE, sms, boost_mhz), gb_per_s * 1e9, power_w, source)
+) -> GpuSpec:
+    return GpuSpec(name, memory_gb, _by_clock(_GEFORCE, sms, boost_mhz), gb_per_s * 1e9, power_w, source)
 
 
 def _professional(
@@ -71,9 +71,9 @@ def _professional(
     gb_per_s: float,
     power_w: float,
     *other_names: str,
-) -> Gpu:
+) -> GpuSpec:
     peaks = _by_clock(_PROFESSIONAL, sms, boost_mhz)
-    return Gpu(name, memory_gb, peaks, gb_per_s * 1e9, power_w, DATA_SHEET, other_names)
+    return GpuSpec(name, memory_gb, peaks, gb_per_s * 1e9, power_w, DATA_SHEET, other_names)
 
 
 def _data_centre(
@@ -83,8 +83,8 @@ def _data_centre(
     gb_per_s: float,
     power_w: float,
     *other_names: str,
-) -> Gpu:
-    return Gpu(name, memory_gb, peaks, gb_per_s * 1e9, power_w, DATA_SHEET, other_names)
+) -> GpuSpec:
+    return GpuSpec(name, memory_gb, peaks, gb_per_s * 1e9, power_w, DATA_SHEET, other_names)
 
 
 _A100 = _stated(312, 312, 19.5, 624)
@@ -92,7 +92,7 @@ _H100_SXM = _stated(989.4, 989.4, 66.9, 1978.9)
 
 # A name that was sold with several sizes of memory is the smallest of them.
 GPUS = (
-    Gpu("RTX 2080 Ti", 11, _by_clock(_TURING_GEFORCE, 68, 1545), 616e9, 250, TU102),
+    GpuSpec("RTX 2080 Ti", 11, _by_clock(_TURING_GEFORCE, 68, 1545), 616e9, 250, TU102),
     _geforce("RTX 3060", 12, 28, 1777, 360, 170, GA10X),
     _geforce("RTX 3060 Ti", 8, 38, 1665, 448, 200, GA10X),
     _geforce("RTX 3070", 8, 46, 1725, 448, 220, GA10X),
@@ -155,14 +155,14 @@ def _key(name: str) -> str:
 _BY_KEY = {_key(name): gpu for gpu in reversed(GPUS) for name in (gpu.name, *gpu.other_names)}
 
 
-def known_gpu(name: str) -> Gpu | None:
+def known_gpu(name: str) -> GpuSpec | None:
     """The GPU of this name; None where the table has no such one. A laptop's GPU is another one than the
     desktop's of its number."""
     key = _key(name)
     return _BY_KEY.get(key) or _BY_KEY.get(f"rtx{key}")
 
 
-def find_gpu(name: str) -> Gpu:
+def find_gpu(name: str) -> GpuSpec:
     """The GPU of this name: "RTX 3090", "3090", "NVIDIA GeForce RTX 3090" are the same.
 
     Raises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from persianmind.common.errors import UsageError
-from persianmind.estimate.gpus import Gpu
+from persianmind.estimate.gpus import GpuSpec
 from persianmind.estimate.links import Link, exchange_s
 from persianmind.estimate.memory import OPTIMIZER_BYTES, WEIGHT_BYTES, tokens_per_step
 from persianmind.estimate.phases import DISK_BYTES_PER_S, Phases, run_phases
@@ -43,7 +43,7 @@ class PlannedJob:
     recipe: Recipe
     flops_per_micro_batch: float
     parameters: CountedWeights
-    gpu: Gpu | None
+    gpu: GpuSpec | None
     ranks: int
     link: Link
 

@@ -11,7 +11,7 @@ from statistics import median
 from persianmind.common.errors import PersianMindError
 from persianmind.energy.ledger import Ledger, read_ledger
 from persianmind.energy.machines import gpu_names
-from persianmind.estimate.gpus import Gpu, known_gpu
+from persianmind.estimate.gpus import GpuSpec, known_gpu
 from persianmind.estimate.time import recomputed_ratio
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
@@ -39,7 +39,7 @@ class MeasuredRun:
     beside_s: float | None
 
 
-def find_measured(runs: Path, gpu: Gpu | None, recipe: Recipe, weights: int) -> MeasuredRun | None:
+def find_measured(runs: Path, gpu: GpuSpec | None, recipe: Recipe, weights: int) -> MeasuredRun | None:
     """The newest run in the folder `runs` on such GPUs (None: on this CPU), with steps enough, of the same
     recipe or else of a model about as large. Folders that cannot be read are none.
 
@@ -51,7 +51,7 @@ def find_measured(runs: Path, gpu: Gpu | None, recipe: Recipe, weights: int) -> 
     return min(found, key=lambda one: one.recipe != recipe.name, default=None)
 
 
-def _measure(folder: RunFolder, gpu: Gpu | None, planned: Recipe, weights: int) -> MeasuredRun | None:
+def _measure(folder: RunFolder, gpu: GpuSpec | None, planned: Recipe, weights: int) -> MeasuredRun | None:
     try:
         recipe, ledger = load_recipe(str(folder.recipe)), read_ledger(folder)
         steps, results = list(read_steps(folder)), read_results(folder)
@@ -76,7 +76,7 @@ def _measure(folder: RunFolder, gpu: Gpu | None, planned: Recipe, weights: int) 
     return MeasuredRun(str(folder), recipe.name, speed, _watts(ledger, steady), beside)
 
 
-def _is_of(ledger: Ledger, gpu: Gpu | None) -> bool:
+def _is_of(ledger: Ledger, gpu: GpuSpec | None) -> bool:
     names = gpu_names(ledger)
     if gpu is None:
         return not names and ledger.nodes == [platform.node()]

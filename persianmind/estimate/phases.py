@@ -1,7 +1,7 @@
 """The seconds of a whole run: its steps, and everything that it does beside them.
 
 Fixed seconds were measured with the tiny recipe, whose own work takes none, on two CPU cores
-(docs/planning.md).
+(docs/gpus.md).
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ READ = "2026-11"
 class KnownBase:
     """A base by its name on the Hub.
 
-    others: repositories of the same shape and tokenizer. vocab: ids of the tokenizer. gated: its licence has
-    to be accepted on the Hub first. weight_bytes: of the safetensors files that are downloaded, 16 bits per
-    weight.
+    others: repositories of the same shape and tokenizer. vocab: ids of the tokenizer that have an embedding.
+    gated: its licence has to be accepted on the Hub first. weight_bytes: of the safetensors files that are
+    downloaded, 16 bits per weight.
     """
 
     name: str
@@ -204,8 +204,9 @@ KNOWN_BASES = (
     ),
     KnownBase(
         "google/gemma-3-1b-pt", ("google/gemma-3-1b-it",),
-        # Its tokenizer has one id more than its table: <image_soft_token>, of the larger models.
-        _GEMMA3_1B, 262_145, 999_885_952, gated=True,
+        # Its tokenizer has one id more than its table, the image token of its larger sisters: a run leaves it
+        # out.
+        _GEMMA3_1B, 262_144, 999_885_952, gated=True,
     ),
     KnownBase(
         f"{_SMOL}/SmolLM2-135M", (f"{_SMOL}/SmolLM2-135M-Instruct",),

@@ -9,7 +9,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from persianmind.model.bases import RANDOM_VOCAB
 from persianmind.model.known_bases import known_config
 from persianmind.recipe.loading import known_recipes, load_recipe
 from tests.support.launch import ROOT, launch
@@ -57,5 +56,5 @@ def test_from_nothing_to_an_export_that_loads(tmp_path: Path, name: str) -> None
     ids = tokenizer("دل می‌رود ز دستم صاحب‌دلان خدا را", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         logits_V = model(ids).logits[0, -1]
-    assert int(ids.max()) >= RANDOM_VOCAB and len(tokenizer) <= len(logits_V)
+    assert int(ids.max()) >= len(tokenizer) - 500 and len(tokenizer) <= len(logits_V)  # new ones
     assert logits_V.isfinite().all()

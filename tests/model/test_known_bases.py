@@ -68,7 +68,7 @@ def test_a_wrong_shape_would_be_seen() -> None:
         ("Qwen/Qwen2.5-7B-Instruct", 151_665, 152_064),
         ("Qwen/Qwen2.5-1.5B", 151_665, 151_936),
         ("Qwen/Qwen3-8B", 151_669, 151_936),
-        ("google/gemma-3-1b-it", 262_145, 262_144),
+        ("google/gemma-3-1b-it", 262_144, 262_144),
         ("microsoft/phi-2", 50_295, 51_200),
         ("meta-llama/Llama-2-7b-chat-hf", 32_000, 32_000),
     ],
