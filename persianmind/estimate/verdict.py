@@ -61,8 +61,9 @@ def largest_that_fit(planner: Planner, estimate: Estimate) -> Largest:
 
 
 def largest_multiple(headroom: Callable[[int], int], unit: int, limit: int) -> int:
-    """The largest multiple of `unit` up to `limit` that leaves headroom, which falls with it: each guess follows
-    the line between the largest known to fit and the smallest known not to. 0 where not even the unit does."""
+    """The largest multiple of `unit` up to `limit` that leaves headroom, which falls with it: each guess
+    follows the line between the largest known to fit and the smallest known not to. 0 where not even the unit
+    does."""
     low, high = unit, limit // unit * unit
     if high < unit or (spare := headroom(low)) < 0:
         return 0
