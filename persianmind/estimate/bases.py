@@ -92,5 +92,6 @@ def _base_vocab(base: str, config: Mapping[str, Any]) -> tuple[int, str]:
         return known, "tokenizer of a known base"
     folder = resolve_base(base) if "://" in base else Path(base)
     if (folder / JSON_FILE).is_file() or (folder / SENTENCEPIECE_FILE).is_file():
-        return open_model(folder).vocab_size, "tokenizer of the base"
+        # Ids past the table have no embedding, and a run leaves them out.
+        return min(open_model(folder).vocab_size, int(config["vocab_size"])), "tokenizer of the base"
     return int(config["vocab_size"]), "table of the base, its tokenizer is not here"

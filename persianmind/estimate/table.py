@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from persianmind.estimate import assumptions
-from persianmind.estimate.plan import RecipePlan, PlannedStage
+from persianmind.estimate.plan import PlannedStage, RecipePlan
 
 Row = tuple[str, str]
 NAMES = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import psutil
 
 from persianmind.estimate.assumptions import PROCESS, usable_bytes
-from persianmind.estimate.gpus import Gpu, find_gpu, known_gpu
+from persianmind.estimate.gpus import GpuSpec, find_gpu, known_gpu
 from persianmind.recipe import Recipe
 
 REFERENCE_GPU = "RTX 3090"  # of the paper's run
@@ -20,7 +20,7 @@ class Target:
     """Where each rank computes. gpu: None: the CPUs of this machine. usable_bytes: that one rank can have.
     source: why this one, in words."""
 
-    gpu: Gpu | None
+    gpu: GpuSpec | None
     usable_bytes: int
     source: str
 
@@ -62,11 +62,11 @@ def with_precision(recipe: Recipe, target: Target) -> Recipe:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": precision})})
 
 
-def _of(gpu: Gpu, memory_gb: float | None, source: str) -> Target:
+def _of(gpu: GpuSpec, memory_gb: float | None, source: str) -> Target:
     return Target(gpu, usable_bytes(gpu.memory_gb if memory_gb is None else memory_gb), source)
 
 
-def _gpu_here() -> Gpu | None:
+def _gpu_here() -> GpuSpec | None:
     import torch
 
     return known_gpu(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else None

@@ -15,7 +15,7 @@ from persianmind.model.families import check_family
 from persianmind.recipe import Recipe
 
 SEQ_LEN_UNIT = 256
-LONGEST = 131_072  # where the base does not say how long its sequences may be
+LONGEST = 32_768  # that is looked for: packed documents are shorter
 SHORTEST = 512
 SUGGESTIONS = 3
 MOST_TRIED = 16
@@ -25,7 +25,7 @@ Changes = Mapping[str, Any]
 @dataclass(frozen=True, slots=True)
 class Largest:
     """What would fit with everything else as it is; 0: nothing. micro_batch_size: at most the sequences that
-    a rank has in a step. seq_len: in units of 256, at most what the base allows."""
+    a rank has in a step. seq_len: in units of 256, at most what the base allows and 32,768."""
 
     micro_batch_size: int
     seq_len: int
@@ -47,7 +47,7 @@ def largest_that_fit(planner: Planner, estimate: Estimate) -> Largest:
     """By more traces beside the one that there is."""
     recipe = estimate.recipe
     per_rank = math.ceil(recipe.train.global_batch_size / planner.ranks)
-    allowed = int(planner.config.get("max_position_embeddings") or LONGEST)
+    allowed = min(LONGEST, int(planner.config.get("max_position_embeddings") or LONGEST))
 
     def with_size(size: int) -> int:
         return planner.headroom(with_values(recipe, {"train.micro_batch_size": size}))
@@ -61,8 +61,9 @@ def largest_that_fit(planner: Planner, estimate: Estimate) -> Largest:
 
 
 def largest_multiple(headroom: Callable[[int], int], unit: int, limit: int) -> int:
-    """The largest multiple of `unit` up to `limit` that leaves headroom, which falls with it: each guess follows
-    the line between the largest known to fit and the smallest known not to. 0 where not even the unit does."""
+    """The largest multiple of `unit` up to `limit` that leaves headroom, which falls with it: each guess
+    follows the line between the largest known to fit and the smallest known not to. 0 where not even the unit
+    does."""
     low, high = unit, limit // unit * unit
     if high < unit or (spare := headroom(low)) < 0:
         return 0
