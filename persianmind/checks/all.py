@@ -52,11 +52,12 @@ RECIPE = (
 )
 HUB = Check("hub", check_hub, fatal=True)
 TEXT = Check("text", lambda context: _text(context))
+FIT = Check("memory", check_fit)
 
 
 def all_checks(context: CheckContext) -> list[Check]:
     """Everything that can be wrong with this machine; with a recipe, with a run of it here as well."""
-    return [*MACHINE, HUB] if context.recipe is None else [*MACHINE, *RECIPE, HUB, TEXT]
+    return [*MACHINE, HUB] if context.recipe is None else [*MACHINE, *RECIPE, HUB, FIT, TEXT]
 
 
 def preflight(recipe: Recipe, engine_config: Path, folder: RunFolder, world_size: int) -> None:

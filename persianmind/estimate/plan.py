@@ -102,9 +102,17 @@ class RecipePlan:
         }
 
 
-def estimate_recipe(
-    name: str,
-    overrides: Sequence[str],
+def estimate_recipe(name: str, overrides: Sequence[str], ranks: int, **options: Any) -> RecipePlan:
+    """Plans a recipe by its name or file; see `plan_recipe`.
+
+    Raises:
+        RecipeError: the recipe is not usable.
+    """
+    return plan_recipe(load_recipe(name, overrides), ranks, **options)
+
+
+def plan_recipe(
+    recipe: Recipe,
     ranks: int,
     *,
     gpu: str | None = None,
@@ -120,11 +128,10 @@ def estimate_recipe(
         runs: where runs lie: the vocabulary of this recipe's own, and speeds of earlier ones.
 
     Raises:
-        RecipeError: the recipe is not usable, or the engine's JSON contradicts it.
+        RecipeError: the engine's JSON contradicts the recipe.
         BaseModelError: the architecture of the base is not known here, or cannot be trained.
         UsageError: the GPU is not known, or multiplies another precision.
     """
-    recipe = load_recipe(name, overrides)
     config = base_config(recipe.base)
     family = check_family(config, recipe.base, recipe.train.quantize)
     vocabulary = vocabulary_size(recipe, config, RunFolder(runs / recipe.name))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from persianmind.estimate import assumptions
 from persianmind.estimate.plan import PlannedStage, RecipePlan
@@ -141,7 +142,14 @@ def _forecast_rows(plan: RecipePlan) -> list[Row]:
     ]
     if one.price is not None:
         rows.append(("price", f"{one.price:,.2f} {one.currency}"))
-    rows += [
-        ("beside it", ", ".join(f"{key} {value}" for key, value in line.items())) for line in one.references
-    ]
-    return rows
+    return rows + [("beside it", _reference(line)) for line in one.references]
+
+
+def _reference(line: Mapping[str, Any]) -> str:
+    figures = {
+        "tokens/s per GPU": line["tokens_per_s_per_gpu"],
+        "GPU-hours": line["gpu_hours"],
+        "kg CO2": line["co2_kg"],
+    }
+    known = ", ".join(f"{value:,} {unit}" for unit, value in figures.items() if value is not None)
+    return f"{line['name']}: {known} ({line['source']})"

@@ -30,7 +30,6 @@ from persianmind.train.dry_run_build import (
     DryRunSource,
     base_folder,
     learn_vocabulary,
-    meta_model,
     pack_beginning,
     shortened,
 )
@@ -67,10 +66,12 @@ def show_dry_run(request: RunRequest, ranks: Ranks) -> None:
 
 def _show(request: RunRequest, ranks: Ranks, scratch: Path) -> None:
     from persianmind.estimate.describe import describe_run
+    from persianmind.estimate.shapes import meta_model
+    from persianmind.model.bases import read_config
     from persianmind.text.heldout import INDEX, write_held_out
     from persianmind.tokenizer import FolderTokenizer
     from persianmind.train.stages import plan_stages
-    from persianmind.vocab.expansion import EXPANSION_FILE
+    from persianmind.vocab.expansion import EXPANSION_FILE, load_expansion
 
     recipe, made = shortened(request.recipe), RunFolder(scratch / "run")
     logger.info(f"dry run of {recipe.name}: a run would write {request.folder}; all checks of a start passed")
@@ -94,7 +95,8 @@ def _show(request: RunRequest, ranks: Ranks, scratch: Path) -> None:
     _show_amounts(request.recipe, sources, tokens)
     counts = {source.name: source.whole_sequences(recipe.data.seq_len) for source in sources}
     plans = plan_stages(request.recipe, counts)
-    model = meta_model(base, request.recipe, vocab)
+    expansion = load_expansion(vocab)
+    model = meta_model(request.recipe, read_config(base), expansion.base_vocab, expansion.added)
     stages = [(plan.stage, plan.steps) for plan in plans]
     for line in describe_run(request.recipe, stages, model, ranks.world_size):
         logger.info(line)

@@ -15,7 +15,6 @@ from persianmind.run.folder import RunFolder
 
 if TYPE_CHECKING:
     from persianmind.data.read.dataset import TokenDataset
-    from persianmind.model.adapted import AdaptedModel
     from persianmind.tokenizer import FolderTokenizer
 
 logger = logging.getLogger(__name__)
@@ -175,20 +174,3 @@ def _estimated_tokens(
         one.tokens for one in measured
     )
     return round(sum(size for size in sizes if size is not None) / bytes_per_token)
-
-
-def meta_model(base: Path, recipe: Recipe, vocab: Path) -> AdaptedModel:
-    """The model to be trained, without memory for its weights."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from persianmind.estimate.memory import WEIGHT_BYTES
-    from persianmind.model.adapted import adapt
-    from persianmind.model.bases import read_config
-    from persianmind.vocab.expansion import load_expansion
-
-    expansion = load_expansion(vocab)
-    dtype = torch.float32 if WEIGHT_BYTES[recipe.train.precision] == 4 else torch.bfloat16
-    with torch.device("meta"):
-        causal_lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**read_config(base)), dtype=dtype)
-        return adapt(causal_lm, recipe, [piece.base_ids for piece in expansion.pieces], expansion.base_vocab)
