@@ -13,6 +13,7 @@ from persianmind.checkpoint.manifest import is_checkpoint
 from persianmind.checks.base import Check, CheckContext, CheckResult, one_fact, stop_at_first
 from persianmind.checks.device import check_device
 from persianmind.checks.disk import check_disk_speed, check_file_system, state_room
+from persianmind.checks.fit import check_fit
 from persianmind.checks.gpus import check_gpus
 from persianmind.checks.host import check_host
 from persianmind.checks.hub import check_hub
