@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from persianmind.recipe.loading import known_recipes, load_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.train.gpu_errors import keep_traceback, named_gpu_error
 from persianmind.train.run import ReportWriter, RunRequest, is_complete, run_training
+
+SAID_BY_RANK_0_S = 10.0
 
 ENGINE_CONFIG = backend().default_config
 logger = logging.getLogger(__name__)
@@ -190,6 +193,9 @@ def main(write_report: ReportWriter) -> None:
     configure_logging(ranks.rank)
     requests: list[RunRequest | None] = []
     code = run_guarded(lambda: requests.append(read_request(sys.argv[1:])), silent=ranks.rank != 0)
+    if code and ranks.rank != 0:
+        # The launcher ends all ranks once one has ended: rank 0 would be killed before it says what is wrong.
+        time.sleep(SAID_BY_RANK_0_S)
     if code == 0 and (request := requests[0]) is not None:
         code = run_guarded(lambda: run_request(request, ranks, write_report), rank=ranks.rank)
     sys.stdout.flush()
