@@ -24,6 +24,7 @@ from persianmind.gpucheck.shapes import (
     part_recipe,
 )
 from persianmind.model.adapted import adapt
+from persianmind.recipe import Recipe
 
 HANG_TIMEOUT_S = 60.0
 RATES = dict.fromkeys(GROUPS, 1e-4)
@@ -50,14 +51,7 @@ def open_shape(shape: LlamaShape, precision: str, quantize: str) -> OpenedShape:
     ranks, engine_of = ranks_from_environment(), backend()
     engine_of.start(ranks, HANG_TIMEOUT_S, {"shape": repr(shape), "quantize": quantize})
     device = engine_of.device(ranks)
-    recipe = part_recipe(
-        shape,
-        f"train.precision={precision}",
-        f"train.quantize={quantize}",
-        "train.micro_batch_size=1",
-        f"train.global_batch_size={ranks.world_size}",
-        "train.gradient_checkpointing=full",
-    )
+    recipe = step_recipe(shape, precision, quantize, ranks.world_size)
     torch.manual_seed(0)
     causal_lm = make_causal_lm(shape, precision, quantize, device)
     model = adapt(causal_lm, recipe, shape.pieces, shape.vocab).to(device)
@@ -65,6 +59,18 @@ def open_shape(shape: LlamaShape, precision: str, quantize: str) -> OpenedShape:
     engine = engine_of.open(model, config, ranks)
     engine.set_rates(RATES)
     return OpenedShape(engine, shape, ranks, device)
+
+
+def step_recipe(shape: LlamaShape, precision: str, quantize: str, world_size: int) -> Recipe:
+    """One sequence per rank and step, full recompute."""
+    return part_recipe(
+        shape,
+        f"train.precision={precision}",
+        f"train.quantize={quantize}",
+        "train.micro_batch_size=1",
+        f"train.global_batch_size={world_size}",
+        "train.gradient_checkpointing=full",
+    )
 
 
 def first_shape(setting: PartSetting, quantize: str) -> LlamaShape:
