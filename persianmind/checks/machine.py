@@ -21,10 +21,13 @@ def check_packages() -> str:
         The versions that matter most.
 
     Raises:
-        MachineError: some are missing or do not fit; all of them are named.
+        MachineError: some are missing or do not fit; all of them are named. Or this package was never
+            installed: a checkout alone does not say its floors.
     """
     from packaging.requirements import Requirement
 
+    if _version("persianmind") is None:
+        raise MachineError("persianmind itself is not installed here; run `make setup`, or: pip install -e .")
     problems = []
     for text in requires("persianmind") or ():
         requirement = Requirement(text)

@@ -46,18 +46,30 @@ class OpenedShape:
     device: torch.device
 
 
-def open_shape(shape: LlamaShape, precision: str, quantize: str) -> OpenedShape:
-    """Joins the process group, makes the model on this rank's device, wraps it; full recompute."""
+def open_shape(
+    shape: LlamaShape,
+    precision: str,
+    quantize: str,
+    look: Callable[[str, torch.device], object] = lambda moment, device: None,
+) -> OpenedShape:
+    """Joins the process group, makes the model on this rank's device, wraps it; full recompute.
+
+    Args:
+        look: called at the moments "group" (made), "model" and "engine".
+    """
     ranks, engine_of = ranks_from_environment(), backend()
     engine_of.start(ranks, HANG_TIMEOUT_S, {"shape": repr(shape), "quantize": quantize})
     device = engine_of.device(ranks)
+    look("group", device)
     recipe = step_recipe(shape, precision, quantize, ranks.world_size)
     torch.manual_seed(0)
     causal_lm = make_causal_lm(shape, precision, quantize, device)
     model = adapt(causal_lm, recipe, shape.pieces, shape.vocab).to(device)
+    look("model", device)
     config = engine_of.resolve_config(engine_of.default_config, recipe, ranks.world_size)
     engine = engine_of.open(model, config, ranks)
     engine.set_rates(RATES)
+    look("engine", device)
     return OpenedShape(engine, shape, ranks, device)
 
 

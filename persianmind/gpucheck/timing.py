@@ -52,7 +52,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def memory_bytes(device: torch.device) -> dict[str, int]:
-    """On a GPU what torch's allocator holds and has held at most, and what is in use beside it: CUDA's context,
+    """On a GPU what torch's allocator holds and has held at most, and what is in use beside it: context,
     NCCL, other programs. Elsewhere the process's resident memory."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,17 @@ def test_packages_are_held_against_the_projects_own_floors(monkeypatch: pytest.M
     monkeypatch.setattr(
         machine, "requires", lambda name: ["ray>=2.52", 'gone>=1; extra == "demo"', "torch>=2.11"]
     )
-    monkeypatch.setattr(machine, "version", versions.__getitem__)
+    monkeypatch.setattr(machine, "version", (versions | {"persianmind": "0.1.0"}).__getitem__)
     with pytest.raises(MachineError, match=r"ray 2\.40 is not >=2\.52; torch 2\.10\.0 is not >=2\.11"):
+        check_packages()
+
+
+def test_a_checkout_that_was_never_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(machine, "version", version)
+    with pytest.raises(MachineError, match=r"persianmind itself is not installed here.*pip install -e \."):
         check_packages()
 
 

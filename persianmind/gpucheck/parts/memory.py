@@ -36,13 +36,14 @@ def measure_memory(setting: PartSetting, findings: Findings) -> None:
             options={"precision": precision},
             count=count,
         )
-        row: dict[str, Any] = {"base": name, "layers": shape.layers, "seq_len": shape.seq_len, "ranks": found}
-        findings.append("rows", row)
-        finite = all(math.isfinite(one["loss"]) for one in found)
-        findings.expect(f"{name}: the loss is finite", finite, losses=[one["loss"] for one in found])
         peak = max(one.get("peak_allocated_bytes", one.get("peak_resident_bytes", 0)) for one in found)
         planned = planned_bytes(shape, precision, quantize, setting, count)
-        row |= {"planned": planned, "planned_over_measured": planned["peak_bytes"] / peak}
+        row: dict[str, Any] = {"base": name, "layers": shape.layers, "seq_len": shape.seq_len, "ranks": found}
+        findings.append(
+            "rows", row | {"planned": planned, "planned_over_measured": planned["peak_bytes"] / peak}
+        )
+        finite = all(math.isfinite(one["loss"]) for one in found)
+        findings.expect(f"{name}: the loss is finite", finite, losses=[one["loss"] for one in found])
         shown.append(
             f"{name} {shape.layers} layers {peak / 1e9:.2f} GB, planned {planned['peak_bytes'] / 1e9:.2f}"
         )
@@ -75,13 +76,17 @@ def planned_bytes(
 def step_on_rank(setting: PartSetting, findings: Findings) -> None:
     """On every rank: what the state takes, and the peak of a step."""
     shape, precision = asked_shape(setting), setting.options["precision"]
-    opened = open_shape(shape, precision, setting.options["quantize"])
+    opened = open_shape(
+        shape,
+        precision,
+        setting.options["quantize"],
+        lambda moment, device: findings.record(**{f"at_{moment}": memory_bytes(device)}),
+    )
     model = opened.engine.model
     trained = sum(value.numel() for value in model.trained().values())
     findings.record(
         weight_bytes=sum(value.numel() * value.element_size() for value in model.parameters()),
         trained_parameters=trained,
-        loaded=memory_bytes(opened.device),
     )
     step = stepper(opened)
     for _ in range(STEPS):
