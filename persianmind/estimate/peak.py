@@ -43,7 +43,6 @@ def device_peak(
     trace: MicroBatchTrace,
     *,
     accumulation: int,
-    ranks: int,
     on_gpu: bool,
 ) -> DevicePeak:
     """The highest of three moments of a step.
@@ -73,5 +72,5 @@ def device_peak(
     phases = {name: base + sum(values.values()) for name, values in moments.items()}
     phase = max(phases, key=lambda name: phases[name])
     kinds = held | dict.fromkeys(CHANGING, 0) | moments[phase]
-    reserve = device_reserve(phases[phase] - base, ranks) if on_gpu else DeviceReserve(0, 0, 0)
+    reserve = device_reserve(phases[phase] - base) if on_gpu else DeviceReserve(0, 0, 0)
     return DevicePeak(kinds, phases, phase, reserve)

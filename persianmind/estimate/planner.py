@@ -84,9 +84,7 @@ class Planner:
         if key not in self._traces:
             self._traces[key] = self._trace(recipe, sequences)
         trace = self._traces[key]
-        peak = device_peak(
-            state.resident, state.step, trace, accumulation=accumulation, ranks=self.ranks, on_gpu=on_gpu
-        )
+        peak = device_peak(state.resident, state.step, trace, accumulation=accumulation, on_gpu=on_gpu)
         return Estimate(recipe, state.counts, state.resident, trace, sequences, accumulation, peak)
 
     def model(self, recipe: Recipe, layers: int | None = None) -> AdaptedModel:

@@ -78,7 +78,7 @@ def _case(precision: str, ranks: Ranks, folder: Path) -> dict[str, Any]:
     resident = resident_bytes(planned_model, ranks.world_size)
     step = step_bytes(planned_model, config, ranks.world_size, device="cpu")
     trace = trace_micro_batch(planned_model, 1, LENGTH, on_cpu=True)
-    peak = device_peak(resident, step, trace, accumulation=2, ranks=ranks.world_size, on_gpu=False)
+    peak = device_peak(resident, step, trace, accumulation=2, on_gpu=False)
     states = list(zero.optimizer.state.values())
     held = {
         "flat": sum(map(_bytes, zero.bit16_groups_flat)),
