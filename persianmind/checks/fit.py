@@ -22,12 +22,19 @@ def check_fit(context: CheckContext) -> Iterator[CheckResult]:
         return
     import torch
 
+    if not torch.cuda.is_available():
+        yield CheckResult.ok(
+            NAME, "not looked at: torch cannot use the GPU here; the line on the device says why"
+        )
+        return
     from persianmind.estimate.plan import plan_recipe
     from persianmind.estimate.table import size
 
     memory_gb = torch.cuda.get_device_properties(0).total_memory / 2**30
     plan = plan_recipe(recipe, context.ranks, memory_gb=memory_gb, engine_config=context.engine_config)
-    needed = f"{size(plan.estimate.peak.with_reserve)} of {size(plan.target.usable_bytes)} on each rank"
+    needed = (
+        f"{size(plan.estimate.peak.with_reserve)} of {size(plan.planner.target.usable_bytes)} on each rank"
+    )
     if plan.fits:
         yield CheckResult.ok(NAME, needed)
         return

@@ -15,7 +15,7 @@ from persianmind.estimate.host import HostBytes, host_bytes
 from persianmind.estimate.memory import tokens_per_step
 from persianmind.estimate.planner import Estimate, Planner
 from persianmind.estimate.static import flat_groups
-from persianmind.estimate.target import Target, choose_target, with_precision
+from persianmind.estimate.target import choose_target, with_precision
 from persianmind.estimate.verdict import Largest, Suggestion, largest_that_fit, suggestions
 from persianmind.model.families import EXPERTS_NOTE, Family, check_family
 from persianmind.recipe import Recipe
@@ -42,8 +42,7 @@ class RecipePlan:
     """Everything that `persianmind plan` says; `as_json` is its contract."""
 
     recipe: Recipe
-    ranks: int
-    target: Target
+    planner: Planner
     vocabulary: VocabularySize
     adapted: str
     estimate: Estimate
@@ -51,7 +50,6 @@ class RecipePlan:
     host: HostBytes
     disk: DiskBytes
     headroom_bytes: int
-    largest: Largest
     forecast: Forecast
     suggestions: tuple[Suggestion, ...]
 
@@ -60,16 +58,21 @@ class RecipePlan:
         """Whether every rank has room, with the reserve."""
         return self.headroom_bytes >= 0
 
+    def largest(self) -> Largest:
+        """The largest micro-batch and sequences that would fit; takes longer than all the rest."""
+        return largest_that_fit(self.planner, self.estimate)
+
     def as_json(self) -> dict[str, Any]:
         """Raw numbers: bytes, weights, seconds and hours as they are."""
         estimate, peak, counts = self.estimate, self.estimate.peak, self.estimate.counts
+        target = self.planner.target
         return {
             "recipe": self.recipe.name,
             "base": self.recipe.base,
-            "ranks": self.ranks,
-            "gpu": None if self.target.gpu is None else self.target.gpu.name,
-            "usable_bytes": self.target.usable_bytes,
-            "target": self.target.source,
+            "ranks": self.planner.ranks,
+            "gpu": None if target.gpu is None else target.gpu.name,
+            "usable_bytes": target.usable_bytes,
+            "target": target.source,
             "adapted": self.adapted,
             "parameters": {**asdict(counts), "total": counts.total},
             "vocabulary": asdict(self.vocabulary),
@@ -95,7 +98,7 @@ class RecipePlan:
             "disk_bytes": {**asdict(self.disk), "run": self.disk.run},
             "fits": self.fits,
             "headroom_bytes": self.headroom_bytes,
-            "largest": asdict(self.largest),
+            "largest": asdict(self.largest()),
             "forecast": asdict(self.forecast),
             "suggestions": [asdict(one) for one in self.suggestions],
             "assumptions": assumptions.as_json(),
@@ -144,8 +147,7 @@ def plan_recipe(
     model = planner.model(recipe)
     return RecipePlan(
         recipe=recipe,
-        ranks=ranks,
-        target=target,
+        planner=planner,
         vocabulary=vocabulary,
         adapted=_adapted(recipe.adapter.targets, family),
         estimate=estimate,
@@ -153,7 +155,6 @@ def plan_recipe(
         host=host_bytes(recipe, model, flat_groups(model, ranks), ranks, vocab_size),
         disk=disk_bytes(recipe, trained=counts.trained, exported=counts.total, vocab_size=vocab_size),
         headroom_bytes=spare,
-        largest=largest_that_fit(planner, estimate),
         forecast=planner.forecast(estimate, runs),
         suggestions=tuple(suggestions(planner, estimate)) if spare < 0 else (),
     )

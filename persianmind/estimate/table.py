@@ -31,7 +31,7 @@ MOMENTS = {"micro_batch": "a micro-batch", "exchange": "the exchange", "update":
 
 def sections(plan: RecipePlan) -> Iterator[tuple[str, list[Row]]]:
     """(title, rows) of each table."""
-    yield f"{plan.recipe.name} on {plan.ranks} x {plan.target.name}", _model_rows(plan)
+    yield f"{plan.recipe.name} on {plan.planner.ranks} x {plan.planner.target.name}", _model_rows(plan)
     yield "stages", [(stage.name, _stage(stage)) for stage in plan.stages]
     yield f"memory per rank, at its highest: {MOMENTS[plan.estimate.peak.phase]}", _memory_rows(plan)
     yield "host and disk", _machine_rows(plan)
@@ -44,13 +44,15 @@ def sections(plan: RecipePlan) -> Iterator[tuple[str, list[Row]]]:
 
 def verdict_lines(plan: RecipePlan) -> Iterator[str]:
     """Whether it fits, and what would."""
-    peak, usable = plan.estimate.peak, plan.target.usable_bytes
-    needed = f"{size(peak.with_reserve)} with reserve of {size(usable)} usable on each {plan.target.name}"
+    peak, usable = plan.estimate.peak, plan.planner.target.usable_bytes
+    needed = (
+        f"{size(peak.with_reserve)} with reserve of {size(usable)} usable on each {plan.planner.target.name}"
+    )
     if plan.fits:
         yield f"fits: {needed}, {size(plan.headroom_bytes)} to spare"
     else:
         yield f"does not fit: {needed}, {size(-plan.headroom_bytes)} too much"
-    largest = plan.largest
+    largest = plan.largest()
     yield (
         "largest that fits, everything else as it is: "
         f"micro_batch_size {largest.micro_batch_size or 'none'}, seq_len {largest.seq_len or 'none'}"
@@ -75,7 +77,7 @@ def _model_rows(plan: RecipePlan) -> list[Row]:
     if vocabulary.low != vocabulary.high:
         added = f"{vocabulary.low:,} to {vocabulary.high:,}, planned with the most"
     return [
-        ("planned for", plan.target.source),
+        ("planned for", plan.planner.target.source),
         ("base", plan.recipe.base),
         ("vocabulary", f"{vocabulary.base:,} ids, {added} new ({vocabulary.source})"),
         ("parameters", f"{counts.total:,}: base {counts.base:,}, new embeddings {counts.added:,}"),

@@ -56,19 +56,47 @@ def largest_that_fit(planner: Planner, estimate: Estimate) -> Largest:
         return planner.headroom(with_values(recipe, {"data.seq_len": length}))
 
     return Largest(
-        largest_multiple(with_size, 1, per_rank), largest_multiple(with_length, SEQ_LEN_UNIT, allowed)
+        largest_multiple(with_size, 1, per_rank, estimate.sequences),
+        largest_multiple(with_length, SEQ_LEN_UNIT, allowed, recipe.data.seq_len),
     )
 
 
-def largest_multiple(headroom: Callable[[int], int], unit: int, limit: int) -> int:
-    """The largest multiple of `unit` up to `limit` that leaves headroom, which falls with it: each guess
-    follows the line between the largest known to fit and the smallest known not to. 0 where not even the unit
-    does."""
-    low, high = unit, limit // unit * unit
-    if high < unit or (spare := headroom(low)) < 0:
+def largest_multiple(headroom: Callable[[int], int], unit: int, limit: int, start: int | None = None) -> int:
+    """The largest multiple of `unit` up to `limit` that leaves headroom. 0 where not even the unit does.
+
+    Memory is the highest of several moments, each of which grows along a line, more or less: a line through
+    two small sizes, fast to trace, meets 0 headroom at that size or beyond it. From there each guess
+    follows the line between the largest known to fit and the smallest known not to.
+
+    Args:
+        start: a size to begin with; None: `unit`.
+    """
+    most = limit // unit * unit
+    low = min(start or unit, most) // unit * unit
+    if most < unit or ((spare := headroom(low)) < 0 and (low == unit or headroom(unit) < 0)):
         return 0
-    if high == low or (missing := headroom(high)) >= 0:
-        return high
+    if spare < 0:
+        return _between(headroom, unit, (unit, headroom(unit)), (low, spare))
+    second, step = min(2 * low, most), unit
+    if second == low or (missing := headroom(second)) >= 0:
+        if second == most:
+            return most
+        slope = max((spare - missing) / (second - low), 1e-9)
+        low, spare = second, missing
+        high = min(most, max(int(low + spare / slope) // unit * unit, low + unit))
+        while (missing := headroom(high)) >= 0:
+            if high == most:
+                return most
+            low, spare, high, step = high, missing, min(most, high + step), 2 * step
+        second = high
+    return _between(headroom, unit, (low, spare), (second, missing))
+
+
+def _between(
+    headroom: Callable[[int], int], unit: int, fits: tuple[int, int], does_not: tuple[int, int]
+) -> int:
+    """(size, headroom) each: the largest multiple from the one on, below the other."""
+    (low, spare), (high, missing) = fits, does_not
     while high - low > unit:
         guess = (low + (high - low) * spare // (spare - missing)) // unit * unit
         guess = min(max(guess, low + unit), high - unit)

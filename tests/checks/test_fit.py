@@ -17,6 +17,7 @@ from tests.support.launch import ZERO2
 def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gib: float) -> tuple[Level, str]:
     """Of the tiny recipe on a GPU of so much memory."""
     monkeypatch.setattr("persianmind.checks.fit.has_gpu", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     memory = SimpleNamespace(total_memory=int(gib * 2**30))
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: memory)
     recipe = load_recipe("tiny", ["train.precision=bf16"])
@@ -32,6 +33,14 @@ def test_a_gpu_with_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_gpu_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     level, detail = found(tmp_path, monkeypatch, 0.5)
     assert level is Level.WARN and "it will not fit" in detail
+
+
+def test_a_gpu_that_torch_cannot_use_is_left_to_the_line_on_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("persianmind.checks.fit.has_gpu", lambda: True)
+    (result,) = check_fit(CheckContext(load_recipe("tiny"), ZERO2, RunFolder(tmp_path), 1))
+    assert result.level is Level.OK and "the line on the device says why" in result.detail
 
 
 def test_without_a_gpu_the_planner_is_named(tmp_path: Path) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from persianmind.cli import app
 from persianmind.estimate.gpus import find_gpu
+from persianmind.estimate.plan import estimate_recipe
 from persianmind.model.known_bases import known_base
 from persianmind.recipe.loading import known_recipes, load_recipe
 from tests.support.shipped import MEANT_FOR
@@ -22,26 +19,26 @@ def header(path: Path) -> str:
     return path.read_text(encoding="utf-8").split("\nname:")[0]
 
 
-def plan(name: str) -> dict[str, Any]:
-    gpu, ranks = MEANT_FOR[name]
-    where = [] if gpu is None else ["--gpu", gpu]
-    done = CliRunner().invoke(
-        app, ["plan", name, "--ranks", str(ranks), *where, "--json"], catch_exceptions=False
-    )
-    assert done.exit_code == 0, done.output
-    found: dict[str, Any] = json.loads(done.output)
-    return found
-
-
 @pytest.mark.parametrize("name", known_recipes())
 def test_it_fits_where_its_header_says_and_has_a_forecast(name: str) -> None:
-    found = plan(name)
-    assert found["parameters"]["trained"] < found["parameters"]["total"]
-    assert found["forecast"]["hours"] > 0 and found["forecast"]["kwh"] > 0
-    gpu, _ = MEANT_FOR[name]
+    gpu, ranks = MEANT_FOR[name]
+    found = estimate_recipe(name, [], ranks, gpu=gpu)
+    counts, forecast = found.estimate.counts, found.forecast
+    assert counts.trained < counts.total and forecast.hours > 0 and forecast.kwh > 0
+    text = header(known_recipes()[name])
+    assert "forecast:" in text
     if gpu is not None:
-        assert found["fits"] is True and found["headroom_bytes"] > 0
-        assert found["peak_bytes"] < find_gpu(gpu).memory_bytes
+        said = re.search(
+            r"forecast: (\d+) to (\d+) (hours|days) and (\d+) to (\d+) kWh on (\d) x (.+?)[;\n]", text
+        )
+        assert said is not None and (int(said[6]), said[7]) == (ranks, gpu)
+        unit = {"hours": 1, "days": 24}[said[3]]
+        assert [int(said[1]), int(said[2])] == [
+            round(one.hours / unit) for one in (forecast.low, forecast.high)
+        ]
+        assert [int(said[4]), int(said[5])] == [round(one.kwh) for one in (forecast.low, forecast.high)]
+        assert found.fits and found.headroom_bytes > 0
+        assert found.estimate.peak.allocated < find_gpu(gpu).memory_bytes
 
 
 @pytest.mark.parametrize(("name", "path"), known_recipes().items())

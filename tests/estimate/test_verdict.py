@@ -26,6 +26,11 @@ def test_memory_that_grows_ever_faster(room: int) -> None:
     assert len(asked) < 12
 
 
+def test_memory_that_grows_more_slowly_once_it_is_large() -> None:
+    """No line through small sizes says so."""
+    assert largest_multiple(lambda size: 40 - min(10 * size, 20 + size), 1, 64) == 20
+
+
 def test_multiples_of_a_unit() -> None:
     assert largest_multiple(lambda length: 5000 - length, 256, 131_072) == 4864
     assert largest_multiple(lambda length: 5000, 256, 4000) == 3840
