@@ -20,9 +20,8 @@ def check_fit(context: CheckContext) -> Iterator[CheckResult]:
     if not has_gpu():
         yield CheckResult.ok(NAME, f"no GPU here; persianmind plan {recipe.name} --gpu NAME plans for one")
         return
-    import torch
-
-    if not torch.cuda.is_available():
+    memory_bytes = _gpu_bytes()
+    if memory_bytes is None:
         yield CheckResult.ok(
             NAME, "not looked at: torch cannot use the GPU here; the line on the device says why"
         )
@@ -30,7 +29,7 @@ def check_fit(context: CheckContext) -> Iterator[CheckResult]:
     from persianmind.estimate.plan import plan_recipe
     from persianmind.estimate.table import size
 
-    memory_gb = torch.cuda.get_device_properties(0).total_memory / 2**30
+    memory_gb = memory_bytes / 2**30
     plan = plan_recipe(recipe, context.ranks, memory_gb=memory_gb, engine_config=context.engine_config)
     needed = (
         f"{size(plan.estimate.peak.with_reserve)} of {size(plan.planner.target.usable_bytes)} on each rank"
@@ -40,3 +39,10 @@ def check_fit(context: CheckContext) -> Iterator[CheckResult]:
         return
     instead = " ".join(plan.suggestions[0].overrides) if plan.suggestions else "a smaller base or more ranks"
     yield CheckResult.warn(NAME, f"{needed}: it will not fit; would fit: {instead}")
+
+
+def _gpu_bytes() -> int | None:
+    """Memory of the first GPU; None where torch cannot use it."""
+    import torch
+
+    return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,9 +16,7 @@ from tests.support.launch import ZERO2
 def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gib: float) -> tuple[Level, str]:
     """Of the tiny recipe on a GPU of so much memory."""
     monkeypatch.setattr("persianmind.checks.fit.has_gpu", lambda: True)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    memory = SimpleNamespace(total_memory=int(gib * 2**30))
-    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: memory)
+    monkeypatch.setattr("persianmind.checks.fit._gpu_bytes", lambda: int(gib * 2**30))
     recipe = load_recipe("tiny", ["train.precision=bf16"])
     (result,) = check_fit(CheckContext(recipe, ZERO2, RunFolder(tmp_path), 1))
     return result.level, result.detail
