@@ -4,12 +4,13 @@ imports nothing heavy at the top, so that `--help` answers at once."""
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
 from persianmind.chat.commands import chat
 from persianmind.checkpoint.commands import app as checkpoint_app
-from persianmind.checks.commands import doctor
+from persianmind.checks.commands import make_doctor
 from persianmind.common.console import run_guarded
 from persianmind.common.log import configure_logging
 from persianmind.data.commands import app as data_app
@@ -19,6 +20,18 @@ from persianmind.gpucheck.commands import gpu_check
 from persianmind.publish.commands import export, verify
 from persianmind.report.commands import report
 from persianmind.vocab.commands import app as vocab_app
+
+if TYPE_CHECKING:
+    from persianmind.checks.base import Check
+
+
+def _later_checks() -> list[Check]:
+    """Doctor's checks that packages above its own make."""
+    from persianmind.cluster.doctor import RAY
+    from persianmind.gpucheck.doctor import RANKS
+
+    return [RANKS, RAY]
+
 
 app = typer.Typer(
     name="persianmind",
@@ -32,7 +45,7 @@ app.add_typer(data_app, name="data", help="Build, inspect and check packed token
 app.add_typer(checkpoint_app, name="checkpoint", help="List, verify and inspect checkpoints of a run.")
 app.add_typer(energy_app, name="energy", help="The energy and CO2 account of a run.")
 app.command()(plan)
-app.command()(doctor)
+app.command("doctor")(make_doctor(_later_checks))
 app.command()(report)
 app.command()(chat)
 app.command()(export)

@@ -1,13 +1,16 @@
-"""What a check is: a name, and a function that finds a fact or raises the line with the fix."""
+"""What a check is: a name, and a small function that looks at one subject and says what it found."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
-from persianmind.common.errors import PersianMindError
+from persianmind.common.errors import MachineError, PersianMindError
+from persianmind.recipe import Recipe
+from persianmind.run.folder import RunFolder
 
 
 class Level(StrEnum):
@@ -19,50 +22,95 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that can be wrong. Writes nothing.
+class CheckContext:
+    """What checks look at.
 
-    look: returns what it found, for people, or raises a PersianMindError.
-    fatal: whether a run must not start when it fails.
+    recipe: its precision is resolved; None: the machine alone is asked about. folder: the run's, or the one
+    that runs are put in. ranks: number of ranks on this machine.
     """
 
-    name: str
-    look: Callable[[], str]
-    fatal: bool = True
+    recipe: Recipe | None
+    engine_config: Path
+    folder: RunFolder
+    ranks: int = 1
+
+    @property
+    def wanted(self) -> Recipe:
+        """The recipe, in checks that are made for one alone."""
+        if self.recipe is None:
+            raise ValueError("this check is of a recipe, and there is none")
+        return self.recipe
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """How one check came out. detail: a fact where it is ok, else the line with the fix."""
+    """One line. detail: a fact, and where the level is not ok what to do about it."""
 
     name: str
     level: Level
     detail: str
+
+    @classmethod
+    def ok(cls, name: str, detail: str) -> Self:
+        """Nothing to do."""
+        return cls(name, Level.OK, detail)
+
+    @classmethod
+    def warn(cls, name: str, detail: str) -> Self:
+        """A run starts, and will be slower or worse than it could."""
+        return cls(name, Level.WARN, detail)
+
+    @classmethod
+    def fail(cls, name: str, detail: str) -> Self:
+        """A run would not get through."""
+        return cls(name, Level.FAIL, detail)
 
     def as_json(self) -> dict[str, Any]:
         """For --json."""
         return asdict(self)
 
 
-def run_all(checks: Iterable[Check]) -> list[CheckResult]:
-    """Every result; no check stops the others."""
-    return [_run(check) for check in checks]
+Look = Callable[[CheckContext], Iterable[CheckResult]]
 
 
-def stop_at_first(checks: Iterable[Check]) -> None:
-    """Runs the fatal checks in order.
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One subject. Keeps nothing it writes.
+
+    look: what it finds; a PersianMindError that it raises is a finding too, with the check's name. fatal:
+    whether a start makes the check as well, and stops where it fails.
+    """
+
+    name: str
+    look: Look
+    fatal: bool = False
+
+
+def one_fact(name: str, state: Callable[[CheckContext], str]) -> Check:
+    """A fatal check of one line: the fact that `state` returns, or the line with the fix that it raises."""
+    return Check(name, lambda context: [CheckResult.ok(name, state(context))], fatal=True)
+
+
+def run_all(checks: Iterable[Check], context: CheckContext) -> list[CheckResult]:
+    """Every finding; no check stops the others."""
+    return [finding for check in checks for finding in _run(check, context)]
+
+
+def stop_at_first(checks: Iterable[Check], context: CheckContext) -> None:
+    """Makes the fatal checks in order.
 
     Raises:
-        PersianMindError: what the first of them that fails raises.
+        PersianMindError: the first thing that is wrong.
     """
     for check in checks:
-        if check.fatal:
-            check.look()
+        for finding in check.look(context) if check.fatal else ():
+            if finding.level is Level.FAIL:
+                raise MachineError(finding.detail)
 
 
-def _run(check: Check) -> CheckResult:
+def _run(check: Check, context: CheckContext) -> Iterator[CheckResult]:
     try:
-        return CheckResult(check.name, Level.OK, check.look())
+        yield from check.look(context)
     except PersianMindError as error:
         level = Level.FAIL if check.fatal else Level.WARN
-        return CheckResult(check.name, level, " ".join(str(error).split()))
+        yield CheckResult(check.name, level, " ".join(str(error).split()))

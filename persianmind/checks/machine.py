@@ -1,4 +1,4 @@
-"""What the machine must have: packages, a compiler, disk room."""
+"""What the machine must have: packages and a compiler."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import os
 import shutil
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
 
 from persianmind.checks.device import has_gpu
 from persianmind.common.errors import MachineError
 
-SHOWN_PACKAGES = ("torch", "deepspeed", "ray", "transformers")
+SHOWN_PACKAGES = ("torch", "deepspeed", "transformers", "peft", "bitsandbytes", "ray")
 
 
 def check_packages() -> str:
@@ -22,28 +21,33 @@ def check_packages() -> str:
         The versions that matter most.
 
     Raises:
-        MachineError: one is missing or too old.
+        MachineError: some are missing or do not fit; all of them are named. Or this package was never
+            installed: a checkout alone does not say its floors.
     """
     from packaging.requirements import Requirement
 
+    if _version("persianmind") is None:
+        raise MachineError("persianmind itself is not installed here; run `make setup`, or: pip install -e .")
+    problems = []
     for text in requires("persianmind") or ():
         requirement = Requirement(text)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         installed = _version(requirement.name)
-        if not requirement.specifier.contains(installed, prereleases=True):
-            raise MachineError(
-                f"{requirement.name} {installed} is not {requirement.specifier} (security and correctness); "
-                "run `make setup`"
-            )
+        if installed is None:
+            problems.append(f"{requirement.name} is not installed")
+        elif not requirement.specifier.contains(installed, prereleases=True):
+            problems.append(f"{requirement.name} {installed} is not {requirement.specifier}")
+    if problems:
+        raise MachineError(f"{'; '.join(problems)} (floors of security and correctness); run `make setup`")
     return ", ".join(f"{name} {_version(name)}" for name in SHOWN_PACKAGES)
 
 
-def _version(package: str) -> str:
+def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
-        raise MachineError(f"{package} is not installed; run `make setup`") from None
+        return None
 
 
 def check_trackers(names: Iterable[str]) -> str:
@@ -77,19 +81,3 @@ def check_compiler() -> str:
             "`sudo apt-get install g++`"
         )
     return found
-
-
-def check_disk(folder: Path, needed_bytes: int) -> str:
-    """Looks at the file system that `folder` is or will be on.
-
-    Raises:
-        MachineError: less than `needed_bytes` are free.
-    """
-    existing = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
-    free_bytes = shutil.disk_usage(existing).free
-    if free_bytes < needed_bytes:
-        raise MachineError(
-            f"{existing} has {free_bytes / 1e9:.2f} GB free and the run needs at least "
-            f"{needed_bytes / 1e9:.2f} GB; free some space or give another --output"
-        )
-    return f"{free_bytes / 1e9:.1f} GB free"

@@ -31,6 +31,16 @@ def token_is_set() -> bool:
     return bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
 
 
+def read_token() -> str | None:
+    """The token that this process presents, None where it presents none."""
+    if not token_is_set():
+        return None
+    if token := os.environ.get("RAY_AUTH_TOKEN"):
+        return token.strip()
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return path.read_text(encoding="utf-8").strip()
+
+
 def check_dashboard(url: str, *, authenticated: bool) -> None:
     """Refuses to use a cluster that anyone on the network could run code on.
 

@@ -31,6 +31,12 @@ def hardware_names(ledger: Ledger) -> str | None:
     return ", ".join([*_counted(gpus.values()), *_counted(cpus.values())]) or None
 
 
+def gpu_names(ledger: Ledger) -> list[str]:
+    """What the counted GPUs are called, each name once; [] where none was counted or none is named."""
+    found = (name for attempt in ledger.attempts for _, name in _gpus_of(attempt))
+    return list(dict.fromkeys(name for name in found if name))
+
+
 def _gpus_of(attempt: Attempt) -> Iterator[tuple[str, str | None]]:
     """(component, name) of every reading of a GPU; None where the reading does not name it."""
     for reading in (reading for sample in attempt.samples for reading in sample.readings):

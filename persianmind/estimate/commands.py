@@ -2,24 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from persianmind.common.console import JsonFlag, OverridesArgument, RecipeArgument, emit_json, emit_table
+
+if TYPE_CHECKING:
+    from persianmind.estimate.plan import RecipePlan
 
 
 def plan(
     recipe: RecipeArgument = "demo",
     overrides: OverridesArgument = None,
     ranks: Annotated[int, typer.Option(min=1, help="Number of ranks the run will have.")] = 4,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help='Of each rank, e.g. "RTX 3090"; default: the one here.')
+    ] = None,
+    memory_gb: Annotated[
+        float | None, typer.Option(min=0.5, help="Memory of each GPU, where it is not the table's.")
+    ] = None,
+    deepspeed: Annotated[
+        Path | None, typer.Option("--deepspeed", help="DeepSpeed's JSON; default: ds_configs/zero2.json.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what a recipe will cost in parameters, memory and steps, without a GPU and without weights."""
+    """Say whether a recipe fits, how long it takes and what it costs, without a GPU and without weights."""
     from persianmind.estimate.plan import estimate_recipe
 
-    result = estimate_recipe(recipe, overrides or [], ranks)
+    result = estimate_recipe(
+        recipe, overrides or [], ranks, gpu=gpu, memory_gb=memory_gb, engine_config=deepspeed
+    )
     if as_json:
-        emit_json(result)
+        emit_json(result.as_json())
     else:
-        emit_table(f"plan of {recipe}", ("what", "value"), list(result.items()))
+        _print(result)
+
+
+def _print(result: RecipePlan) -> None:
+    from persianmind.common.log import print_line
+    from persianmind.estimate.table import sections, verdict_lines
+
+    for title, rows in sections(result):
+        emit_table(title, ("what", "value"), rows)
+    for line in verdict_lines(result):
+        print_line(line)

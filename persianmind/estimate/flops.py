@@ -4,32 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from persianmind.estimate.gpus import known_gpu
+
 if TYPE_CHECKING:
     from persianmind.model.adapted import AdaptedModel
 
-# Dense bf16 matmuls with fp32 sums, FLOP/s, from NVIDIA's data sheets and architecture white papers (the
-# appendices of GA102 and AD102 for GeForce cards). The longest name within the device's own name counts.
-PEAK_BF16 = {
-    "RTX 3090 Ti": 80e12,
-    "RTX 3090": 71e12,
-    "RTX 3080": 59.5e12,
-    "RTX 4090": 165.2e12,
-    "RTX 4080": 97.5e12,
-    "RTX A6000": 154.8e12,
-    "L40S": 362e12,
-    "A100": 312e12,
-    "H100 PCIe": 756e12,
-    "H100": 989.4e12,
-    "H200": 989.4e12,
-}
-
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """FLOP/s of one device; None where the device is not known, or the precision is not bf16."""
-    names = [name for name in PEAK_BF16 if name in device_name]
-    if not names or precision != "bf16":
-        return None
-    return PEAK_BF16[max(names, key=len)]
+    """FLOP/s of one device; None where the device is not known, or has no matmul of this precision."""
+    gpu = known_gpu(device_name)
+    return None if gpu is None else gpu.peak_flops.get(precision)
 
 
 def flops_per_token(model: AdaptedModel, seq_len: int) -> float:

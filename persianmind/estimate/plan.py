@@ -1,72 +1,181 @@
-"""What a recipe will cost, from shapes alone: parameters, state memory, steps. No weights, no GPU."""
+"""What a recipe will need and cost, without a GPU and without weights: memory, disk, time, verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from persianmind.common.errors import BaseModelError
-from persianmind.engine.schedule import gradient_accumulation_steps
-from persianmind.estimate.memory import (
-    checkpoint_bytes,
-    gradient_and_optimizer_bytes_per_rank,
-    tokens_per_step,
-    weight_bytes_per_rank,
-)
-from persianmind.model.bases import GGUF_PACKAGES, RANDOM_BASES, cache_folder, read_config, resolve_base
+from persianmind.estimate import assumptions
+from persianmind.estimate.bases import VocabularySize, base_config, vocabulary_size
+from persianmind.estimate.disk import DiskBytes, disk_bytes
+from persianmind.estimate.forecast import Forecast
+from persianmind.estimate.host import HostBytes, host_bytes
+from persianmind.estimate.memory import tokens_per_step
+from persianmind.estimate.planner import Estimate, Planner
+from persianmind.estimate.static import flat_groups
+from persianmind.estimate.target import choose_target, with_precision
+from persianmind.estimate.verdict import Largest, Suggestion, largest_that_fit, suggestions
 from persianmind.model.families import EXPERTS_NOTE, Family, check_family
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
+from persianmind.run.folder import RunFolder
 
-# Architectures of gated hub models, so that planning needs no download (from their public config.json).
-KNOWN_CONFIGS: dict[str, dict[str, Any]] = {
-    "meta-llama/Llama-2-7b-chat-hf": {
-        "model_type": "llama",
-        "vocab_size": 32_000,
-        "hidden_size": 4096,
-        "intermediate_size": 11_008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "max_position_embeddings": 4096,
-        "rms_norm_eps": 1e-5,
-        "tie_word_embeddings": False,
-    },
-}
+RUNS = Path("runs")
 
 
-def estimate_recipe(name: str, overrides: Sequence[str], world_size: int) -> dict[str, Any]:
-    """Counts for a recipe on `world_size` ranks.
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """One stage. steps, tokens: None where the recipe gives its length in epochs of data not built yet."""
+
+    name: str
+    sources: tuple[str, ...]
+    trained: tuple[str, ...]
+    epochs: float | None
+    steps: int | None
+    tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecipePlan:
+    """Everything that `persianmind plan` says; `as_json` is its contract."""
+
+    recipe: Recipe
+    planner: Planner
+    vocabulary: VocabularySize
+    adapted: str
+    estimate: Estimate
+    stages: tuple[PlannedStage, ...]
+    host: HostBytes
+    disk: DiskBytes
+    headroom_bytes: int
+    forecast: Forecast
+    suggestions: tuple[Suggestion, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether every rank has room, with the reserve."""
+        return self.headroom_bytes >= 0
+
+    def largest(self) -> Largest:
+        """The largest micro-batch and sequences that would fit; takes longer than all the rest."""
+        return largest_that_fit(self.planner, self.estimate)
+
+    def as_json(self) -> dict[str, Any]:
+        """Raw numbers: bytes, weights, seconds and hours as they are."""
+        estimate, peak, counts = self.estimate, self.estimate.peak, self.estimate.counts
+        target = self.planner.target
+        return {
+            "recipe": self.recipe.name,
+            "base": self.recipe.base,
+            "ranks": self.planner.ranks,
+            "gpu": None if target.gpu is None else target.gpu.name,
+            "usable_bytes": target.usable_bytes,
+            "target": target.source,
+            "adapted": self.adapted,
+            "parameters": {**asdict(counts), "total": counts.total},
+            "vocabulary": asdict(self.vocabulary),
+            "batch": {
+                "global_batch_size": self.recipe.train.global_batch_size,
+                "micro_batch_size": estimate.sequences,
+                "gradient_accumulation_steps": estimate.accumulation,
+                "seq_len": self.recipe.data.seq_len,
+                "tokens_per_step": tokens_per_step(self.recipe),
+            },
+            "stages": [asdict(stage) for stage in self.stages],
+            "bytes": dict(peak.bytes),
+            "peak_phase": peak.phase,
+            "phase_bytes": dict(peak.phases),
+            "largest_tensor": {"name": estimate.trace.largest, "bytes": estimate.trace.largest_bytes},
+            "peak_bytes": peak.allocated,
+            "reserve_bytes": asdict(peak.reserve),
+            "peak_with_reserve_bytes": peak.with_reserve,
+            "decides": "peak_with_reserve_bytes",
+            "flops_per_micro_batch": estimate.trace.flops,
+            "host_peak_bytes": self.host.peak,
+            "host_bytes": asdict(self.host),
+            "disk_bytes": {**asdict(self.disk), "run": self.disk.run},
+            "fits": self.fits,
+            "headroom_bytes": self.headroom_bytes,
+            "largest": asdict(self.largest()),
+            "forecast": asdict(self.forecast),
+            "suggestions": [asdict(one) for one in self.suggestions],
+            "assumptions": assumptions.as_json(),
+        }
+
+
+def estimate_recipe(name: str, overrides: Sequence[str], ranks: int, **options: Any) -> RecipePlan:
+    """Plans a recipe by its name or file; see `plan_recipe`.
 
     Raises:
         RecipeError: the recipe is not usable.
-        BaseModelError: the architecture of the base is not known here.
     """
-    recipe = load_recipe(name, overrides)
-    train, added = recipe.train, added_vocab(recipe)
-    family = check_family(base_config(recipe.base), recipe.base, recipe.train.quantize)
-    total, trained = count_parameters(recipe, added)
+    return plan_recipe(load_recipe(name, overrides), ranks, **options)
+
+
+def plan_recipe(
+    recipe: Recipe,
+    ranks: int,
+    *,
+    gpu: str | None = None,
+    memory_gb: float | None = None,
+    engine_config: Path | None = None,
+    runs: Path = RUNS,
+) -> RecipePlan:
+    """Plans a recipe on `ranks` ranks.
+
+    Args:
+        gpu, memory_gb: of each rank; see `target.choose_target`.
+        engine_config: DeepSpeed's JSON; None: the usual one.
+        runs: where runs lie: the vocabulary of this recipe's own, and speeds of earlier ones.
+
+    Raises:
+        RecipeError: the engine's JSON contradicts the recipe.
+        BaseModelError: the architecture of the base is not known here, or cannot be trained.
+        UsageError: the GPU is not known, or multiplies another precision.
+    """
+    config = base_config(recipe.base)
+    family = check_family(config, recipe.base, recipe.train.quantize)
+    vocabulary = vocabulary_size(recipe, config, RunFolder(runs / recipe.name))
+    target = choose_target(gpu, memory_gb, _rough_weights(config), ranks)
+    recipe = with_precision(recipe, target)
+    planner = Planner(config, vocabulary, target, ranks, engine_config)
+    estimate = planner.estimate(recipe)
+    spare, counts = planner.spare(estimate), estimate.counts
+    vocab_size = vocabulary.base + vocabulary.high
+    model = planner.model(recipe)
+    return RecipePlan(
+        recipe=recipe,
+        planner=planner,
+        vocabulary=vocabulary,
+        adapted=_adapted(recipe.adapter.targets, family),
+        estimate=estimate,
+        stages=tuple(_stages(recipe)),
+        host=host_bytes(recipe, model, flat_groups(model, ranks), ranks, vocab_size),
+        disk=disk_bytes(recipe, trained=counts.trained, exported=counts.total, vocab_size=vocab_size),
+        headroom_bytes=spare,
+        forecast=planner.forecast(estimate, runs),
+        suggestions=tuple(suggestions(planner, estimate)) if spare < 0 else (),
+    )
+
+
+def _stages(recipe: Recipe) -> list[PlannedStage]:
     per_step = tokens_per_step(recipe)
-    return {
-        "recipe": recipe.name,
-        "base": recipe.base,
-        "ranks": world_size,
-        "adapted": _adapted(recipe.adapter.targets, family),
-        "parameters": total,
-        "trained_parameters": trained,
-        "added_vocab_at_most": added,
-        "gradient_accumulation_steps": gradient_accumulation_steps(
-            train.global_batch_size, train.micro_batch_size, world_size
-        ),
-        "tokens_per_step": per_step,
-        "steps": {s.name: -(-s.tokens // per_step) for s in recipe.stages if s.tokens is not None},
-        "weight_bytes_per_rank": weight_bytes_per_rank(total, train.precision),
-        "gradient_and_optimizer_bytes_per_rank": gradient_and_optimizer_bytes_per_rank(
-            trained, train.precision, world_size
-        ),
-        "checkpoint_bytes": checkpoint_bytes(trained, train.precision),
-    }
+    planned = []
+    for stage in recipe.stages:
+        steps = None if stage.tokens is None else -(-stage.tokens // per_step)
+        planned.append(
+            PlannedStage(
+                stage.name,
+                tuple(stage.sources),
+                tuple(stage.trained),
+                stage.epochs,
+                steps,
+                None if steps is None else steps * per_step,
+            )
+        )
+    return planned
 
 
 def _adapted(targets: str | list[str], family: Family) -> str:
@@ -76,39 +185,8 @@ def _adapted(targets: str | list[str], family: Family) -> str:
     return EXPERTS_NOTE if family.experts else "all linear projections"
 
 
-def added_vocab(recipe: Recipe) -> int:
-    """New tokens a recipe asks for at most: exactly `new_tokens`, or up to `train_size` the paper's way."""
-    return (recipe.vocab.train_size or recipe.vocab.new_tokens) + int(recipe.vocab.pad_token)
-
-
-def count_parameters(recipe: Recipe, added: int) -> tuple[int, int]:
-    """(all, trained) parameters of the adapted model, counted on the meta device with the training code."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from persianmind.model.adapted import adapt
-
-    tree = base_config(recipe.base)
-    config = AutoConfig.for_model(**tree)
-    with torch.device("meta"):
-        causal_lm = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-        model = adapt(causal_lm, recipe, [[0]] * added, int(tree["vocab_size"]))
-    total = sum(value.numel() for value in model.parameters())
-    return total, sum(value.numel() for value in model.trained().values())
-
-
-def base_config(base: str) -> dict[str, Any]:
-    """The architecture of a base: from its folder, from a converted base, or from the known ones.
-
-    Raises:
-        BaseModelError: neither; the message says how to get it.
-    """
-    if base in KNOWN_CONFIGS:
-        return dict(KNOWN_CONFIGS[base])
-    scheme, _, name = base.rpartition("://")
-    if Path(base).is_dir() or (name in {*GGUF_PACKAGES, *RANDOM_BASES} and scheme):
-        return read_config(resolve_base(base))
-    raise BaseModelError(
-        f"base {base!r}: its architecture is not known without a download; download it and give the folder "
-        f"(converted bases are kept in {cache_folder()})"
-    )
+def _rough_weights(config: dict[str, Any]) -> int:
+    """Of the layers of a plain decoder, which is enough to tell a base for CPUs from one that is not."""
+    hidden, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
+    inner = int(config.get("intermediate_size") or 4 * hidden)
+    return layers * (4 * hidden * hidden + 3 * hidden * inner)

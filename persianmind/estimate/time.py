@@ -1,12 +1,21 @@
-"""How long the run will take and what it will use, said before step 1 from the speed of scoring the base."""
+"""How long the run will take and what it will use, said before step 1 from what it measured on the base."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from persianmind.energy.budget import Budget
 from persianmind.energy.meter.hardware import JOULES_PER_KWH
 from persianmind.estimate.memory import tokens_per_step
+from persianmind.estimate.phases import (
+    DISK_BYTES_PER_S,
+    EVALUATE_S,
+    SAVE_S,
+    Phases,
+    export_s,
+    saves,
+)
 from persianmind.recipe import Recipe
 
 # A training step beside a forward pass over as many tokens: the same forward, and about as much again for the
@@ -14,11 +23,15 @@ from persianmind.recipe import Recipe
 BACKWARD = 1.0
 
 
+def recomputed_ratio(recipe: Recipe) -> float:
+    """The part of the decoder layers that goes forward twice."""
+    setting = recipe.train.gradient_checkpointing
+    return 0.0 if setting == "off" else 1.0 if setting == "full" else 1.0 / int(setting)
+
+
 def step_over_forward(recipe: Recipe) -> float:
     """Time of a training step in forward passes over the same tokens."""
-    setting = recipe.train.gradient_checkpointing
-    recomputed = 0.0 if setting == "off" else 1.0 if setting == "full" else 1.0 / int(setting)
-    return 1.0 + BACKWARD + recomputed
+    return 1.0 + BACKWARD + recomputed_ratio(recipe)
 
 
 def eta_s(recipe: Recipe, steps: int, forward_s: float, forward_tokens: int) -> float:
@@ -31,22 +44,69 @@ def eta_s(recipe: Recipe, steps: int, forward_s: float, forward_tokens: int) -> 
     return tokens * step_over_forward(recipe) * forward_s / max(1, forward_tokens)
 
 
+@dataclass(frozen=True, slots=True)
+class FirstScores:
+    """What a run has measured of itself before step 1, on the untouched base.
+
+    forward_s, forward_tokens: scoring the held-out text, on all ranks together. sample_s: writing the
+    samples.
+    stage_tokens: what an evaluation scores once the vocabulary is expanded. weight_bytes: of the model.
+    ranks: how many score together. elapsed_s: since the process began.
+    """
+
+    forward_s: float
+    forward_tokens: int
+    sample_s: float
+    stage_tokens: int
+    weight_bytes: int
+    ranks: int
+    elapsed_s: float
+
+
+def remaining_phases(recipe: Recipe, steps: int, measured: FirstScores) -> Phases:
+    """Seconds of everything that is still to come before step 1: preparation and start are over."""
+    token_s = measured.forward_s / max(1, measured.forward_tokens)
+    stages = len(recipe.stages)
+    return Phases(
+        prepare_s=0.0,
+        start_s=0.0,
+        steps_s=eta_s(recipe, steps, measured.forward_s, measured.forward_tokens),
+        evaluation_s=stages * (EVALUATE_S + measured.stage_tokens * token_s),
+        samples_s=stages * measured.sample_s,
+        checkpoints_s=saves(recipe, steps) * SAVE_S,
+        export_s=export_s(
+            recipe,
+            weight_bytes=measured.weight_bytes,
+            bytes_per_s=DISK_BYTES_PER_S,
+            rank_token_s=token_s * measured.ranks,
+            sample_s=measured.sample_s,
+        ),
+    )
+
+
 def estimate_run(
-    recipe: Recipe, forward_s: float, forward_tokens: int, steps: int, watts: float | None, budget: Budget
+    recipe: Recipe, steps: int, measured: FirstScores, watts: float | None, budget: Budget
 ) -> Iterator[str]:
-    """Lines with hours and kWh of `steps` optimizer steps; a warning where an energy budget will not do.
+    """Lines with hours and kWh of the rest of the run, and of the whole; a warning where an energy budget
+    will not do.
 
     Args:
-        forward_s, forward_tokens: what scoring the base took on all ranks together.
+        steps: optimizer steps of all stages.
         watts: of all nodes; None where nothing is counted.
     """
-    seconds = eta_s(recipe, steps, forward_s, forward_tokens)
-    text = f"estimate: about {_duration(seconds)} for {steps} steps"
+    phases = remaining_phases(recipe, steps, measured)
+    left_s = phases.total_s
+    yield (
+        f"estimate: about {_duration(left_s)} to go and {_duration(measured.elapsed_s + left_s)} in all: "
+        f"{steps} steps {_duration(phases.steps_s)}, evaluation and samples "
+        f"{_duration(phases.evaluation_s + phases.samples_s)}, checkpoints and export "
+        f"{_duration(phases.checkpoints_s + phases.export_s)}"
+    )
     if watts is None:
-        yield f"{text}; energy is not known yet"
+        yield "estimate: energy is not known yet"
         return
-    kwh = watts * seconds / JOULES_PER_KWH
-    yield f"{text} and {kwh:.3g} kWh at {watts:.0f} W"
+    kwh = watts * left_s / JOULES_PER_KWH
+    yield f"estimate: {kwh:.3g} kWh to go at {watts:.0f} W"
     if warning := budget.shortfall(kwh):
         yield warning
 

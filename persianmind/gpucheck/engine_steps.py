@@ -24,6 +24,7 @@ from persianmind.gpucheck.shapes import (
     part_recipe,
 )
 from persianmind.model.adapted import adapt
+from persianmind.recipe import Recipe
 
 HANG_TIMEOUT_S = 60.0
 RATES = dict.fromkeys(GROUPS, 1e-4)
@@ -45,26 +46,43 @@ class OpenedShape:
     device: torch.device
 
 
-def open_shape(shape: LlamaShape, precision: str, quantize: str) -> OpenedShape:
-    """Joins the process group, makes the model on this rank's device, wraps it; full recompute."""
+def open_shape(
+    shape: LlamaShape,
+    precision: str,
+    quantize: str,
+    look: Callable[[str, torch.device], object] = lambda moment, device: None,
+) -> OpenedShape:
+    """Joins the process group, makes the model on this rank's device, wraps it; full recompute.
+
+    Args:
+        look: called at the moments "group" (made), "model" and "engine".
+    """
     ranks, engine_of = ranks_from_environment(), backend()
     engine_of.start(ranks, HANG_TIMEOUT_S, {"shape": repr(shape), "quantize": quantize})
     device = engine_of.device(ranks)
-    recipe = part_recipe(
+    look("group", device)
+    recipe = step_recipe(shape, precision, quantize, ranks.world_size)
+    torch.manual_seed(0)
+    causal_lm = make_causal_lm(shape, precision, quantize, device)
+    model = adapt(causal_lm, recipe, shape.pieces, shape.vocab).to(device)
+    look("model", device)
+    config = engine_of.resolve_config(engine_of.default_config, recipe, ranks.world_size)
+    engine = engine_of.open(model, config, ranks)
+    engine.set_rates(RATES)
+    look("engine", device)
+    return OpenedShape(engine, shape, ranks, device)
+
+
+def step_recipe(shape: LlamaShape, precision: str, quantize: str, world_size: int) -> Recipe:
+    """One sequence per rank and step, full recompute."""
+    return part_recipe(
         shape,
         f"train.precision={precision}",
         f"train.quantize={quantize}",
         "train.micro_batch_size=1",
-        f"train.global_batch_size={ranks.world_size}",
+        f"train.global_batch_size={world_size}",
         "train.gradient_checkpointing=full",
     )
-    torch.manual_seed(0)
-    causal_lm = make_causal_lm(shape, precision, quantize, device)
-    model = adapt(causal_lm, recipe, shape.pieces, shape.vocab).to(device)
-    config = engine_of.resolve_config(engine_of.default_config, recipe, ranks.world_size)
-    engine = engine_of.open(model, config, ranks)
-    engine.set_rates(RATES)
-    return OpenedShape(engine, shape, ranks, device)
 
 
 def first_shape(setting: PartSetting, quantize: str) -> LlamaShape:

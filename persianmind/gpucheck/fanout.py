@@ -31,6 +31,7 @@ def run_on_ranks(
     label: str,
     environment: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
+    quiet: bool = False,
 ) -> list[dict[str, Any]]:
     """Runs "module:name" on `count` ranks of this machine.
 
@@ -38,6 +39,7 @@ def run_on_ranks(
         label: a name for the files of this run.
         environment: variables that the ranks get beside those of this process.
         options: the ranks' `PartSetting.options`.
+        quiet: whether what the ranks print is thrown away.
 
     Returns:
         The values of each rank's findings, in rank order.
@@ -47,6 +49,7 @@ def run_on_ranks(
     """
     port = str(unused_port())
     paths = [setting.folder / f"{label}-{rank}.json" for rank in range(count)]
+    output = subprocess.DEVNULL if quiet else None
     asked = replace(setting, options=dict(options or {}))
     processes: list[subprocess.Popen[bytes]] = []
     try:
@@ -57,6 +60,8 @@ def run_on_ranks(
                     child_setting(function, asked, path),
                     environment={**_place(rank, count, port), **(environment or {})},
                     stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
                 )
             )
         codes = _wait_for_all(processes)

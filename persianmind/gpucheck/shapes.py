@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from persianmind.engine.base import Batch
-from persianmind.estimate.plan import KNOWN_CONFIGS
 from persianmind.model.adapted import DTYPES
+from persianmind.model.known_bases import known_config
 from persianmind.model.loss import IGNORED
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
@@ -59,7 +59,8 @@ class LlamaShape:
 
 def llama_2_7b() -> LlamaShape:
     """The reference run's: 32,000 + 9,510 ids, sequences of 2,048 tokens."""
-    known = KNOWN_CONFIGS["meta-llama/Llama-2-7b-chat-hf"]
+    known = known_config("meta-llama/Llama-2-7b-chat-hf")
+    assert known is not None
     return LlamaShape(
         hidden_size=known["hidden_size"],
         intermediate_size=known["intermediate_size"],

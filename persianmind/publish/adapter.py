@@ -47,7 +47,7 @@ def export_adapter(
         add_files: puts further files into the folder before its manifest is written.
 
     Returns:
-        What was compared, and the bytes of whole tables in it (`train_embeddings: all`).
+        What was compared, and the bytes of whole tables in it.
 
     Raises:
         ExportError: `out` exists, or token ids, prompts or the loss by plain peft are not the trained ones.

@@ -21,7 +21,7 @@ RECIPE_FOLDER = PROJECT_ROOT / "launcher" / "recipes"
 
 def known_recipes(folder: Path = RECIPE_FOLDER) -> dict[str, Path]:
     """The recipes that ship with the project, by name."""
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def find_recipe(name_or_path: str) -> Path:

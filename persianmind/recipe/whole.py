@@ -46,6 +46,10 @@ class Recipe(Section):
         used = {name for stage in self.stages for name in stage.sources}
         return [name for name in self.sources if name in used]
 
+    def vocabulary_sources(self) -> list[str]:
+        """Sources the tokenizer is trained on: `vocab.sources`, or every one that is not English."""
+        return self.vocab.sources or [n for n, source in self.sources.items() if source.language != "en"]
+
     def languages(self) -> list[str]:
         """The languages of its sources, in their order, those of instructions first."""
         ordered = sorted(self.sources.values(), key=lambda source: source.kind != "instruction")

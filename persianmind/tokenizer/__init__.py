@@ -2,7 +2,7 @@
 
 from persianmind.tokenizer.fast import HARD_STRINGS, FastEncoder
 from persianmind.tokenizer.folder import FolderTokenizer, tokenizer_fingerprint
-from persianmind.tokenizer.models import LocatedTokens, Tokens, is_tiktoken, tiktoken_hint
+from persianmind.tokenizer.models import LocatedTokens, Tokens, encode_json, is_tiktoken, tiktoken_hint
 from persianmind.tokenizer.panic import panics_named
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "FolderTokenizer",
     "LocatedTokens",
     "Tokens",
+    "encode_json",
     "is_tiktoken",
     "panics_named",
     "tiktoken_hint",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from persianmind.common.errors import DataError
+from persianmind.common.errors import DataError, PersianMindError
 from persianmind.tokenizer.panic import panics_named
 
 Tokens = npt.NDArray[np.uint32]
@@ -53,6 +53,21 @@ class LocatedTokens:
         return int(self._encoding.token_to_chars(token)[0])
 
 
+def encode_json(
+    tokenizer: Any, texts: Sequence[str], parse_special: bool, where: Path, error: type[PersianMindError]
+) -> list[list[int]]:
+    """Ids of each text by a `tokenizers.Tokenizer`, nothing added.
+
+    Args:
+        parse_special: whether "</s>" in a text stands for that token.
+        where, error: of a panic, see `panics_named`.
+    """
+    tokenizer.encode_special_tokens = not parse_special
+    with panics_named(where, error):
+        encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
+
+
 class JsonModel:
     """tokenizer.json, read by the `tokenizers` library."""
 
@@ -73,10 +88,7 @@ class JsonModel:
         self._tokenizer.post_processor = None
 
     def encode(self, texts: Sequence[str], *, parse_special: bool) -> list[list[int]]:
-        self._tokenizer.encode_special_tokens = not parse_special
-        with panics_named(self._path, DataError):
-            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        return encode_json(self._tokenizer, texts, parse_special, self._path, DataError)
 
     def encode_located(self, texts: Sequence[str]) -> list[LocatedTokens]:
         self._tokenizer.encode_special_tokens = False

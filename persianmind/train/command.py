@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from persianmind.recipe.loading import known_recipes, load_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.train.gpu_errors import keep_traceback, named_gpu_error
 from persianmind.train.run import ReportWriter, RunRequest, is_complete, run_training
+
+SAID_BY_RANK_0_S = 10.0
 
 ENGINE_CONFIG = backend().default_config
 logger = logging.getLogger(__name__)
@@ -53,6 +56,9 @@ ResumeFromOption = Annotated[
         help="Begin with the trained weights of another run (its folder, or one of its checkpoints).",
     ),
 ]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show everything up to step 1, decoded; keep nothing.")
+]
 OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="[key.sub=value]...", help="Recipe overrides.", show_default=False),
@@ -69,6 +75,7 @@ class TrainArguments:
     resume: Resume = "auto"
     resume_from: Path | None = None
     overrides: tuple[str, ...] = ()
+    dry_run: bool = False
 
     def request(self) -> RunRequest:
         """What to run; writes nothing, imports neither torch nor DeepSpeed.
@@ -87,7 +94,7 @@ class TrainArguments:
         """
         recipe = load_recipe(self.recipe, self.overrides)
         folder = RunFolder(self.output or Path("runs") / recipe.name)
-        return RunRequest(recipe, self.deepspeed, folder, self.resume, self.resume_from)
+        return RunRequest(recipe, self.deepspeed, folder, self.resume, self.resume_from, dry_run=self.dry_run)
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -102,11 +109,12 @@ def train(
     output: OutputOption = None,
     resume: ResumeOption = "auto",
     resume_from: ResumeFromOption = None,
+    dry_run: DryRunOption = False,
     overrides: OverridesArgument = None,
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = 0,  # the launcher's own
 ) -> TrainArguments:
     """Collects the flags."""
-    return TrainArguments(recipe, deepspeed, output, resume, resume_from, tuple(overrides or ()))
+    return TrainArguments(recipe, deepspeed, output, resume, resume_from, tuple(overrides or ()), dry_run)
 
 
 def read_request(arguments: Sequence[str]) -> RunRequest | None:
@@ -137,6 +145,11 @@ def run_request(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -
 
 
 def _check_and_run(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -> None:
+    if request.dry_run:
+        from persianmind.train.dry_run import show_dry_run
+
+        show_dry_run(request, ranks)
+        return
     if is_finished(request):
         if ranks.rank == 0:
             show_finished(request.folder)
@@ -180,6 +193,9 @@ def main(write_report: ReportWriter) -> None:
     configure_logging(ranks.rank)
     requests: list[RunRequest | None] = []
     code = run_guarded(lambda: requests.append(read_request(sys.argv[1:])), silent=ranks.rank != 0)
+    if code and ranks.rank != 0:
+        # The launcher ends all ranks once one has ended: rank 0 would be killed before it says what is wrong.
+        time.sleep(SAID_BY_RANK_0_S)
     if code == 0 and (request := requests[0]) is not None:
         code = run_guarded(lambda: run_request(request, ranks, write_report), rank=ranks.rank)
     sys.stdout.flush()

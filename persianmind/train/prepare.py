@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def vocabulary_sources(recipe: Recipe) -> list[str]:
-    """Sources the tokenizer is trained on: `vocab.sources`, or every one that is not English."""
-    return recipe.vocab.sources or [n for n, source in recipe.sources.items() if source.language != "en"]
-
-
 def prepare(recipe: Recipe, folder: RunFolder, mark: Callable[[str], None]) -> Prepared:
     """Makes what is missing in the run folder and returns at once what is there already.
 
@@ -139,7 +134,7 @@ def _build_vocabulary(recipe: Recipe, folder: RunFolder, base: Path) -> None:
     from persianmind.text.spec import source_specs
     from persianmind.vocab.build import build_vocab
 
-    specs = source_specs(recipe, vocabulary_sources(recipe))
+    specs = source_specs(recipe, recipe.vocabulary_sources())
     evaluated = held_out_fingerprints(folder.heldout if recipe.heldout.sources else None)
     build_vocab(
         base,

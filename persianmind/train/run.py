@@ -44,6 +44,7 @@ class RunRequest:
     it.
 
     resume_from: another run's checkpoint, or its run folder: where a new run takes its first weights from.
+    dry_run: whether everything up to step 1 is only shown (dry_run.py).
     stop_requested: how the cluster asks for a stop; None: signals to this process do.
     """
 
@@ -54,6 +55,7 @@ class RunRequest:
     resume_from: Path | None = None
     stop_requested: Callable[[], bool] | None = None
     engine: str = DEFAULT_ENGINE
+    dry_run: bool = False
 
 
 def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) -> None:

@@ -101,7 +101,7 @@ class DocumentSample:
         return [text for _, text, _ in sorted(self._heap, reverse=True)]
 
     def records(self) -> list[int]:
-        """Of each of them, the how-manieth document of the text it is, from 1."""
+        """For each of them its number in the text, from 1 in the order of reading."""
         return [record for _, _, record in sorted(self._heap, reverse=True)]
 
 

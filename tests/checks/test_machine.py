@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
 from persianmind.checks import device, machine
 from persianmind.checks.device import cpu_flags, machine_precision, resolve_precision
-from persianmind.checks.machine import check_compiler, check_disk, check_packages, check_trackers
+from persianmind.checks.machine import check_compiler, check_packages, check_trackers
 from persianmind.common.device.choice import DeviceChoice
 from persianmind.common.errors import MachineError
 from persianmind.recipe.loading import load_recipe
@@ -25,13 +26,6 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "not needed" in check_compiler()
 
 
-def test_disk_without_room(tmp_path: Path) -> None:
-    check_disk(tmp_path / "not" / "made" / "yet", 1)
-    with pytest.raises(MachineError, match="GB free and the run needs"):
-        check_disk(tmp_path / "not" / "made" / "yet", 10**18)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_tracker_that_is_not_installed_is_named() -> None:
     assert check_trackers([]) == "none asked for"
     with pytest.raises(MachineError, match=r"no_such_tracker.*pip install no_such_tracker"):
@@ -40,12 +34,21 @@ def test_a_tracker_that_is_not_installed_is_named() -> None:
 
 def test_packages_are_held_against_the_projects_own_floors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_packages().startswith("torch ")
-    versions = {"torch": "2.10.0", "ray": "2.60"}
+    versions = {"torch": "2.10.0", "ray": "2.40"}
     monkeypatch.setattr(
         machine, "requires", lambda name: ["ray>=2.52", 'gone>=1; extra == "demo"', "torch>=2.11"]
     )
-    monkeypatch.setattr(machine, "version", versions.__getitem__)
-    with pytest.raises(MachineError, match=r"torch 2\.10\.0 is not >=2\.11"):
+    monkeypatch.setattr(machine, "version", (versions | {"persianmind": "0.1.0"}).__getitem__)
+    with pytest.raises(MachineError, match=r"ray 2\.40 is not >=2\.52; torch 2\.10\.0 is not >=2\.11"):
+        check_packages()
+
+
+def test_a_checkout_that_was_never_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(machine, "version", version)
+    with pytest.raises(MachineError, match=r"persianmind itself is not installed here.*pip install -e \."):
         check_packages()
 
 

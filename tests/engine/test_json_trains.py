@@ -22,6 +22,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     )
     assert launched.code == 0 and out.is_file(), launched.text
     result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    for case, live in result.items():
+        print(f"{case}: weights off by {live['error']:.1e}, checkpoint by {live['checkpoint_error']:.1e}")
     return result
 
 

@@ -32,10 +32,10 @@ SILENT = Machine([RTX_3090] * 2, peers={(LINK, 0, 1): -1, (READ, 0, 1): -1})
 
 
 def set_on(
-    device: DeviceChoice, root: Path, interface: str | None = None, **environ: str
+    device: DeviceChoice, root: Path, interface: str | None = None, ranks: int = 4, **environ: str
 ) -> tuple[dict[str, str], dict[str, str]]:
     """What the environment became, and what was said of it."""
-    here = Situation(device, root, collective_timeout_s(1800.0), interface)
+    here = Situation(device, root, collective_timeout_s(1800.0), interface, ranks)
     said = set_variables(EARLY, here, environ) | set_variables(LATE, here, environ)
     return environ, said
 
@@ -66,6 +66,14 @@ def test_imitated_gpus_get_the_whole_table_with_reasons(
     }
     assert [name.partition("=")[0] for name in said] == list(environ)
     assert "NCCL_IB_DISABLE=1 (there is no InfiniBand device)" in describe_settings(said)
+
+
+def test_one_rank_alone_gets_one_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = decide_imitated(monkeypatch, tmp_path, Machine([RTX_3090]))
+    assert set_on(device, tmp_path, ranks=1)[0]["NCCL_MAX_NCHANNELS"] == "1"
+    assert "NCCL_MAX_NCHANNELS" not in set_on(device, tmp_path, ranks=2)[0]
+    assert "NCCL_MAX_NCHANNELS" not in set_on(device, tmp_path, ranks=1, NCCL_MIN_NCHANNELS="2")[0]
+    assert "NCCL_MAX_NCHANNELS" not in set_on(CPU, tmp_path, ranks=1)[0]
 
 
 def test_imitated_gpus_and_what_the_user_has_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,36 +1,80 @@
-"""The estimate before step 1: arithmetic, and the warning of a budget that will not do."""
+"""The estimate before step 1: arithmetic, what it counts, and the warning of a budget that will not do."""
 
 from __future__ import annotations
 
 import pytest
 
 from persianmind.energy.budget import Budget
-from persianmind.estimate.time import estimate_run, eta_s, step_over_forward
+from persianmind.estimate.phases import EXPORT_S
+from persianmind.estimate.time import FirstScores, estimate_run, eta_s, remaining_phases, step_over_forward
+from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 
+# On two cores: 8,014 tokens of held-out text in 25 s, two samples of 32 tokens in 8 s, a model of 277 MB.
+DEMO = FirstScores(
+    forward_s=25.0,
+    forward_tokens=8014,
+    sample_s=8.0,
+    stage_tokens=4274,
+    weight_bytes=277_000_000,
+    ranks=2,
+    elapsed_s=130.0,
+)
 
-def test_time_and_energy_follow_from_the_forward_pass() -> None:
-    recipe = load_recipe("tiny")  # 1,024 tokens per step, every layer recomputed
-    lines = list(estimate_run(recipe, 10.0, 1000, 30, 120.0, Budget(None)))
-    assert lines == ["estimate: about 15 min for 30 steps and 0.0307 kWh at 120 W"]  # 921.6 s
+
+def tiny(*overrides: str) -> Recipe:
+    """1,024 tokens per step, every layer recomputed."""
+    return load_recipe("tiny", overrides)
+
+
+def scores(forward_s: float) -> FirstScores:
+    return FirstScores(forward_s, 1000, 0.0, 0, 0, 2, 60.0)
+
+
+def test_lines_say_what_is_to_come_and_the_whole() -> None:
+    lines = list(estimate_run(tiny(), 30, scores(10.0), 120.0, Budget(None)))
+    assert lines[0].startswith("estimate: about 16 min to go and 17 min in all: 30 steps 15 min, ")  # 921.6 s
+    assert (
+        lines[1].startswith("estimate: 0.03") and lines[1].endswith(" kWh to go at 120 W") and len(lines) == 2
+    )
 
 
 def test_a_budget_that_will_not_do_is_said_before_step_1() -> None:
-    lines = list(estimate_run(load_recipe("tiny"), 10.0, 1000, 30, 120.0, Budget(0.01)))
-    assert len(lines) == 2 and "save and stop at about 33%" in lines[1]
+    lines = list(estimate_run(tiny(), 30, scores(10.0), 120.0, Budget(0.01)))
+    assert len(lines) == 3 and "save and stop at about 3" in lines[2]
+
+
+def test_without_a_meter_only_the_time_is_said() -> None:
+    lines = list(estimate_run(tiny(), 30, scores(0.1), None, Budget(None)))
+    assert lines[1:] == ["estimate: energy is not known yet"]
 
 
 @pytest.mark.parametrize(("setting", "passes"), [("off", 2.0), ("full", 3.0), ("4", 2.25)])
 def test_recomputed_layers_go_forward_twice(setting: str, passes: float) -> None:
-    assert step_over_forward(load_recipe("tiny", [f"train.gradient_checkpointing={setting}"])) == passes
-
-
-def test_without_a_meter_only_the_time_is_said() -> None:
-    lines = list(estimate_run(load_recipe("tiny"), 0.1, 1000, 30, None, Budget(None)))
-    assert lines == ["estimate: about 9 s for 30 steps; energy is not known yet"]
+    assert step_over_forward(tiny(f"train.gradient_checkpointing={setting}")) == passes
 
 
 def test_eta_grows_with_steps_and_falls_with_speed() -> None:
-    recipe = load_recipe("tiny")
+    recipe = tiny()
     assert eta_s(recipe, 60, 10.0, 1000) == 2 * eta_s(recipe, 30, 10.0, 1000) == pytest.approx(1843.2)
     assert eta_s(recipe, 30, 5.0, 1000) == pytest.approx(460.8)
+
+
+def test_the_demo_takes_what_it_was_measured_to_take() -> None:
+    """A demo run on two cores: 213 s of steps, 67 s of evaluation and samples after the base's, 47 s of
+    export."""
+    phases = remaining_phases(load_recipe("demo"), 30, DEMO)
+    assert phases.steps_s == pytest.approx(213, rel=0.25)
+    assert phases.evaluation_s + phases.samples_s == pytest.approx(67, rel=0.25)
+    assert phases.total_s == pytest.approx(213 + 67 + 47, rel=0.25)
+    assert phases.total_s > 1.4 * phases.steps_s  # the steps alone would be a third short
+
+
+def test_what_a_recipe_leaves_out_takes_no_time() -> None:
+    recipe = load_recipe(
+        "demo", ["export.enabled=false", "evaluate.prompts=[]", "checkpoint.every_steps=1000"]
+    )
+    phases = remaining_phases(recipe, 30, DEMO)
+    assert phases.export_s == EXPORT_S and phases.checkpoints_s < 1.0
+    shorter = remaining_phases(load_recipe("demo", ["evaluate.prompts=[]"]), 30, DEMO)
+    assert shorter.steps_s == phases.steps_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 
 from persianmind.common.errors import BaseModelError
-from persianmind.model.bases import base_fingerprint, check_base, resolve_base
+from persianmind.model.bases import BASE_FILES, base_fingerprint, check_base, resolve_base, weight_files
+from persianmind.model.export.source import FolderTensors
 from tests.model.helpers import make_base
 
 
@@ -81,3 +83,20 @@ def test_a_download_brings_the_chat_template_the_card_and_the_licence_and_no_cod
     with pytest.raises(BaseModelError, match="recurrent"):
         resolve_base("owner/base")
     assert asked == [{"config.json"}]  # none of its gigabytes
+
+
+def test_the_same_weights_once_more_are_left_alone(tmp_path: Path) -> None:
+    """As Mistral's repositories have them, in the layout of another library."""
+    base = make_base(tmp_path / "base", "llama", tied=False)
+    before = base_fingerprint(base), FolderTensors(base).shapes()
+    (base / "consolidated.safetensors").write_bytes((base / "model.safetensors").read_bytes()[:100])
+    assert (base_fingerprint(base), FolderTensors(base).shapes()) == before
+    assert not any(fnmatch("consolidated.safetensors", pattern) for pattern in BASE_FILES)
+    assert any(fnmatch("model-00001-of-00002.safetensors", pattern) for pattern in BASE_FILES)
+
+
+@pytest.mark.parametrize("listed", ['{"weight_map": {"a": "../o.safetensors"}}', '{"weight_map": 3}', "["])
+def test_an_index_that_leads_out_of_the_folder(tmp_path: Path, listed: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(listed, encoding="utf-8")
+    with pytest.raises(BaseModelError, match="lists no files"):
+        weight_files(tmp_path)

@@ -14,6 +14,7 @@ from transformers import AutoConfig
 from persianmind.checks.all import preflight
 from persianmind.common.errors import BaseModelError
 from persianmind.estimate.plan import estimate_recipe
+from persianmind.model import families
 from persianmind.model.adapted import load_base
 from persianmind.model.bases import check_base
 from persianmind.model.families import FAMILIES, REFUSED, check_family
@@ -73,6 +74,7 @@ def test_control_every_supported_family_passes_with_its_default_config(tmp_path:
 
 def test_no_family_is_both_supported_and_refused() -> None:
     assert not FAMILIES.keys() & REFUSED.keys()
+    assert {*families._WELL_KNOWN} < FAMILIES.keys()
 
 
 def test_the_page_lists_what_the_table_lists() -> None:

@@ -19,13 +19,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
 
 def test_every_shipped_recipe_loads_and_says_how_to_run_it() -> None:
     recipes = known_recipes()
-    assert sorted(recipes) == ["demo", "persianmind-7b", "tiny"]
+    assert {"demo", "persianmind-7b", "tiny"} < {*recipes}
     for name, path in recipes.items():
         assert load_recipe(name).name == name
         assert "launcher/train.py" in path.read_text(encoding="utf-8").split("name:")[0]
 
 
-@pytest.mark.parametrize("name", ["demo", "persianmind-7b", "tiny"])
+@pytest.mark.parametrize("name", known_recipes())
 def test_resolved_recipe_reads_back_the_same(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     path = tmp_path / "recipe.yaml"
@@ -79,7 +79,7 @@ def test_overrides_take_yaml_values() -> None:
 
 
 def test_unknown_recipe_lists_the_known(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"did you mean 'tiny'.*demo, persianmind-7b, tiny"):
+    with pytest.raises(RecipeError, match=r"did you mean 'tiny'.*demo, .*persianmind-7b, .*tiny"):
         load_recipe("tinny")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [", encoding="utf-8")

@@ -67,6 +67,19 @@ def country_average(country_iso: str) -> Intensity:
     )
 
 
+def lowest_and_highest() -> tuple[Intensity, Intensity]:
+    """The yearly averages of the countries with the cleanest and the dirtiest grid in codecarbon's table.
+
+    Raises:
+        EnergyError: codecarbon or its table is missing.
+    """
+    rows = _countries()
+    stated = {iso: row["carbon_intensity"] for iso, row in rows.items() if row.get("carbon_intensity")}
+    return country_average(min(stated, key=stated.__getitem__)), country_average(
+        max(stated, key=stated.__getitem__)
+    )
+
+
 @cache
 def _countries() -> dict[str, dict[str, Any]]:
     # The file is read where it lies: importing codecarbon for one number would take 0.3 s.

@@ -23,12 +23,14 @@ DISCARD_PORT = 9  # nothing is sent to it: connecting a UDP socket only asks the
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the values depend on. root: stands for /. interface: None where it is not needed or not known."""
+    """What the values depend on. root: stands for /. interface: None where it is not needed or not known.
+    world_size: None where it is not known yet."""
 
     device: DeviceChoice
     root: Path
     collective_timeout_s: float
     interface: str | None
+    world_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,11 @@ def _no_infiniband(here: Situation) -> str | None:
 
 def _expandable(here: Situation) -> str | None:
     return None if here.device.is_wsl else "expandable_segments:True"
+
+
+def _one_channel(here: Situation) -> str | None:
+    # A communicator of one rank takes all 64 channels, 6 MiB each, and DeepSpeed makes two.
+    return "1" if here.world_size == 1 else None
 
 
 def _timeout(here: Situation) -> str:
@@ -86,6 +93,12 @@ LATE = (
         lambda _: "3",
         "a collective over its time ends the process",
         unless=("TORCH_NCCL_BLOCKING_WAIT", "NCCL_BLOCKING_WAIT", "NCCL_ASYNC_ERROR_HANDLING"),
+    ),
+    Setting(
+        "NCCL_MAX_NCHANNELS",
+        _one_channel,
+        "one rank sends nothing, and 63 channels less are 0.7 GiB of GPU memory",
+        unless=("NCCL_MAX_CTAS", "NCCL_MIN_NCHANNELS", "NCCL_MIN_CTAS"),
     ),
     # Left at its 480 s it would end the process before our watchdog has named the rank that hangs.
     Setting("TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC", _timeout, "after train.hang_timeout_s, which says more"),

@@ -74,7 +74,8 @@ def _launcher_unhid_gpus() -> bool:
 def prepare_group(ranks: Ranks | None, hang_timeout_s: float) -> None:
     """What must be set before the process group is made. ranks: None where the caller chose the interface."""
     interface = None if ranks is None else interface_of(ranks)
-    here = Situation(current_device(), Path("/"), collective_timeout_s(hang_timeout_s), interface)
+    world_size = None if ranks is None else ranks.world_size
+    here = Situation(current_device(), Path("/"), collective_timeout_s(hang_timeout_s), interface, world_size)
     _settings.update(set_variables(LATE, here, os.environ))
 
 

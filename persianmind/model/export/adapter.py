@@ -36,7 +36,7 @@ def write_adapter(
         scale: factor on every adapter's delta.
 
     Returns:
-        Bytes of whole tables among the weights; 0 where only new embeddings were trained.
+        Bytes of whole tables among the weights; 0 where none is stored whole.
 
     Raises:
         BaseModelError: the base's files cannot be read.
@@ -50,9 +50,7 @@ def write_adapter(
     tensors = _lora_tensors(trained)
     whole_bytes = 0
     for module in sorted({names.embedding} if names.tied else {names.embedding, names.head}):
-        found = _table_tensors(
-            trained, module, files.load(_on_disk(names, module)) if module in whole else None
-        )
+        found = _whole_table(trained, module, names, files) if module in whole else _new_part(trained, module)
         tensors |= found
         if names.tied and module in whole:  # peft wants a whole tied table twice
             tensors[f"{_PREFIX}{names.head}.weight"] = found[f"{_PREFIX}{module}.weight"].clone()
@@ -85,7 +83,7 @@ def peft_config(
     from peft import LoraConfig
 
     adapter = trained.adapter
-    last_name = {name.removesuffix(".weight").rsplit(".", 1)[-1] for name in trained.adapted_weights()}
+    last_name = {_last(name.removesuffix(".weight")) for name in trained.adapted_weights()}
     tables = [names.embedding] if names.tied else [names.embedding, names.head]
     whole = _whole_tables(trained, names)
     new_AD = trained.table(names.embedding)[1]
@@ -127,18 +125,22 @@ def _suffix(name: str) -> str:
     return "" if ".lora_magnitude_vector." in name else ".weight"
 
 
-def _table_tensors(trained: TrainedWeights, module: str, base_VD: Tensor | None) -> dict[str, Tensor]:
-    """The new embeddings of a table; with the base's (`base_VD`, longer where its table is padded), all."""
+def _new_part(trained: TrainedWeights, module: str) -> dict[str, Tensor]:
+    """The new embeddings of a table alone, nothing where there are none."""
+    new_AD = trained.table(module)[1]
+    return {} if new_AD is None else {f"{_PREFIX}{module}.token_adapter.trainable_tokens_delta": new_AD}
+
+
+def _whole_table(
+    trained: TrainedWeights, module: str, names: DiskNames, files: FolderTensors
+) -> dict[str, Tensor]:
+    """All embeddings of a table: the base's, as trained or as they lie in its files, and new ones."""
     import torch
 
-    trained_VD, new_AD = trained.table(module)
-    if base_VD is not None:
-        whole_VD = base_VD[: trained.base_vocab] if trained_VD is None else trained_VD
-        parts = [whole_VD] if new_AD is None else [whole_VD, new_AD]
-        return {f"{_PREFIX}{module}.weight": torch.cat(parts)}
-    if new_AD is None:
-        return {}
-    return {f"{_PREFIX}{module}.token_adapter.trainable_tokens_delta": new_AD}
+    base_VD, new_AD = trained.table(module)
+    if base_VD is None:
+        base_VD = files.load(names.on_disk[f"{module}.weight"])[: trained.base_vocab]
+    return {f"{_PREFIX}{module}.weight": torch.cat([base_VD] if new_AD is None else [base_VD, new_AD])}
 
 
 def _longer_bias(trained: TrainedWeights, names: DiskNames, base_bias_V: Tensor) -> Tensor:
@@ -150,7 +152,3 @@ def _longer_bias(trained: TrainedWeights, names: DiskNames, base_bias_V: Tensor)
     base_bias_V, new_AD = base_bias_V[: trained.base_vocab], trained.table(names.embedding)[1]
     added = 0 if new_AD is None else len(new_AD)
     return torch.cat([base_bias_V, new_bias(base_bias_V).expand(added)])
-
-
-def _on_disk(names: DiskNames, module: str) -> str:
-    return names.on_disk[f"{module}.weight"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from persianmind.common.errors import BaseModelError
+from persianmind.model.bases import weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +35,7 @@ class FolderTensors:
     def __init__(self, folder: Path) -> None:
         from safetensors import SafetensorError, safe_open
 
-        files = sorted(folder.glob("*.safetensors"))
+        files = weight_files(folder)
         if not files:
             raise BaseModelError(f"{folder} holds no .safetensors weights; give a Hugging Face model folder")
         self._file_of: dict[str, Any] = {}

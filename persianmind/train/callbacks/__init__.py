@@ -8,6 +8,7 @@ from persianmind.energy.budget import Budget
 from persianmind.train.callbacks.base import Callback
 from persianmind.train.callbacks.budget import BudgetCallback
 from persianmind.train.callbacks.energy import EnergyCallback
+from persianmind.train.callbacks.estimate import EstimateCallback
 from persianmind.train.callbacks.evaluate import EvaluateCallback
 from persianmind.train.callbacks.log import LogCallback
 from persianmind.train.callbacks.plateau import PlateauCallback
@@ -25,6 +26,7 @@ def make_callbacks(context: RunContext, watchdog: Watchdog, budget: Budget) -> l
     """All of them, in the order in which their hooks are called: what a step was is logged and judged before
     it is saved."""
     recipe = context.recipe
+    evaluate, samples = EvaluateCallback(recipe), SampleCallback(recipe)
     return [
         watchdog,
         EnergyCallback(),
@@ -34,6 +36,7 @@ def make_callbacks(context: RunContext, watchdog: Watchdog, budget: Budget) -> l
         PlateauCallback(recipe.stages),
         SaveCallback(context),
         BudgetCallback(budget),
-        EvaluateCallback(recipe, budget),
-        SampleCallback(recipe),
+        evaluate,
+        samples,
+        EstimateCallback(budget, evaluate, samples),
     ]

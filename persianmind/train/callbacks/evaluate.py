@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from persianmind.common.errors import CheckpointError, NonFiniteError
-from persianmind.energy.budget import Budget
 from persianmind.engine.base import Batch
-from persianmind.estimate.time import estimate_run
 from persianmind.evaluate.text import HeldOutSequences, held_out_sequences, score
 from persianmind.model.bases import resolve_base
 from persianmind.recipe import Recipe
@@ -29,13 +27,16 @@ logger = logging.getLogger(__name__)
 
 
 class EvaluateCallback(Callback):
-    """Scores every held-out language; all ranks together, rank 0 writes the results."""
+    """Scores every held-out language; all ranks together, rank 0 writes the results.
+
+    base_scored: (seconds, tokens) of scoring the base, all ranks together; None where this start did not.
+    """
 
     name = "evaluate"
 
-    def __init__(self, recipe: Recipe, budget: Budget) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         self.languages = recipe.held_out_languages()
-        self.budget = budget
+        self.base_scored: tuple[float, int] | None = None
         self._expanded: dict[str, HeldOutSequences] | None = None
 
     def start(self, context: RunContext) -> None:
@@ -54,17 +55,23 @@ class EvaluateCallback(Callback):
         sequences = self._sequences(context, resolve_base(context.recipe.base))
         started_s = time.perf_counter()
         self._score(context, BASE_STAGE, sequences, base_vocab_only=True)
-        seconds = time.perf_counter() - started_s
-        self._estimate(context, seconds, sum(held_out.n_tokens for held_out in sequences.values()))
+        self.base_scored = (time.perf_counter() - started_s, _count_tokens(sequences))
 
     def end_stage(self, context: RunContext, plan: StagePlan) -> None:
         stage = plan.stage.name
         if self._has(context, stage):
             return
         context.mark(Phase.EVALUATE, stage)
+        self._score(context, stage, self._stage_sequences(context), base_vocab_only=False)
+
+    def stage_tokens(self, context: RunContext) -> int:
+        """What the evaluation at the end of a stage scores."""
+        return _count_tokens(self._stage_sequences(context))
+
+    def _stage_sequences(self, context: RunContext) -> dict[str, HeldOutSequences]:
         if self._expanded is None:
             self._expanded = self._sequences(context, context.folder.vocab)
-        self._score(context, stage, self._expanded, base_vocab_only=False)
+        return self._expanded
 
     def _has(self, context: RunContext, stage: str) -> bool:
         """Whether results.json has this stage already (rank 0's file, read by all)."""
@@ -122,12 +129,6 @@ class EvaluateCallback(Callback):
         if context.is_main:
             add_evaluation(context.folder, results)
 
-    def _estimate(self, context: RunContext, forward_s: float, forward_tokens: int) -> None:
-        """Hours, kWh and whether the energy budget will do, from the speed of a first evaluation."""
-        watts = None if context.meter is None else context.meter.watts()
-        if watts is not None:
-            watts *= context.ranks.world_size / context.ranks.local_size
-        for line in estimate_run(
-            context.recipe, forward_s, forward_tokens, context.total_steps, watts, self.budget
-        ):
-            logger.info(line)
+
+def _count_tokens(sequences: Mapping[str, HeldOutSequences]) -> int:
+    return sum(held_out.n_tokens for held_out in sequences.values())

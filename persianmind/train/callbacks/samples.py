@@ -4,6 +4,7 @@ stage at its end."""
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,18 +30,23 @@ class SampleCallback(Callback):
 
     After each prompt all ranks meet: none waits longer in an exchange than one answer takes, whatever the
     number of prompts.
+
+    base_s: seconds of the base's own samples; 0.0 where this start wrote none.
     """
 
     name = "samples"
 
     def __init__(self, recipe: Recipe) -> None:
         self.prompts = recipe.evaluate.prompts
+        self.base_s = 0.0
 
     def start(self, context: RunContext) -> None:
         """The base, with its own tokenizer and so with its own ids alone; needs the adapters as they were
         made."""
         if context.step == 0:
+            started_s = time.perf_counter()
             self._sample(context, BASE_STAGE, resolve_base(context.recipe.base))
+            self.base_s = time.perf_counter() - started_s
 
     def end_stage(self, context: RunContext, plan: StagePlan) -> None:
         if context.step == plan.last_step:  # at a start, weights of a stage that was done before are gone

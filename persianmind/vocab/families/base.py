@@ -136,13 +136,46 @@ def read_base(path: Path) -> BaseFiles:
         for name in ("added_tokens.json", "chat_template.jinja", "special_tokens_map.json")
         if (path / name).is_file()
     }
-    return BaseFiles(
+    files = BaseFiles(
         path,
         model.read_bytes() if model.is_file() else None,
         tree,
         _read_mapping(path / "tokenizer_config.json") or {},
         others,
     )
+    table = (_read_mapping(path / "config.json") or {}).get("vocab_size")
+    return _without_unembedded(files, table) if isinstance(table, int) else files
+
+
+def _without_unembedded(files: BaseFiles, table: int) -> BaseFiles:
+    """Leaves out added tokens that the model has no embedding for: the tokenizer of Gemma 3 1B has the image
+    token of its larger sisters, one id past its table. New ids begin where the table ends.
+
+    Args:
+        table: how many embeddings config.json says that the model has.
+    """
+    dropped = {token["content"] for token_id, token in files.added_tokens.items() if token_id >= table}
+    if not dropped:
+        return files
+
+    def kept(node: Any) -> Any:
+        """A JSON tree without them: as entries, as names of entries, and as values."""
+        if isinstance(node, dict):
+            return {key: kept(value) for key, value in node.items() if not {key, _content(value)} & dropped}
+        return [kept(one) for one in node if _content(one) not in dropped] if isinstance(node, list) else node
+
+    tree = None if files.tree is None else {**files.tree, "added_tokens": kept(files.tree["added_tokens"])}
+    others = {
+        name: dump_json(kept(json.loads(content))) if name.endswith(".json") else content
+        for name, content in files.others.items()
+    }
+    return BaseFiles(files.path, files.model, tree, kept(files.config), others)
+
+
+def _content(node: Any) -> str | None:
+    """The string of a token, written alone or with its flags."""
+    text = node.get("content") if isinstance(node, dict) else node
+    return text if isinstance(text, str) else None
 
 
 def _read_mapping(path: Path) -> dict[str, Any] | None:

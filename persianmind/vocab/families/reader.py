@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.common.errors import VocabError
-from persianmind.tokenizer import HARD_STRINGS, panics_named
+from persianmind.tokenizer import HARD_STRINGS, encode_json
 
 # A pattern with no end to it shows on a long run of one letter that something else ends.
 _RUNS = tuple(f"{letter * 60}{end}" for letter in "aA1 \n-" for end in "!b")
@@ -26,9 +26,8 @@ class JsonReader:
         self._path = path
         tokenizer.no_padding()
         tokenizer.no_truncation()
-        self.encode(
-            [*HARD_STRINGS, *_RUNS]
-        )  # what the library gives up on is named here, not amid the corpus
+        # What the library gives up on is named here, not amid the corpus.
+        self.encode([*HARD_STRINGS, *_RUNS])
 
     @classmethod
     def parse(cls, content: bytes, path: Path) -> JsonReader:
@@ -47,10 +46,7 @@ class JsonReader:
         parse_special: whether "</s>" in a text stands for that token, as in what a chat template wrote. In a
         document it is a string like any other, in training as here.
         """
-        self._tokenizer.encode_special_tokens = not parse_special
-        with panics_named(self._path, VocabError):
-            batch = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in batch]
+        return encode_json(self._tokenizer, texts, parse_special, self._path, VocabError)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; special tokens are kept."""

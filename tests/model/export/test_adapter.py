@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from persianmind.model.adapted import build_adapted
 from persianmind.model.export.adapter import write_adapter
 from persianmind.model.export.trained import TrainedWeights
+from tests.model.family_cases import make_family_base
 from tests.model.helpers import (
     BASE_VOCAB,
     PIECES,
@@ -64,6 +65,19 @@ def test_plain_peft_gives_the_trained_logits(
     assert config["base_model_name_or_path"] == "owner/name"
     assert (config["modules_to_save"] is None) == (sections is not ALL)
     assert (tmp_path / "adapter_model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("sections", [{}, ALL])
+def test_a_bias_of_the_head_is_kept(tmp_path: Path, sections: dict[str, Any]) -> None:
+    """Of new tokens it is the mean of the base's, which transformers' resizing does not give here."""
+    base = make_family_base(tmp_path / "base", "phi")
+    recipe = make_recipe(**sections)
+    model = perturbed(build_adapted(base, recipe, PIECES, BASE_VOCAB)).eval()
+    write_adapter(tmp_path, base, TrainedWeights.of(model, recipe.adapter), base_name=None)
+    ids = packed_batch(vocab=VOCAB)["input_ids"]
+    with torch.no_grad():
+        ours, theirs = logits_of(model, ids), load(base, tmp_path)(input_ids=ids).logits
+    assert torch.allclose(ours, theirs, atol=2e-5 * float(ours.abs().max()))
 
 
 def test_scale(tmp_path: Path) -> None:

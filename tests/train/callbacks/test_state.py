@@ -15,6 +15,7 @@ from persianmind.train import callbacks as package
 from persianmind.train.callbacks.base import Callback
 from persianmind.train.callbacks.budget import BudgetCallback
 from persianmind.train.callbacks.energy import EnergyCallback
+from persianmind.train.callbacks.estimate import EstimateCallback
 from persianmind.train.callbacks.evaluate import EvaluateCallback
 from persianmind.train.callbacks.log import LogCallback
 from persianmind.train.callbacks.plateau import PlateauCallback
@@ -32,7 +33,8 @@ STATEFUL: dict[str, Callable[[Recipe], Callback]] = {
 STATELESS: list[Callback] = [
     BudgetCallback(Budget(None)),
     EnergyCallback(),
-    EvaluateCallback(RECIPE, Budget(None)),
+    EvaluateCallback(RECIPE),
+    EstimateCallback(Budget(None), EvaluateCallback(RECIPE), SampleCallback(RECIPE)),
     ProgressCallback(Budget(None)),
     SampleCallback(RECIPE),
 ]
@@ -78,7 +80,7 @@ def test_names_are_unique_and_all_of_them_are_covered_here() -> None:
     }
     made.discard(Callback)
     names = {one.name for one in made}
-    assert len(names) == len(made) == 10
+    assert len(names) == len(made) == 11
     covered = {*STATEFUL, *(one.name for one in STATELESS)}
     # The rest need an engine or a folder, and inherit both methods as they are.
     rest: list[type[Callback]] = [LogCallback, SaveCallback, Watchdog]

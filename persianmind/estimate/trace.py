@@ -1,0 +1,161 @@
+"""One micro-batch of a recipe's model, forward and backward, really run without values.
+
+On the meta device, which our attention takes for a GPU: the varlen kernel, recomputation as the recipe has
+it, the chunked loss. Nothing is computed, only shapes; a 7B takes seconds, and the process 0.5 GB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from persianmind.estimate.meter import AllocationMeter
+from persianmind.estimate.nf4 import block_constants, packed_bytes
+from persianmind.estimate.shapes import held_tensors
+from persianmind.model.documents import OFFSETS_PER_SEQUENCE, Documents
+from persianmind.recipe import Recipe
+
+if TYPE_CHECKING:
+    from persianmind.model.adapted import AdaptedModel
+
+# A model of many layers is traced with few of them: memory and FLOPs grow by the same amount with every
+# layer, once there are some. tests/estimate/test_trace.py holds it against whole models, to the byte.
+FEW_UNITS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatchTrace:
+    """Of one micro-batch.
+
+    peak_bytes: beyond parameters and buffers, gradients of the trained weights among them. gradient_bytes: of
+    these at the peak. largest, largest_bytes: the largest single tensor. flops: recomputation counted.
+    """
+
+    peak_bytes: int
+    gradient_bytes: int
+    largest: str
+    largest_bytes: int
+    flops: float
+
+    @property
+    def doubled(self) -> MicroBatchTrace:
+        """With every tensor twice as wide."""
+        return MicroBatchTrace(
+            2 * self.peak_bytes, 2 * self.gradient_bytes, self.largest, 2 * self.largest_bytes, self.flops
+        )
+
+
+def trace_micro_batch(
+    model: AdaptedModel,
+    sequences: int,
+    seq_len: int,
+    lengths: tuple[int, ...] | None = None,
+    *,
+    on_cpu: bool = False,
+) -> MicroBatchTrace:
+    """Runs the model on `sequences` packed sequences, every position a target but the last of a document.
+
+    Args:
+        model: on the meta device, which our attention takes for a GPU that has the varlen kernel.
+        on_cpu: kernels as on the CPU, documents one by one, by fake tensors; torch's fused attention of GPUs
+            without the varlen kernel, or in fp32, holds the same.
+        lengths: of the documents, which add up to sequences x seq_len; None: one document each, the most that
+            attention can have.
+    """
+    if on_cpu:
+        with _fake_cpu(model):
+            return _traced(model, sequences, seq_len, lengths or (seq_len,) * sequences)
+    return _traced(model, sequences, seq_len, lengths or (seq_len,) * sequences)
+
+
+def _traced(model: AdaptedModel, sequences: int, seq_len: int, lengths: tuple[int, ...]) -> MicroBatchTrace:
+    held = [one for value in (*model.parameters(), *model.buffers()) for one in held_tensors(value)]
+    meter = AllocationMeter(model, held)
+    with meter, torch.device(model.output_table.base_VD.device):
+        ids = torch.zeros(sequences, seq_len, dtype=torch.long)
+        positions, labels = torch.zeros_like(ids), torch.zeros_like(ids)
+        unit = OFFSETS_PER_SEQUENCE * sequences
+        offsets = torch.zeros(-(-len(lengths) // unit) * unit + 1, dtype=torch.int32)
+        targets_N = torch.zeros(sequences * seq_len - len(lengths), dtype=torch.long)
+        documents = Documents(offsets, lengths, seq_len)
+        loss = model(ids, positions, labels, documents=documents, targets_N=targets_N)
+        (loss * 0.5).backward()  # scaled, as the engine does
+    for value in model.parameters():
+        value.grad = None
+    return MicroBatchTrace(
+        meter.peak_bytes, meter.gradient_bytes, meter.largest, meter.largest_bytes, float(meter.flops)
+    )
+
+
+def trace_few_layers(
+    make: Callable[[int], AdaptedModel], recipe: Recipe, layers: int, sequences: int, *, on_cpu: bool = False
+) -> MicroBatchTrace:
+    """What `trace_micro_batch` would give of a model of `layers` layers, from two of few; a tenth of the time
+    for a 7B.
+
+    Args:
+        make: gives the recipe's model with a number of layers.
+    """
+    seq_len, setting = recipe.data.seq_len, recipe.train.gradient_checkpointing
+    unit = setting if isinstance(setting, int) else 1  # every unit-th layer is recomputed
+    low = FEW_UNITS * unit + layers % unit
+    high = low + unit
+    if layers <= high:
+        return trace_micro_batch(make(layers), sequences, seq_len, on_cpu=on_cpu)
+    one, two = (trace_micro_batch(make(count), sequences, seq_len, on_cpu=on_cpu) for count in (low, high))
+
+    def grown(less: float, more: float) -> float:
+        return more + (more - less) * (layers - high) / unit
+
+    return MicroBatchTrace(
+        int(grown(one.peak_bytes, two.peak_bytes)),
+        int(grown(one.gradient_bytes, two.gradient_bytes)),
+        two.largest,
+        two.largest_bytes,
+        grown(one.flops, two.flops),
+    )
+
+
+def with_layers(config: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The same architecture with `count` layers; lists with an entry for each layer are cut as well."""
+    layers = config["num_hidden_layers"]
+    cut = {
+        key: value[:count] if isinstance(value, list) and len(value) == layers else value
+        for key, value in config.items()
+    }
+    return {**cut, "num_hidden_layers": count}
+
+
+@contextlib.contextmanager
+def _fake_cpu(model: AdaptedModel) -> Iterator[None]:
+    """In the block the model's tensors are fake ones that say they are on the CPU."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    saved = [(module, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            for module, parameters, buffers in saved:
+                for name, value in parameters.items():
+                    module._parameters[name] = None if value is None else _on_cpu(value)
+                for name, buffer in buffers.items():
+                    module._buffers[name] = None if buffer is None else torch.empty_like(buffer, device="cpu")
+            yield
+    finally:
+        for module, parameters, buffers in saved:
+            module._parameters.update(parameters)
+            module._buffers.update(buffers)
+
+
+def _on_cpu(value: torch.nn.Parameter) -> torch.nn.Parameter:
+    state = getattr(value, "quant_state", None)
+    if state is None:
+        return torch.nn.Parameter(torch.empty_like(value, device="cpu"), requires_grad=value.requires_grad)
+    # bitsandbytes' own class of parameters cannot be a fake tensor; a plain one with its constants is enough.
+    shape, device = tuple(state.shape), torch.device("cpu")
+    packed: Any = torch.nn.Parameter(packed_bytes(shape, device), requires_grad=False)
+    packed.quant_state = block_constants(shape, state.dtype, device)
+    return packed  # type: ignore[no-any-return]

@@ -1,0 +1,53 @@
+"""Says before step 1 how long the rest of the run will take, and what it will use."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+
+from persianmind.energy.budget import Budget
+from persianmind.estimate.time import FirstScores, estimate_run
+from persianmind.train.callbacks.base import Callback
+from persianmind.train.callbacks.evaluate import EvaluateCallback
+from persianmind.train.callbacks.samples import SampleCallback
+
+if TYPE_CHECKING:
+    from persianmind.train.context import RunContext
+
+logger = logging.getLogger(__name__)
+
+
+class EstimateCallback(Callback):
+    """From what scoring the untouched base and its samples took; so it stands after both, and says nothing in
+    a run that goes on."""
+
+    name = "estimate"
+
+    def __init__(self, budget: Budget, evaluate: EvaluateCallback, samples: SampleCallback) -> None:
+        self.budget = budget
+        self.evaluate = evaluate
+        self.samples = samples
+
+    def start(self, context: RunContext) -> None:
+        if self.evaluate.base_scored is None or not context.is_main:
+            return
+        forward_s, forward_tokens = self.evaluate.base_scored
+        measured = FirstScores(
+            forward_s=forward_s,
+            forward_tokens=forward_tokens,
+            sample_s=self.samples.base_s,
+            stage_tokens=self.evaluate.stage_tokens(context),
+            weight_bytes=sum(
+                value.numel() * value.element_size() for value in context.engine.model.parameters()
+            ),
+            ranks=context.ranks.world_size,
+            elapsed_s=time.time() - psutil.Process().create_time(),
+        )
+        watts = None if context.meter is None else context.meter.watts()
+        if watts is not None:
+            watts *= context.ranks.world_size / context.ranks.local_size
+        for line in estimate_run(context.recipe, context.total_steps, measured, watts, self.budget):
+            logger.info(line)

@@ -1,0 +1,173 @@
+"""`launcher/train.py --dry-run`: everything up to step 1, shown and not kept.
+
+What a run would do is done with its own code in a temporary folder, on as much text as that takes: the run
+folder is not made, the cache of bases is not touched, and the folder is removed however this ends (but for
+kill -9). Rank 0 does it; the other ranks have nothing to do.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from persianmind.checks.all import check_resume_from, preflight
+from persianmind.checks.device import check_device
+from persianmind.checks.text import times_seen
+from persianmind.common.errors import RunInterruptedError
+from persianmind.common.log import print_line
+from persianmind.engine.ranks import Ranks
+from persianmind.engine.registry import backend
+from persianmind.recipe import Recipe
+from persianmind.run.folder import RunFolder
+from persianmind.train.dry_run_build import (
+    DryRunSource,
+    base_folder,
+    learn_vocabulary,
+    pack_beginning,
+    shortened,
+)
+
+if TYPE_CHECKING:
+    from persianmind.tokenizer import FolderTokenizer
+    from persianmind.train.run import RunRequest
+
+logger = logging.getLogger(__name__)
+FOLDER_PREFIX = "persianmind-dry-run-"
+SHOWN_CHARACTERS = 1_500  # of a sequence
+WATCH_S = 0.5
+
+
+def show_dry_run(request: RunRequest, ranks: Ranks) -> None:
+    """Shows what a run would begin with.
+
+    Raises:
+        PersianMindError: what would stop the run before step 1.
+        RunInterruptedError: a signal; nothing is kept either.
+    """
+    if ranks.rank != 0:
+        return
+    preflight(request.recipe, request.engine_config, request.folder, ranks.world_size)
+    check_resume_from(request.resume_from)
+    engine = backend(request.engine)
+    with (
+        _until_signal(engine.launcher_pids),
+        tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as folder,
+    ):
+        _show(request, ranks, Path(folder))
+    logger.info("dry run: done, nothing is kept; the same command without --dry-run trains")
+
+
+def _show(request: RunRequest, ranks: Ranks, scratch: Path) -> None:
+    from persianmind.estimate.describe import describe_run
+    from persianmind.estimate.shapes import meta_model
+    from persianmind.model.bases import read_config
+    from persianmind.text.heldout import INDEX, write_held_out
+    from persianmind.tokenizer import FolderTokenizer
+    from persianmind.train.stages import plan_stages
+    from persianmind.vocab.expansion import EXPANSION_FILE, load_expansion
+
+    recipe, made = shortened(request.recipe), RunFolder(scratch / "run")
+    logger.info(f"dry run of {recipe.name}: a run would write {request.folder}; all checks of a start passed")
+    logger.info(f"device: {check_device(recipe)}")
+    heldout = request.folder.heldout
+    if not (heldout / INDEX).is_file():
+        heldout = made.heldout
+        write_held_out(recipe, heldout)
+    base = base_folder(recipe.base, scratch)
+    vocab = request.folder.vocab
+    if (vocab / EXPANSION_FILE).is_file():
+        logger.info(f"vocabulary: the run's own, {vocab}")
+    else:
+        vocab = made.vocab
+        learn_vocabulary(recipe, base, vocab, heldout)
+    tokenizer = FolderTokenizer(vocab)
+    sources = [pack_beginning(recipe, name, vocab, made, heldout) for name in recipe.stage_sources()]
+    for source in sources:
+        _show_sequence(source, tokenizer)
+    tokens = {source.name: source.tokens for source in sources}
+    _show_amounts(request.recipe, sources, tokens)
+    counts = {source.name: source.whole_sequences(recipe.data.seq_len) for source in sources}
+    plans = plan_stages(request.recipe, counts)
+    expansion = load_expansion(vocab)
+    model = meta_model(request.recipe, read_config(base), expansion.base_vocab, expansion.added)
+    stages = [(plan.stage, plan.steps) for plan in plans]
+    for line in describe_run(request.recipe, stages, model, ranks.world_size):
+        logger.info(line)
+
+
+def _show_sequence(source: DryRunSource, tokenizer: FolderTokenizer) -> None:
+    """The first packed sequence of a source, targets in brackets."""
+    from persianmind.train.shown import CLOSE, OPEN, shown_documents
+
+    documents = shown_documents(source.dataset, 0, tokenizer)
+    tokens, targets = sum(one.tokens for one in documents), sum(one.targets for one in documents)
+    logger.info(
+        f"{source.name}: first sequence: {len(documents)} documents, {tokens} tokens, {targets} of them "
+        f"learnt, in {OPEN} {CLOSE}"
+    )
+    left = SHOWN_CHARACTERS
+    for one in documents:
+        text = one.marked
+        more = f" ... ({len(text) - left:,} more characters)" if len(text) > left else ""
+        print_line(f"  | {printable(text[:left])}{more}")
+        left -= len(text)
+        if left <= 0:
+            break
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: control characters, which could move its cursor, are written as their number."""
+
+    def shown(one: str) -> str:
+        is_control = ord(one) < 32 or 127 <= ord(one) < 160
+        return f"\\x{ord(one):02x}" if is_control and one != "\n" else one
+
+    return "".join(map(shown, text)).replace("\n", "\n  | ")
+
+
+def _show_amounts(recipe: Recipe, sources: list[DryRunSource], tokens: dict[str, int | None]) -> None:
+    passes = times_seen(recipe, tokens)
+    for source in sources:
+        seen = passes[source.name]
+        if source.tokens is None or seen is None:
+            logger.info(f"{source.name}: its size is not known from here; stages in epochs are longer")
+            continue
+        about = "" if source.is_whole else "about "
+        logger.info(f"{source.name}: {about}{source.tokens:,} tokens, seen {seen:.3g} times over all stages")
+
+
+@contextmanager
+def _until_signal(launcher_pids: Callable[[], list[int]]) -> Iterator[None]:
+    """SIGTERM, SIGINT and the end of the launchers above end the block by an error; later ones do nothing.
+
+    A launcher may die without passing a signal on; its ranks are then nobody's.
+    """
+    ended = threading.Event()
+
+    def handle(number: int, frame: object) -> None:
+        if not ended.is_set():
+            ended.set()
+            raise RunInterruptedError("the dry run was stopped; nothing is kept")
+
+    above = launcher_pids()
+
+    def watch() -> None:
+        while not ended.wait(WATCH_S):
+            if launcher_pids()[: len(above)] != above:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
