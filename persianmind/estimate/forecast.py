@@ -91,6 +91,7 @@ def forecast(
     *,
     traced_flops_per_micro_batch: float,
     parameters: CountedWeights,
+    layers: int,
     gpu: GpuSpec | None,
     ranks: int,
     added_vocab: int,
@@ -102,6 +103,7 @@ def forecast(
     Args:
         traced_flops_per_micro_batch: forward, recomputation and backward of a full micro-batch on one rank.
         parameters: of the adapted model.
+        layers: of its decoder.
         gpu: of each rank; None: the CPU of this machine, which all ranks share.
         added_vocab: new tokens, of which the held-out text needs fewer.
         measured: an earlier run on the same GPUs (`measured.find_measured`).
@@ -112,7 +114,7 @@ def forecast(
         EnergyError: codecarbon's table of countries is missing.
     """
     job = PlannedJob(
-        recipe, traced_flops_per_micro_batch, parameters, gpu, ranks, link or find_link(DEFAULT_LINK)
+        recipe, traced_flops_per_micro_batch, parameters, layers, gpu, ranks, link or find_link(DEFAULT_LINK)
     )
     slow, middle, fast = _speeds(job, measured)
     power_w = _power_w(gpu, ranks, measured)

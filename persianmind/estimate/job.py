@@ -36,13 +36,15 @@ class CountedWeights(Protocol):
 class PlannedJob:
     """What a forecast is made for.
 
-    flops_per_micro_batch: forward, recomputation and backward of a full one on one rank. gpu: of each
+    flops_per_micro_batch: forward, recomputation and backward of a full one on one rank. layers: of the base.
+    gpu: of each
     rank; None: the CPU of this machine, which all ranks share.
     """
 
     recipe: Recipe
     flops_per_micro_batch: float
     parameters: CountedWeights
+    layers: int
     gpu: GpuSpec | None
     ranks: int
     link: Link
@@ -101,7 +103,7 @@ def job_phases(job: PlannedJob, flops: float) -> Phases:
     """Seconds of the whole run where each rank does `flops` per second."""
     recipe = job.recipe
     micro_batch_s, step_s = step_seconds(job, flops)
-    passes = 2.0 + recomputed_ratio(recipe)
+    passes = 2.0 + recomputed_ratio(recipe, job.layers)
     tokens = recipe.train.micro_batch_size * recipe.data.seq_len
     return run_phases(
         recipe,
@@ -122,7 +124,7 @@ def step_seconds(job: PlannedJob, flops: float) -> tuple[float, float]:
     recipe, trained = job.recipe, job.parameters.trained
     micro_batch_s = job.flops_per_micro_batch / flops
     if recipe.train.quantize == "nf4":
-        passes = 2.0 + recomputed_ratio(recipe)
+        passes = 2.0 + recomputed_ratio(recipe, job.layers)
         micro_batch_s += passes * job.parameters.base * DEQUANTISED_BYTES / job.bandwidth
     per_rank = math.ceil(recipe.train.global_batch_size / job.ranks)
     update_s = 2 * trained * OPTIMIZER_BYTES / job.ranks / job.bandwidth

@@ -39,19 +39,25 @@ class MeasuredRun:
     beside_s: float | None
 
 
-def find_measured(runs: Path, gpu: GpuSpec | None, recipe: Recipe, weights: int) -> MeasuredRun | None:
+def find_measured(
+    runs: Path, gpu: GpuSpec | None, recipe: Recipe, weights: int, layers: int
+) -> MeasuredRun | None:
     """The newest run in the folder `runs` on such GPUs (None: on this CPU), with steps enough, of the same
     recipe or else of a model about as large. Folders that cannot be read are none.
 
     Args:
-        weights: of the planned model.
+        weights, layers: of the planned model.
     """
     folders = sorted(runs.glob("*/metrics.jsonl"), key=lambda path: path.stat().st_mtime, reverse=True)
-    found = [one for path in folders if (one := _measure(RunFolder(path.parent), gpu, recipe, weights))]
+    found = [
+        one for path in folders if (one := _measure(RunFolder(path.parent), gpu, recipe, weights, layers))
+    ]
     return min(found, key=lambda one: one.recipe != recipe.name, default=None)
 
 
-def _measure(folder: RunFolder, gpu: GpuSpec | None, planned: Recipe, weights: int) -> MeasuredRun | None:
+def _measure(
+    folder: RunFolder, gpu: GpuSpec | None, planned: Recipe, weights: int, layers: int
+) -> MeasuredRun | None:
     try:
         recipe, ledger = load_recipe(str(folder.recipe)), read_ledger(folder)
         steps, results = list(read_steps(folder)), read_results(folder)
@@ -62,7 +68,7 @@ def _measure(folder: RunFolder, gpu: GpuSpec | None, planned: Recipe, weights: i
     is_alike = size is not None and weights / ALIKE <= size.parameters <= weights * ALIKE
     if len(steady) < LEAST_STEPS or not _is_of(ledger, gpu) or not (is_alike or recipe.name == planned.name):
         return None
-    passes = 2.0 + recomputed_ratio(recipe)
+    passes = 2.0 + recomputed_ratio(recipe, layers)
     if gpu is not None:
         used = [step.mfu for step in steady if step.mfu is not None]
         peak = gpu.peak_flops.get(recipe.train.precision)

@@ -135,11 +135,14 @@ class Planner:
             runs: where earlier runs of this machine lie, whose speed counts where there are some.
         """
         gpu, counts = self.target.gpu, estimate.counts
-        measured = None if runs is None else find_measured(runs, gpu, estimate.recipe, counts.total)
+        measured = (
+            None if runs is None else find_measured(runs, gpu, estimate.recipe, counts.total, self.layers)
+        )
         return forecast(
             estimate.recipe,
             traced_flops_per_micro_batch=estimate.trace.flops,
             parameters=counts,
+            layers=self.layers,
             gpu=gpu,
             ranks=self.ranks,
             added_vocab=self.vocabulary.high,
@@ -153,7 +156,9 @@ class Planner:
             return self._trace(with_values(recipe, {"train.precision": "bf16"}), sequences).doubled
         has_varlen = self.target.gpu is not None and train.precision == "bf16" and train.attention != "sdpa"
         return trace_few_layers(
-            lambda layers: self.model(recipe, layers),
+            lambda layers, setting: self.model(
+                with_values(recipe, {"train.gradient_checkpointing": setting}), layers
+            ),
             recipe,
             self.layers,
             sequences,

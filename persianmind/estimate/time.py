@@ -17,31 +17,33 @@ from persianmind.estimate.phases import (
     saves,
 )
 from persianmind.recipe import Recipe
+from persianmind.recipe.train import full_layer_count
 
 # A training step beside a forward pass over as many tokens: the same forward, and about as much again for the
 # gradient of the activations (frozen weights get none); recomputed layers go forward once more.
 BACKWARD = 1.0
 
 
-def recomputed_ratio(recipe: Recipe) -> float:
-    """The part of the decoder layers that goes forward twice."""
-    setting = recipe.train.gradient_checkpointing
-    return 0.0 if setting == "off" else 1.0 if setting == "full" else 1.0 / int(setting)
+def recomputed_ratio(recipe: Recipe, layers: int) -> float:
+    """The part of the decoder layers that goes forward twice; what `selective` computes again takes next to
+    nothing."""
+    return full_layer_count(recipe.train.gradient_checkpointing, layers) / layers
 
 
-def step_over_forward(recipe: Recipe) -> float:
+def step_over_forward(recipe: Recipe, layers: int) -> float:
     """Time of a training step in forward passes over the same tokens."""
-    return 1.0 + BACKWARD + recomputed_ratio(recipe)
+    return 1.0 + BACKWARD + recomputed_ratio(recipe, layers)
 
 
-def eta_s(recipe: Recipe, steps: int, forward_s: float, forward_tokens: int) -> float:
+def eta_s(recipe: Recipe, layers: int, steps: int, forward_s: float, forward_tokens: int) -> float:
     """Seconds that `steps` optimizer steps will take.
 
     Args:
+        layers: of the base.
         forward_s, forward_tokens: what scoring the base took on all ranks together.
     """
     tokens = steps * tokens_per_step(recipe)
-    return tokens * step_over_forward(recipe) * forward_s / max(1, forward_tokens)
+    return tokens * step_over_forward(recipe, layers) * forward_s / max(1, forward_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class FirstScores:
     forward_s, forward_tokens: scoring the held-out text, on all ranks together. sample_s: writing the
     samples.
     stage_tokens: what an evaluation scores once the vocabulary is expanded. weight_bytes: of the model.
-    ranks: how many score together. elapsed_s: since the process began.
+    ranks: how many score together. elapsed_s: since the process began. layers: of the base.
     """
 
     forward_s: float
@@ -61,6 +63,7 @@ class FirstScores:
     weight_bytes: int
     ranks: int
     elapsed_s: float
+    layers: int
 
 
 def remaining_phases(recipe: Recipe, steps: int, measured: FirstScores) -> Phases:
@@ -70,7 +73,7 @@ def remaining_phases(recipe: Recipe, steps: int, measured: FirstScores) -> Phase
     return Phases(
         prepare_s=0.0,
         start_s=0.0,
-        steps_s=eta_s(recipe, steps, measured.forward_s, measured.forward_tokens),
+        steps_s=eta_s(recipe, measured.layers, steps, measured.forward_s, measured.forward_tokens),
         evaluation_s=stages * (EVALUATE_S + measured.stage_tokens * token_s),
         samples_s=stages * measured.sample_s,
         checkpoints_s=saves(recipe, steps) * SAVE_S,

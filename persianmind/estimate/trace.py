@@ -18,13 +18,14 @@ from persianmind.estimate.nf4 import block_constants, packed_bytes
 from persianmind.estimate.shapes import held_tensors
 from persianmind.model.documents import OFFSETS_PER_SEQUENCE, Documents
 from persianmind.recipe import Recipe
+from persianmind.recipe.train import FullLayers, full_layer_count
 
 if TYPE_CHECKING:
     from persianmind.model.adapted import AdaptedModel
 
 # A model of many layers is traced with few of them: memory and FLOPs grow by the same amount with every
 # layer, once there are some. tests/estimate/test_trace.py holds it against whole models, to the byte.
-FEW_UNITS = 2
+FEW_LAYERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,31 +93,47 @@ def _traced(model: AdaptedModel, sequences: int, seq_len: int, lengths: tuple[in
 
 
 def trace_few_layers(
-    make: Callable[[int], AdaptedModel], recipe: Recipe, layers: int, sequences: int, *, on_cpu: bool = False
+    make: Callable[[int, str | FullLayers], AdaptedModel],
+    recipe: Recipe,
+    layers: int,
+    sequences: int,
+    *,
+    on_cpu: bool = False,
 ) -> MicroBatchTrace:
-    """What `trace_micro_batch` would give of a model of `layers` layers, from two of few; a tenth of the time
-    for a 7B.
+    """What `trace_micro_batch` would give of a model of `layers` layers, from two or three of few; a tenth of
+    the time for a 7B. Layers that are recomputed whole, and all others, each add the same.
 
     Args:
-        make: gives the recipe's model with a number of layers.
+        make: gives the recipe's model with a number of layers and a `gradient_checkpointing`.
     """
-    seq_len, setting = recipe.data.seq_len, recipe.train.gradient_checkpointing
-    unit = setting if isinstance(setting, int) else 1  # every unit-th layer is recomputed
-    low = FEW_UNITS * unit + layers % unit
-    high = low + unit
-    if layers <= high:
-        return trace_micro_batch(make(layers), sequences, seq_len, on_cpu=on_cpu)
-    one, two = (trace_micro_batch(make(count), sequences, seq_len, on_cpu=on_cpu) for count in (low, high))
+    setting = recipe.train.gradient_checkpointing
+    whole = full_layer_count(setting, layers)
+    others = layers - whole
+    few_whole, few_others = min(whole, FEW_LAYERS), min(others, FEW_LAYERS)
 
-    def grown(less: float, more: float) -> float:
-        return more + (more - less) * (layers - high) / unit
+    def traced(whole: int, others: int) -> MicroBatchTrace:
+        smaller = FullLayers(full_layers=whole) if isinstance(setting, FullLayers) else setting
+        return trace_micro_batch(make(whole + others, smaller), sequences, recipe.data.seq_len, on_cpu=on_cpu)
 
+    few = traced(few_whole, few_others)
+    grown = few
+    if whole > few_whole:
+        grown = _grown(grown, few, traced(few_whole + 1, few_others), whole - few_whole)
+    if others > few_others:
+        grown = _grown(grown, few, traced(few_whole, few_others + 1), others - few_others)
+    return grown
+
+
+def _grown(
+    start: MicroBatchTrace, less: MicroBatchTrace, more: MicroBatchTrace, times: int
+) -> MicroBatchTrace:
+    """The start and `times` what one more layer adds."""
     return MicroBatchTrace(
-        int(grown(one.peak_bytes, two.peak_bytes)),
-        int(grown(one.gradient_bytes, two.gradient_bytes)),
-        two.largest,
-        two.largest_bytes,
-        grown(one.flops, two.flops),
+        start.peak_bytes + times * (more.peak_bytes - less.peak_bytes),
+        start.gradient_bytes + times * (more.gradient_bytes - less.gradient_bytes),
+        more.largest,
+        more.largest_bytes,
+        start.flops + times * (more.flops - less.flops),
     )
 
 

@@ -163,7 +163,8 @@ def _options(planner: Planner, recipe: Recipe) -> Iterator[tuple[str, list[tuple
     halves = [size // 2**step for step in range(1, size.bit_length())]
     yield place, [(step, place, value) for step, value in enumerate(halves, 1)]
     place = "train.gradient_checkpointing"
-    yield place, [] if train.gradient_checkpointing == "full" else [(2, place, "full")]
+    ways = {"off": ["selective", "full"], "full": []}.get(str(train.gradient_checkpointing), ["full"])
+    yield place, [(step, place, way) for step, way in enumerate(ways, 1)]
     place = "train.quantize"
     experts = check_family(planner.config, recipe.base).experts
     yield place, [] if train.quantize != "none" or experts else [(4, place, "nf4")]

@@ -10,7 +10,7 @@ import torch
 from persianmind.gpucheck.shapes import LlamaShape, part_recipe
 from persianmind.recipe import Recipe
 
-RECOMPUTE = ("off", "full")
+RECOMPUTE = ("off", "selective", "full")
 
 
 @dataclass(frozen=True, slots=True)

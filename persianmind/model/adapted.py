@@ -20,6 +20,7 @@ from persianmind.model.folded_lora import fold_adapters
 from persianmind.model.init import initial_embeddings
 from persianmind.model.lora import add_adapters
 from persianmind.model.loss import LossFunction, summed_cross_entropy
+from persianmind.model.recompute import set_recompute
 from persianmind.model.tables import SplitEmbedding, SplitHead, SplitTable, new_bias
 from persianmind.recipe import Recipe
 
@@ -42,6 +43,12 @@ class AdaptedModel(nn.Module):
         self.loss_chunk_tokens = loss_chunk_tokens
         self.loss = loss
         self.logit_transform = logit_transform(causal_lm.config)
+
+    @property
+    def layer_count(self) -> int:
+        """Of the decoder."""
+        decoder: Any = self.causal_lm.get_decoder()  # type: ignore[operator]
+        return len(decoder.layers)
 
     @property
     def input_table(self) -> SplitTable:
@@ -157,7 +164,7 @@ def adapt(
     fold_adapters(causal_lm)
     model = AdaptedModel(causal_lm, loss_chunk_tokens=recipe.train.loss_chunk_tokens)
     _choose_trained(model, recipe)
-    _set_gradient_checkpointing(causal_lm, recipe.train.gradient_checkpointing)
+    set_recompute(causal_lm, recipe.train.gradient_checkpointing)
     return model
 
 
@@ -256,14 +263,3 @@ def _choose_trained(model: AdaptedModel, recipe: Recipe) -> None:
         table.base_VD.requires_grad_(recipe.vocab.train_embeddings == "all")
         if table.new_AD is not None:
             table.new_AD.requires_grad_(True)
-
-
-def _set_gradient_checkpointing(causal_lm: Any, setting: str | int) -> None:
-    """`full` recomputes every layer, an integer k every k-th; non-reentrant, so frozen inputs still train."""
-    if setting == "off":
-        return
-    causal_lm.activation_checkpointing_enable(
-        activation_checkpointing_kwargs={"use_reentrant": False},
-        every_n_layers=1 if setting == "full" else int(setting),
-    )
-    causal_lm.train()

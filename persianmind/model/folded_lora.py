@@ -23,8 +23,16 @@ from torch.utils.flop_counter import register_flop_formula
 SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
-@torch.library.custom_op("persianmind::lora_projection", mutates_args=())
-def lora_projection(
+# Not torch.library.custom_op, whose checks in Python take longer than an H100 takes for a small product.
+_LIBRARY = torch.library.Library("persianmind", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define(  # type: ignore[no-untyped-call]
+    "lora_projection(Tensor x, Tensor weight, Tensor? bias, Tensor A, Tensor B, float scale)"
+    " -> (Tensor, Tensor)"
+)
+
+
+@torch.library.impl(_LIBRARY, "lora_projection", "CompositeExplicitAutograd")
+def _lora_projection(
     x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, A_RI: Tensor, B_OR: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
     """(x W^T + bias + h B^T [N, O], h = scale * x A^T [N, R]).
@@ -36,7 +44,10 @@ def lora_projection(
     return y_NO.addmm_(h_NR, B_OR.t()), h_NR
 
 
-@lora_projection.register_fake
+lora_projection = torch.ops.persianmind.lora_projection.default
+
+
+@torch.library.register_fake("persianmind::lora_projection", lib=_LIBRARY)  # type: ignore[untyped-decorator]
 def _(x_NI: Tensor, weight_OI: Tensor, bias_O: Any, A_RI: Tensor, B_OR: Tensor, scale: float) -> Any:
     return x_NI.new_empty(len(x_NI), len(weight_OI)), x_NI.new_empty(len(x_NI), len(A_RI))
 
@@ -134,7 +145,8 @@ def _reader(base: nn.Module) -> Callable[[], Any]:
         from bitsandbytes.functional import dequantize_4bit
 
         weight_OI = dequantize_4bit(base.weight, state).to(base.compute_dtype)
-        return weight_OI, None if base.bias is None else base.bias.to(base.compute_dtype)
+        bias: Any = base.bias
+        return weight_OI, None if bias is None else bias.to(base.compute_dtype)
 
     return unpack
 
@@ -149,7 +161,9 @@ def fold_adapters(causal_lm: nn.Module) -> int:
 
     count = 0
     for module in causal_lm.modules():
-        layers = {n: one for n, one in module.named_children() if isinstance(one, LoraLayer) and _is_plain(one)}
+        layers = {
+            n: one for n, one in module.named_children() if isinstance(one, LoraLayer) and _is_plain(one)
+        }
         shared = [[n for n in names if n in layers] for names in SHARED_INPUT]
         alone = [[n] for n in layers if not any(n in names for names in shared)]
         for names in (*shared, *alone):

@@ -1,9 +1,9 @@
 """What the backward pass finds again and what it computes again.
 
-`full` keeps a layer's input alone and runs the layer a second time: a third of a step's arithmetic. `selective`
-keeps what is expensive, the outputs of products and of attention, and computes norms, rotations, activations and
-residuals again: no product runs twice. On a Llama-2 shape that is 11.4 x hidden size numbers per token and layer
-(q, k, v, o and attention 5 x; gate and up 5.4 x; down 1 x), and attention's statistics.
+`full` keeps a layer's input alone and runs the layer a second time: a third of a step's arithmetic.
+`selective` keeps what is expensive, the outputs of products and of attention, and computes norms, rotations,
+activations and residuals again: no product runs twice. On a Llama-2 shape that is 11.4 x hidden size numbers
+per token and layer (q, k, v, o and attention 5 x; gate and up 5.4 x; down 1 x), and attention's statistics.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from functools import partial
 from typing import Any
 
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from persianmind.recipe.train import FullLayers, full_layer_count
 
 _SAVED = frozenset((
     "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_grouped_mm", "aten::_int_mm",
@@ -22,20 +24,14 @@ _SAVED = frozenset((
 ))  # fmt: skip
 
 
-def set_recompute(causal_lm: Any, setting: str | int) -> None:
-    """Makes the layers of a model recompute while it trains.
-
-    Args:
-        setting: `off`, `selective`, `full`, or how many layers, from the first on, recompute fully while the
-            others do so selectively.
-    """
+def set_recompute(causal_lm: Any, setting: str | FullLayers) -> None:
+    """Makes the layers recompute while they train, as the recipe's `gradient_checkpointing` says."""
     if setting == "off":
         return
     layers = list(causal_lm.get_decoder().layers)
-    full_layers = {"selective": 0, "full": len(layers)}.get(str(setting), setting)
     causal_lm.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     selective = partial(checkpoint, use_reentrant=False, context_fn=_contexts)
-    for layer in layers[int(full_layers) :]:
+    for layer in layers[full_layer_count(setting, len(layers)) :]:
         layer._gradient_checkpointing_func = selective
     causal_lm.train()
 

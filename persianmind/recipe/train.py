@@ -9,6 +9,19 @@ from pydantic import Field, field_validator, model_validator
 from persianmind.recipe.section import Count, Name, Positive, Ratio, Section
 
 
+class FullLayers(Section):
+    """How many decoder layers, from the first on, are recomputed whole; the others selectively."""
+
+    full_layers: int = Field(ge=0)
+
+
+def full_layer_count(setting: str | FullLayers, layers: int) -> int:
+    """How many of `layers` decoder layers go forward twice under a `gradient_checkpointing`."""
+    if isinstance(setting, FullLayers):
+        return min(setting.full_layers, layers)
+    return layers if setting == "full" else 0
+
+
 class Train(Section):
     """The optimizer step. `global_batch_size` sequences make one step, whatever the number of ranks; it need
     divide over neither ranks nor micro-batches.
@@ -19,9 +32,11 @@ class Train(Section):
     takes the fastest. `spike_sigma`: leave out a step whose loss or gradient
     norm lies this number of standard deviations above the mean of the last `spike_window` steps (6 is a good
     value). `hang_timeout_s`: end the run, naming the rank that keeps the others waiting, when none makes
-    progress for this long, in training, evaluation and saving alike. `compile`: torch.compile of each
-    decoder layer. `attention: auto` is torch's varlen kernel on GPUs of compute capability 8.0
-    and up in bf16, and SDPA document by document elsewhere; `sdpa` is the latter everywhere;
+    progress for this long, in training, evaluation and saving alike. `gradient_checkpointing`: what the
+    backward pass computes again: nothing (`off`), norms, rotations, activations and residuals (`selective`),
+    whole layers (`full`), or whole layers for the first N alone (`{full_layers: N}`). `compile`:
+    torch.compile of each decoder layer. `attention: auto` is torch's varlen kernel on GPUs of compute
+    capability 8.0 and up in bf16, and SDPA document by document elsewhere; `sdpa` is the latter everywhere;
     `flash_attention_2` needs the package flash-attn and falls back to auto, saying so, where it is missing.
     `trackers` beside TensorBoard.
     """
@@ -40,7 +55,7 @@ class Train(Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     quantize: Literal["none", "nf4"] = "none"
     deterministic: bool | Literal["auto"] = "auto"
-    gradient_checkpointing: Literal["off", "full"] | Count = "full"
+    gradient_checkpointing: Literal["off", "selective", "full"] | FullLayers = "full"
     loss_chunk_tokens: Count = 512
     nonfinite_budget: int = Field(default=3, ge=0)
     hang_timeout_s: Positive = 1800.0
@@ -54,8 +69,12 @@ class Train(Section):
 
     @field_validator("gradient_checkpointing", mode="before")
     @classmethod
-    def _yaml_off(cls, value: object) -> object:
-        """YAML reads a bare `off` as false."""
+    def _one_way(cls, value: object) -> object:
+        """YAML reads a bare `off` as false; every k-th layer was a value once."""
+        if isinstance(value, int) and value is not False:
+            raise ValueError(
+                "off, selective, full, or {full_layers: N} for N layers whole and the others selectively"
+            )
         return "off" if value is False else value
 
 

@@ -51,7 +51,7 @@ def found(
     runs: Path, gpu: str | None = None, name: str = "demo", weights: int = WEIGHTS
 ) -> MeasuredRun | None:
     recipe = RECIPE.model_copy(update={"name": name})
-    return find_measured(runs, None if gpu is None else find_gpu(gpu), recipe, weights)
+    return find_measured(runs, None if gpu is None else find_gpu(gpu), recipe, weights, layers=30)
 
 
 def test_a_cpu_s_speed_is_that_of_all_its_ranks(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ DEMO = FirstScores(
     weight_bytes=277_000_000,
     ranks=2,
     elapsed_s=130.0,
+    layers=30,
 )
 
 
@@ -28,7 +29,7 @@ def tiny(*overrides: str) -> Recipe:
 
 
 def scores(forward_s: float) -> FirstScores:
-    return FirstScores(forward_s, 1000, 0.0, 0, 0, 2, 60.0)
+    return FirstScores(forward_s, 1000, 0.0, 0, 0, 2, 60.0, 2)
 
 
 def test_lines_say_what_is_to_come_and_the_whole() -> None:
@@ -49,15 +50,17 @@ def test_without_a_meter_only_the_time_is_said() -> None:
     assert lines[1:] == ["estimate: energy is not known yet"]
 
 
-@pytest.mark.parametrize(("setting", "passes"), [("off", 2.0), ("full", 3.0), ("4", 2.25)])
+@pytest.mark.parametrize(
+    ("setting", "passes"), [("off", 2.0), ("selective", 2.0), ("full", 3.0), ("{full_layers: 2}", 2.25)]
+)
 def test_recomputed_layers_go_forward_twice(setting: str, passes: float) -> None:
-    assert step_over_forward(tiny(f"train.gradient_checkpointing={setting}")) == passes
+    assert step_over_forward(tiny(f"train.gradient_checkpointing={setting}"), 8) == passes
 
 
 def test_eta_grows_with_steps_and_falls_with_speed() -> None:
     recipe = tiny()
-    assert eta_s(recipe, 60, 10.0, 1000) == 2 * eta_s(recipe, 30, 10.0, 1000) == pytest.approx(1843.2)
-    assert eta_s(recipe, 30, 5.0, 1000) == pytest.approx(460.8)
+    assert eta_s(recipe, 2, 60, 10.0, 1000) == 2 * eta_s(recipe, 2, 30, 10.0, 1000) == pytest.approx(1843.2)
+    assert eta_s(recipe, 2, 30, 5.0, 1000) == pytest.approx(460.8)
 
 
 def test_the_demo_takes_what_it_was_measured_to_take() -> None:

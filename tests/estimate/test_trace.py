@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from persianmind.estimate.planner import with_values
 from persianmind.estimate.shapes import meta_model
 from persianmind.estimate.static import resident_bytes
 from persianmind.estimate.trace import trace_few_layers, trace_micro_batch, with_layers
@@ -19,7 +20,7 @@ SOME = [Shape(False, "none", "full", 256), Shape(True, "none", "off", 256), Shap
 TWELVE = [
     Shape(tied, quantize, checkpointing, seq_len)
     for (tied, quantize), checkpointing, seq_len in itertools.product(
-        [(False, "none"), (True, "none"), (False, "nf4")], ["off", "full"], [256, 1024]
+        [(False, "none"), (True, "none"), (False, "nf4")], ["off", "selective", "full"], [256, 1024]
     )
 ]
 
@@ -57,14 +58,22 @@ def test_control_another_recompute_policy_is_far_away() -> None:
     assert off > 1.3 * full
 
 
-@pytest.mark.parametrize("setting", ["off", "full", "2"])
+@pytest.mark.parametrize("setting", ["off", "selective", "full", "{full_layers: 4}", "{full_layers: 1}"])
 @pytest.mark.parametrize("quantize", ["none", "nf4"])
 def test_few_layers_give_the_whole_model_to_the_byte(setting: str, quantize: str) -> None:
     shape = Shape(False, quantize, setting, 512, layers=9)
     config, recipe = shape.config, shape.recipe
     whole = trace_micro_batch(meta_model(recipe, config, VOCAB, ADDED), 2, 512)
     few = trace_few_layers(
-        lambda layers: meta_model(recipe, with_layers(config, layers), VOCAB, ADDED), recipe, 9, 2
+        lambda layers, way: meta_model(
+            with_values(recipe, {"train.gradient_checkpointing": way}),
+            with_layers(config, layers),
+            VOCAB,
+            ADDED,
+        ),
+        recipe,
+        9,
+        2,
     )
     assert few.peak_bytes == whole.peak_bytes and few.gradient_bytes == whole.gradient_bytes
     assert few.flops == whole.flops
@@ -101,7 +110,8 @@ def test_the_7b_is_traced_whole_in_little_time_and_memory() -> None:
         "from persianmind.estimate.trace import trace_few_layers, trace_micro_batch, with_layers\n"
         "from persianmind.recipe.loading import load_recipe\n"
         "recipe = load_recipe('persianmind-7b'); config = base_config(recipe.base)\n"
-        "make = lambda n: meta_model(recipe, with_layers(config, n), 32000, 9510); model = make(32)\n"
+        "make = lambda n, way: meta_model(recipe, with_layers(config, n), 32000, 9510)\n"
+        "model = make(32, 'full')\n"
         "start = time.process_time(); whole = trace_micro_batch(model, 1, 2048)\n"
         "seconds = time.process_time() - start\n"
         "few = trace_few_layers(make, recipe, 32, 1)\n"

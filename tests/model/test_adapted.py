@@ -44,8 +44,10 @@ def test_trains_adapters_and_new_embeddings_and_nothing_else(
         assert (value.grad is not None) == value.requires_grad, name
 
 
-@pytest.mark.parametrize("checkpointing", ["off", "full", 2])
-def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path, checkpointing: str | int) -> None:
+@pytest.mark.parametrize("checkpointing", ["off", "selective", "full", {"full_layers": 1}])
+def test_gradient_checkpointing_changes_no_gradient(
+    tmp_path: Path, checkpointing: str | dict[str, int]
+) -> None:
     base = make_base(tmp_path / "base", "llama", tied=False)
     gradients = []
     for setting in ("off", checkpointing):

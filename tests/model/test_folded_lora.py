@@ -35,7 +35,9 @@ def make_block(dtype: torch.dtype = torch.float32, *, bias: bool = False, **sett
     torch.manual_seed(0)
     block = Block(bias).to(dtype)
     targets = [name for name, _ in block.named_children()]
-    inject_adapter_in_model(LoraConfig(**{"r": 4, "lora_alpha": 12, "target_modules": targets, **settings}), block)
+    inject_adapter_in_model(
+        LoraConfig(**{"r": 4, "lora_alpha": 12, "target_modules": targets, **settings}), block
+    )
     for name, value in block.named_parameters():
         value.requires_grad_("lora_" in name)
         if "lora_B" in name:
@@ -54,7 +56,9 @@ def run(block: Block, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor,
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5), (torch.bfloat16, 3e-2)]
+)
 def test_values_and_gradients_are_those_of_peft(dtype: torch.dtype, tolerance: float, bias: bool) -> None:
     expected_y, expected = run(make_block(dtype, bias=bias), dtype)
     block = make_block(dtype, bias=bias)
