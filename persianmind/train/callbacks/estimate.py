@@ -45,7 +45,7 @@ class EstimateCallback(Callback):
             ),
             ranks=context.ranks.world_size,
             elapsed_s=time.time() - psutil.Process().create_time(),
-            layers=context.engine.model.layer_count,,
+            layers=context.engine.model.layer_count,
         )
         watts = None if context.meter is None else context.meter.watts()
         if watts is not None:
