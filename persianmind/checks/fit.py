@@ -26,10 +26,11 @@ def check_fit(context: CheckContext) -> Iterator[CheckResult]:
             NAME, "not looked at: torch cannot use the GPU here; the line on the device says why"
         )
         return
+    from persianmind.estimate.assumptions import DRIVER_RATIO
     from persianmind.estimate.plan import plan_recipe
     from persianmind.estimate.table import size
 
-    memory_gb = memory_bytes / 2**30
+    memory_gb = memory_bytes / 2**30 / (1 - DRIVER_RATIO.value)  # CUDA names what the driver leaves
     plan = plan_recipe(recipe, context.ranks, memory_gb=memory_gb, engine_config=context.engine_config)
     needed = (
         f"{size(plan.estimate.peak.with_reserve)} of {size(plan.planner.target.usable_bytes)} on each rank"

@@ -23,6 +23,10 @@ def plan(
     memory_gb: Annotated[
         float | None, typer.Option(min=0.5, help="Memory of each GPU, where it is not the table's.")
     ] = None,
+    link: Annotated[
+        str | None,
+        typer.Option(help='Between the ranks, e.g. "PCIe 4 x16", "Ethernet 10 Gbit/s"; default: PCIe 3 x8.'),
+    ] = None,
     deepspeed: Annotated[
         Path | None, typer.Option("--deepspeed", help="DeepSpeed's JSON; default: ds_configs/zero2.json.")
     ] = None,
@@ -32,7 +36,7 @@ def plan(
     from persianmind.estimate.plan import estimate_recipe
 
     result = estimate_recipe(
-        recipe, overrides or [], ranks, gpu=gpu, memory_gb=memory_gb, engine_config=deepspeed
+        recipe, overrides or [], ranks, gpu=gpu, memory_gb=memory_gb, engine_config=deepspeed, link=link
     )
     if as_json:
         emit_json(result.as_json())

@@ -12,6 +12,7 @@ from persianmind.estimate.bases import VocabularySize, base_config, vocabulary_s
 from persianmind.estimate.disk import DiskBytes, disk_bytes
 from persianmind.estimate.forecast import Forecast
 from persianmind.estimate.host import HostBytes, host_bytes
+from persianmind.estimate.links import find_link
 from persianmind.estimate.memory import tokens_per_step
 from persianmind.estimate.planner import Estimate, Planner
 from persianmind.estimate.static import flat_groups
@@ -121,6 +122,7 @@ def plan_recipe(
     gpu: str | None = None,
     memory_gb: float | None = None,
     engine_config: Path | None = None,
+    link: str | None = None,
     runs: Path = RUNS,
 ) -> RecipePlan:
     """Plans a recipe on `ranks` ranks.
@@ -128,19 +130,22 @@ def plan_recipe(
     Args:
         gpu, memory_gb: of each rank; see `target.choose_target`.
         engine_config: DeepSpeed's JSON; None: the usual one.
+        link: between the ranks, by its name (`links.LINKS`); None: PCIe 3 x8.
         runs: where runs lie: the vocabulary of this recipe's own, and speeds of earlier ones.
 
     Raises:
         RecipeError: the engine's JSON contradicts the recipe.
         BaseModelError: the architecture of the base is not known here, or cannot be trained.
-        UsageError: the GPU is not known, or multiplies another precision.
+        UsageError: the GPU or the link is not known, or multiplies another precision.
     """
     config = base_config(recipe.base)
     family = check_family(config, recipe.base, recipe.train.quantize)
     vocabulary = vocabulary_size(recipe, config, RunFolder(runs / recipe.name))
     target = choose_target(gpu, memory_gb, _rough_weights(config), ranks)
     recipe = with_precision(recipe, target)
-    planner = Planner(config, vocabulary, target, ranks, engine_config)
+    planner = Planner(
+        config, vocabulary, target, ranks, engine_config, None if link is None else find_link(link)
+    )
     estimate = planner.estimate(recipe)
     spare, counts = planner.spare(estimate), estimate.counts
     vocab_size = vocabulary.base + vocabulary.high

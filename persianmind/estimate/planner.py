@@ -12,6 +12,7 @@ from persianmind.engine.registry import backend
 from persianmind.engine.schedule import gradient_accumulation_steps
 from persianmind.estimate.bases import VocabularySize
 from persianmind.estimate.forecast import Forecast, forecast
+from persianmind.estimate.links import Link
 from persianmind.estimate.measured import find_measured
 from persianmind.estimate.peak import DevicePeak, device_peak
 from persianmind.estimate.shapes import ParameterCounts, meta_model, parameter_counts
@@ -51,7 +52,8 @@ class State:
 class Planner:
     """What stays the same for all variants of a recipe.
 
-    config: config.json of the base. engine_config: DeepSpeed's file; None: the usual one.
+    config: config.json of the base. engine_config: DeepSpeed's file; None: the usual one. link: between the
+    ranks; None: the usual one.
     """
 
     config: Mapping[str, Any]
@@ -59,6 +61,7 @@ class Planner:
     target: Target
     ranks: int
     engine_config: Path | None
+    link: Link | None = None
     _models: dict[tuple[Any, ...], AdaptedModel] = field(default_factory=dict)
     _states: dict[tuple[Any, ...], State] = field(default_factory=dict)
     _traces: dict[str, MicroBatchTrace] = field(default_factory=dict)
@@ -147,6 +150,7 @@ class Planner:
             ranks=self.ranks,
             added_vocab=self.vocabulary.high,
             measured=measured,
+            link=self.link,
         )
 
     def _trace(self, recipe: Recipe, sequences: int) -> MicroBatchTrace:

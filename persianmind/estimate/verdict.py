@@ -72,7 +72,7 @@ def largest_multiple(headroom: Callable[[int], int], unit: int, limit: int, star
         start: a size to begin with; None: `unit`.
     """
     most = limit // unit * unit
-    low = min(start or unit, most) // unit * unit
+    low = max(unit, min(start or unit, most) // unit * unit)
     if most < unit or ((spare := headroom(low)) < 0 and (low == unit or headroom(unit) < 0)):
         return 0
     if spare < 0:

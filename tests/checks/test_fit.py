@@ -24,7 +24,7 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gib: float) -> tuple[
 
 def test_a_gpu_with_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     level, detail = found(tmp_path, monkeypatch, 8)
-    assert level is Level.OK and "GB of 8.46 GB" in detail
+    assert level is Level.OK and "GB of 8.59 GB" in detail
 
 
 def test_a_gpu_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,16 @@ def test_the_command_prints_one_object_and_a_table() -> None:
         assert words in shown.output, words
 
 
+def test_a_slower_link_takes_longer_and_an_unknown_one_is_one_line() -> None:
+    fast, slow = (
+        estimate_recipe("tiny", [], 2, gpu="RTX 3090", link=name).forecast.phases.steps_s
+        for name in ("PCIe 4 x16", "Ethernet 1 Gbit/s")
+    )
+    assert slow > fast
+    with pytest.raises(UsageError, match="no link 'PCIe 4x12'"):
+        command("tiny", "--gpu", "RTX 3090", "--link", "PCIe 4x12")
+
+
 def test_the_engines_json_is_read(tmp_path: Path) -> None:
     """Buckets are as large as it says; a contradiction is one line."""
     path = tmp_path / "ds.json"

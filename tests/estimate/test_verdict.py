@@ -31,6 +31,14 @@ def test_memory_that_grows_more_slowly_once_it_is_large() -> None:
     assert largest_multiple(lambda size: 40 - min(10 * size, 20 + size), 1, 64) == 20
 
 
+@pytest.mark.parametrize("start", [100, 256, 300, 1024, 8192])
+def test_where_it_begins_changes_nothing(start: int) -> None:
+    """Below the unit, between multiples, where it does not fit, beyond the limit."""
+    assert largest_multiple(lambda length: 5000 - length, 256, 131_072, start) == 4864
+    assert largest_multiple(lambda length: 300 - length, 256, 4096, start) == 256
+    assert largest_multiple(lambda length: 200 - length, 256, 4096, start) == 0
+
+
 def test_multiples_of_a_unit() -> None:
     assert largest_multiple(lambda length: 5000 - length, 256, 131_072) == 4864
     assert largest_multiple(lambda length: 5000, 256, 4000) == 3840

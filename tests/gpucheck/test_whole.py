@@ -76,7 +76,9 @@ def test_the_launcher_ran_and_a_killed_run_went_on(report: dict[str, Any]) -> No
 def test_memory_speed_and_kernels_are_in_the_report(report: dict[str, Any]) -> None:
     rows = values(report, "memory")["rows"]
     assert [row["base"] for row in rows] == ["bf16", "nf4"]
-    assert all(one["weight_bytes"] > 0 for row in rows for one in row["ranks"])
+    ranks = [one for row in rows for one in row["ranks"]]
+    assert all(one["weight_bytes"] > 0 and {"at_group", "at_model", "at_engine"} <= set(one) for one in ranks)
+    assert all(row["planned"]["peak_bytes"] > 0 and row["planned_over_measured"] is None for row in rows)
     speed = values(report, "throughput")
     assert speed["tokens_per_s"] > 0 and speed["ranks"] == 2
     assert {"name", "calls", "self_device_ms", "self_cpu_ms"} == set(speed["top_ops"][0])
