@@ -90,8 +90,6 @@ def _knobs(recipe: Recipe) -> Iterator[str]:
     train = recipe.train
     if train.micro_batch_size > 1:
         yield "train.micro_batch_size=1"
-    if train.gradient_checkpointing == "off":
-        yield "train.gradient_checkpointing=selective"
     if train.gradient_checkpointing != "full":
         yield "train.gradient_checkpointing=full"
     if train.loss_chunk_tokens > MIN_CHUNK_TOKENS:
