@@ -26,11 +26,13 @@ class Documents:
 
     offsets: int32 on the device, where each document begins, then B x L as often as it takes to reach a
     multiple of 128 per sequence plus one (empty documents): one shape, so that nothing is compiled anew.
+    host_offsets: the same on the host.
     lengths: of each document, the padding of a sequence being one as well; they add up to B x L.
     seq_len: L, no document is longer.
     """
 
     offsets: Tensor
+    host_offsets: Tensor
     lengths: tuple[int, ...]
     seq_len: int
 
@@ -45,7 +47,7 @@ def documents_of(position_ids: NDArray[np.int64], device: torch.device) -> Docum
     offsets = np.full(-(-len(starts) // unit) * unit + 1, batch * seq_len, dtype=np.int32)
     offsets[: len(starts)] = starts
     lengths = np.diff(np.append(starts, batch * seq_len))
-    return Documents(to_device(offsets, device), tuple(lengths.tolist()), seq_len)
+    return Documents(to_device(offsets, device), torch.from_numpy(offsets), tuple(lengths.tolist()), seq_len)
 
 
 def model_inputs(batch: Mapping[str, NDArray[np.int64]], device: torch.device) -> dict[str, Any]:
