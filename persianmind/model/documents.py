@@ -18,6 +18,7 @@ from torch import Tensor
 from persianmind.model.loss import IGNORED
 
 OFFSETS_PER_SEQUENCE = 128
+_TENSORS = ("input_ids", "position_ids", "labels", "sample_keys")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,10 +52,11 @@ def documents_of(position_ids: NDArray[np.int64], device: torch.device) -> Docum
 
 
 def model_inputs(batch: Mapping[str, NDArray[np.int64]], device: torch.device) -> dict[str, Any]:
-    """The arguments of `AdaptedModel.forward` for `input_ids`, `position_ids` and `labels`, each [B, L]."""
+    """The arguments of `AdaptedModel.forward` for `input_ids`, `position_ids` and `labels`, each [B, L], and
+    `sample_keys` [B] where there are some."""
     targets_N = np.flatnonzero(batch["labels"].reshape(-1) != IGNORED)
     return {
-        **{name: to_device(batch[name], device) for name in ("input_ids", "position_ids", "labels")},
+        **{name: to_device(batch[name], device) for name in _TENSORS if name in batch},
         "documents": documents_of(batch["position_ids"], device),
         "targets_N": to_device(targets_N, device),
     }

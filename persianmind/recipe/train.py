@@ -53,7 +53,7 @@ class Train(Section):
     warmup_ratio: Ratio = 0.03
     min_lr_ratio: Ratio = 0.1
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    quantize: Literal["none", "nf4"] = "none"
+    quantize: Literal["none", "nf4", "int8"] = "none"
     deterministic: bool | Literal["auto"] = "auto"
     gradient_checkpointing: Literal["off", "selective", "full"] | FullLayers = "full"
     loss_chunk_tokens: Count = 512
