@@ -12,12 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from persianmind.common.errors import BaseModelError
-from persianmind.model.attention import (
-    IMPLEMENTATIONS,
-    hand_documents_on,
-    keep_loops_uncompiled,
-    register_packed_attention,
-)
+from persianmind.model.attention import IMPLEMENTATIONS, hand_documents_on, register_packed_attention
 from persianmind.model.bases import read_config
 from persianmind.model.documents import Documents, documents_of
 from persianmind.model.families import check_family, embedding_scale, family_of, logit_transform
@@ -228,14 +223,6 @@ def attention_implementation(asked: str) -> str:
     """Our attention's name in transformers; `auto` where flash-attn is asked for and cannot run here."""
     has_flash = importlib.util.find_spec("flash_attn") is not None and torch.cuda.is_available()
     return IMPLEMENTATIONS["auto" if asked == "flash_attention_2" and not has_flash else asked]
-
-
-def compile_layers(model: AdaptedModel) -> None:
-    """torch.compile of every decoder layer in place: equal layers share one compilation, names stay."""
-    keep_loops_uncompiled()
-    decoder: Any = model.causal_lm.get_decoder()  # type: ignore[operator]
-    for layer in decoder.layers:
-        layer.compile()
 
 
 def _split_tables(
