@@ -1,8 +1,8 @@
 """Frozen projections in int8: an int8 weight with a scale per output, multiplied with inputs in int8.
 
-Forward, inputs are quantised per token to the nearest. Backward, the output scale goes into the gradient
-before that is quantised per token, stochastically (`int8_rounding`), so that one int8 weight serves both
-products. Their sums are exact int32.
+Forward, inputs are rotated (`int8_rotation`) and quantised per token to the nearest. Backward, the output
+scale goes into the gradient before that is quantised per token, stochastically (`int8_rounding`), so that one
+int8 weight, a rotated one, serves both products. Their sums are exact int32.
 
 Shape legend: N tokens, I input features, O output features, K summed over, C columns.
 """
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
+from persianmind.model.int8_rotation import rotate_blocks
 from persianmind.model.int8_rounding import quantise_rows, row_words
 
 # How the gradient of an input is made: stochastic and nearest name its rounding to int8, float multiplies the
@@ -115,10 +116,10 @@ def _flops(rows: Any, row_scale: Any, weight_OI: Any, *_: Any, **__: Any) -> int
 def input_gradient(
     dy_NO: Tensor, weight_OI: Tensor, scale_O: Tensor, words_2N: Tensor | None, kind: GradientKind
 ) -> Tensor:
-    """The gradient of a projection's input, [N, I] in the dtype of `dy_NO`.
+    """The gradient of a projection's rotated input, [N, I] in the dtype of `dy_NO`.
 
     Args:
-        weight_OI, scale_O: int8, and fp32.
+        weight_OI, scale_O: int8 of the rotated weight, and fp32.
         words_2N: by which a stochastic rounding is drawn, see `int8_rounding.row_words`.
         kind: how.
     """
@@ -134,7 +135,7 @@ def input_gradient(
 
 
 def dequantise(weight_OI: Tensor, scale_O: Tensor, dtype: torch.dtype) -> Tensor:
-    """The weight that an int8 one stands for."""
+    """The rotated weight that an int8 one stands for."""
     return (weight_OI.to(torch.float32) * scale_O.unsqueeze(1)).to(dtype)
 
 
@@ -145,39 +146,44 @@ class _Int8Linear(torch.autograd.Function):
         x: Tensor,
         weight_OI: Tensor,
         scale_O: Tensor,
+        rotation_KK: Tensor,
         bias_O: Tensor | None,
         words_2N: Tensor | None,
         kind: GradientKind,
     ) -> Tensor:
-        x8_NI, x_scale_N1 = quantise_rows(x.reshape(-1, x.shape[-1]))
-        ctx.save_for_backward(weight_OI, scale_O, words_2N)
+        x8_NI, x_scale_N1 = quantise_rows(rotate_blocks(x.reshape(-1, x.shape[-1]), rotation_KK))
+        ctx.save_for_backward(weight_OI, scale_O, rotation_KK, words_2N)
         ctx.kind = kind
         y_NO: Tensor = int8_projection(x8_NI, x_scale_N1, weight_OI, scale_O, bias_O, x.dtype)
         return y_NO.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
-        weight_OI, scale_O, words_2N = ctx.saved_tensors
+        weight_OI, scale_O, rotation_KK, words_2N = ctx.saved_tensors
         dx_NI = input_gradient(dy.reshape(-1, dy.shape[-1]), weight_OI, scale_O, words_2N, ctx.kind)
-        return dx_NI.view(*dy.shape[:-1], -1), None, None, None, None, None
+        of_input = rotate_blocks(dx_NI, rotation_KK).view(*dy.shape[:-1], -1)
+        return of_input, None, None, None, None, None, None
 
 
 class Int8Linear(nn.Linear):
-    """A frozen projection held as int8 [O, I] with an fp32 scale per output.
+    """A frozen projection held as int8 [O, I], rotated by the block, with an fp32 scale per output.
 
-    words_2N: of the micro-batch at work, from `SampleRounding`; None: its gradient cannot be rounded.
+    rotation: H [K, K] in the dtype of the model. words_2N: of the micro-batch at work, from `SampleRounding`;
+    None: its gradient cannot be rounded.
     kind: how gradients go through it.
     """
 
     scale: Tensor
+    rotation: Tensor
 
-    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
-        """weight: int8 [O, I]; scale: fp32 [O]; bias: [O] in the dtype of the model."""
+    def __init__(self, weight: Tensor, scale: Tensor, rotation: Tensor, bias: Tensor | None) -> None:
+        """weight: int8 [O, I]; scale: fp32 [O]; rotation: [K, K] and bias: [O] in the dtype of the model."""
         nn.Module.__init__(self)  # nn.Linear's own would make a float weight first
         self.out_features, self.in_features = weight.shape
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)  # type: ignore[assignment]
         self.register_buffer("scale", scale)  # transformers empties those that are not persistent
+        self.register_buffer("rotation", rotation)
         self.words_2N: Tensor | None = None
         self.kind: GradientKind = "stochastic"
 
@@ -188,12 +194,14 @@ class Int8Linear(nn.Linear):
 
     def dequantize(self) -> Tensor:
         """The weight [O, I] in fp32."""
-        return dequantise(self.weight, self.scale, torch.float32)
+        rotated_OI = dequantise(self.weight, self.scale, torch.float32)
+        found: Tensor = rotate_blocks(rotated_OI, self.rotation.float())
+        return found
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., I] to [..., O], in the input's dtype."""
         y: Tensor = _Int8Linear.apply(  # type: ignore[no-untyped-call]
-            input, self.weight, self.scale, self.bias, self.words_2N, self.kind
+            input, self.weight, self.scale, self.rotation, self.bias, self.words_2N, self.kind
         )
         return y
 
