@@ -302,7 +302,8 @@ def verdicts(rows: Sequence[dict[str, Any]]) -> list[str]:
         lines.append(
             f"{one['base']} {one['kind']}: {'passed' if passed else 'FAILED'}: base bits per byte "
             f"{worst:+.2%} of fp32's (at most {GATE:+.2%}), held-out loss {behind:+.2%} (at most "
-            f"{allowed:+.2%}, the larger of {GATE:.2%} and the spread of fp32's seeds, {reference['spread']:.4f})"
+            f"{allowed:+.2%}, the larger of {GATE:.2%} and the spread of fp32's seeds, "
+            f"{reference['spread']:.4f})"
         )
     return lines
 

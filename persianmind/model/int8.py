@@ -4,113 +4,25 @@ Forward, inputs are rotated (`int8_rotation`) and quantised per token to the nea
 scale goes into the gradient before that is quantised per token, stochastically (`int8_rounding`), so that one
 int8 weight, a rotated one, serves both products. Their sums are exact int32.
 
-Shape legend: N tokens, I input features, O output features, K summed over, C columns.
+Shape legend: N tokens, I input features, O output features, K of a block.
 """
 
 from __future__ import annotations
 
-import functools
-import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import register_flop_formula
 
+from persianmind.model.int8_products import int8_input_gradient, int8_projection
 from persianmind.model.int8_rotation import rotate_blocks
 from persianmind.model.int8_rounding import quantise_rows, row_words
 
 # How the gradient of an input is made: stochastic and nearest name its rounding to int8, float multiplies the
 # gradient as it is with the dequantised weight. docs/training.md has what each does to the loss.
 GradientKind = Literal["stochastic", "nearest", "float"]
-# An fp32 sum of products of two int8 numbers is exact while it stays below 2^24, in any order.
-EXACT_TERMS = 1024
-# cuBLAS refuses int8 products of 16 rows or fewer, and of lengths that are no multiple of 8.
-FEWEST_ROWS = 32
-MULTIPLE = 8
-
-_LIBRARY = torch.library.Library("persianmind", "FRAGMENT")  # type: ignore[no-untyped-call]
-_LIBRARY.define(  # type: ignore[no-untyped-call]
-    "int8_projection(Tensor x8, Tensor x_scale, Tensor weight, Tensor scale, Tensor? bias, ScalarType dtype)"
-    " -> Tensor"
-)
-_LIBRARY.define(  # type: ignore[no-untyped-call]
-    "int8_input_gradient(Tensor dy8, Tensor dy_scale, Tensor weight, ScalarType dtype) -> Tensor"
-)
-
-
-@functools.cache
-def has_int8_products(machine: str = platform.machine()) -> bool:
-    """Whether this CPU multiplies int8 by itself; without, torch takes a second for each GFLOP."""
-    if machine.lower() not in ("x86_64", "amd64"):
-        return False
-    found = torch.cpu.get_capabilities()  # type: ignore[no-untyped-call]
-    return any(found.get(name, False) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
-
-
-def int8_product(a_NK: Tensor, b_KC: Tensor) -> Tensor:
-    """The exact product of two int8 matrices, int32 [N, C]; the same bits on every device."""
-    if a_NK.is_cuda:
-        rows = len(a_NK)
-        if rows < FEWEST_ROWS:
-            a_NK = nn.functional.pad(a_NK, (0, 0, 0, FEWEST_ROWS - rows))
-        return torch._int_mm(a_NK, b_KC)[:rows]
-    return torch._int_mm(a_NK, b_KC) if has_int8_products() else _product_in_parts(a_NK, b_KC)
-
-
-def _product_in_parts(a_NK: Tensor, b_KC: Tensor) -> Tensor:
-    """By fp32 products of parts so short that these are exact."""
-    total_NC: Tensor | None = None
-    for start in range(0, a_NK.shape[1], EXACT_TERMS):
-        part = slice(start, start + EXACT_TERMS)
-        part_NC = torch.mm(a_NK[:, part].float(), b_KC[part].float()).to(torch.int32)
-        total_NC = part_NC if total_NC is None else total_NC.add_(part_NC)
-    assert total_NC is not None
-    return total_NC
-
-
-@torch.library.impl(_LIBRARY, "int8_projection", "CompositeExplicitAutograd")
-def _int8_projection(
-    x8_NI: Tensor,
-    x_scale_N1: Tensor,
-    weight_OI: Tensor,
-    scale_O: Tensor,
-    bias_O: Tensor | None,
-    dtype: torch.dtype,
-) -> Tensor:
-    """x W^T + bias, [N, O] in `dtype`."""
-    y_NO = int8_product(x8_NI, weight_OI.t()).to(torch.float32).mul_(x_scale_N1).mul_(scale_O)
-    return (y_NO if bias_O is None else y_NO.add_(bias_O)).to(dtype)
-
-
-@torch.library.impl(_LIBRARY, "int8_input_gradient", "CompositeExplicitAutograd")
-def _int8_input_gradient(
-    dy8_NO: Tensor, dy_scale_N1: Tensor, weight_OI: Tensor, dtype: torch.dtype
-) -> Tensor:
-    """dY W, [N, I] in `dtype`, of a dY that has the output scale in it."""
-    return int8_product(dy8_NO, weight_OI).to(torch.float32).mul_(dy_scale_N1).to(dtype)
-
-
-int8_projection = torch.ops.persianmind.int8_projection.default
-int8_input_gradient = torch.ops.persianmind.int8_input_gradient.default
-
-
-@torch.library.register_fake("persianmind::int8_projection", lib=_LIBRARY)  # type: ignore[untyped-decorator]
-def _(x8_NI: Tensor, x_scale: Any, weight_OI: Tensor, scale: Any, bias: Any, dtype: torch.dtype) -> Any:
-    return x8_NI.new_empty(len(x8_NI), len(weight_OI), dtype=dtype)
-
-
-@torch.library.register_fake(  # type: ignore[untyped-decorator]
-    "persianmind::int8_input_gradient", lib=_LIBRARY
-)
-def _(dy8_NO: Tensor, dy_scale: Any, weight_OI: Tensor, dtype: torch.dtype) -> Any:
-    return dy8_NO.new_empty(len(dy8_NO), weight_OI.shape[1], dtype=dtype)
-
-
-@register_flop_formula([torch.ops.persianmind.int8_projection, torch.ops.persianmind.int8_input_gradient])
-def _flops(rows: Any, row_scale: Any, weight_OI: Any, *_: Any, **__: Any) -> int:
-    return int(2 * rows[0] * weight_OI[0] * weight_OI[1])
 
 
 def input_gradient(
@@ -234,6 +146,19 @@ class SampleRounding:
             words = row_words(sample_keys_B, seq_len, len(self._projections))
         for projection, of_it in zip(self._projections, words, strict=True):
             projection.words_2N = of_it
+
+
+@contextmanager
+def round_to_nearest(model: nn.Module) -> Iterator[None]:
+    """In the block gradients need no keys, and the same gradient is rounded the same way in every batch."""
+    before = [(projection, projection.kind) for projection in int8_projections(model)]
+    for projection, _ in before:
+        projection.kind = "nearest"
+    try:
+        yield
+    finally:
+        for projection, kind in before:
+            projection.kind = kind
 
 
 def int8_projections(model: nn.Module) -> list[Int8Linear]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from persianmind.model.int8 import GradientKind, Int8Linear, input_gradient, int8_projection
+from persianmind.model.int8 import GradientKind, Int8Linear, input_gradient
+from persianmind.model.int8_products import int8_projection
 from persianmind.model.int8_rotation import rotate_blocks
 from persianmind.model.int8_rounding import quantise_rows
 
