@@ -86,7 +86,8 @@ def _traced(
         offsets = torch.zeros(-(-len(lengths) // unit) * unit + 1, dtype=torch.int32)
         targets_N = torch.zeros(sequences * seq_len - len(lengths), dtype=torch.long)
         documents = Documents(offsets, host_offsets, lengths, seq_len)
-        loss = model(ids, positions, labels, documents=documents, targets_N=targets_N)
+        keys = torch.zeros(sequences, dtype=torch.long)
+        loss = model(ids, positions, labels, documents=documents, targets_N=targets_N, sample_keys=keys)
         (loss * 0.5).backward()  # scaled, as the engine does
     for value in model.parameters():
         value.grad = None

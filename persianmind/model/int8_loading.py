@@ -12,7 +12,9 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from persianmind.common.errors import BaseModelError
-from persianmind.model.int8 import MULTIPLE, Int8Linear
+from persianmind.model.int8 import Int8Linear
+from persianmind.model.int8_products import MULTIPLE
+from persianmind.model.int8_rotation import hadamard, rotate_blocks, rotation_block
 from persianmind.model.int8_rounding import quantise_rows
 
 METHOD = "persianmind_int8"
@@ -57,8 +59,15 @@ class Int8Quantize(ConversionOps):  # type: ignore[misc]
         """input_dict: one weight [O, I] by its name, alone or in a list."""
         ((name, value),) = input_dict.items()
         weight_OI = value[0] if isinstance(value, list) else value
-        weight8_OI, scale_O1 = quantise_rows(weight_OI)
-        return {name: weight8_OI, f"{name.removesuffix('weight')}scale": scale_O1.squeeze(1)}
+        block = rotation_block(weight_OI.shape[1])
+        rotation_KK = hadamard(block, torch.float32, weight_OI.device)
+        weight8_OI, scale_O1 = quantise_rows(rotate_blocks(weight_OI.float(), rotation_KK) / block)
+        own = name.removesuffix("weight")
+        return {
+            name: weight8_OI,
+            f"{own}scale": scale_O1.squeeze(1),
+            f"{own}rotation": rotation_KK.to(weight_OI.dtype),
+        }
 
 
 def make_int8(causal_lm: Any) -> None:
@@ -82,4 +91,5 @@ def make_int8(causal_lm: Any) -> None:
             )
         weight = torch.empty(shape, dtype=torch.int8, device=linear.weight.device)
         scale = torch.empty(shape[0], dtype=torch.float32, device=linear.weight.device)
-        layers.set_submodule(name, Int8Linear(weight, scale, linear.bias))
+        rotation = hadamard(rotation_block(shape[1]), linear.weight.dtype, linear.weight.device)
+        layers.set_submodule(name, Int8Linear(weight, scale, rotation, linear.bias))

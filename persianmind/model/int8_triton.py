@@ -88,7 +88,9 @@ def product_kernel(x_ptr, w_ptr, row_scale_ptr, column_scale_ptr, bias_ptr, h_pt
         f = tl.load(f_tile, mask=rank_in[:, None] & column_in[None, :], other=0.0)
         out = out + tl.dot(h, f, input_precision="ieee")
     inside = row_in[:, None] & column_in[None, :]
-    tl.store(out_ptr + row[:, None] * columns + column[None, :], out.to(out_ptr.dtype.element_ty), mask=inside)
+    tl.store(
+        out_ptr + row[:, None] * columns + column[None, :], out.to(out_ptr.dtype.element_ty), mask=inside
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,9 @@ def test_selective_recompute_multiplies_nothing_twice_when_compiled(tmp_path: Pa
         gradients(model, inputs)
         with profile(activities=[ProfilerActivity.CPU], with_flops=True) as profiler:
             gradients(model, inputs)
-        counts[name] = sum(one.flops or 0 for one in profiler.events() if one.name in ("aten::mm", "aten::addmm"))
+        counts[name] = sum(
+            one.flops or 0 for one in profiler.events() if one.name in ("aten::mm", "aten::addmm")
+        )
     assert counts["selective"] == counts["off"] > 0
     assert counts["full"] > 1.2 * counts["off"]
 
