@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from persianmind.checks.device import has_gpu
 from persianmind.common.errors import MachineError
+from persianmind.model.compiling import decide_compile, missing_for_compile
 
 SHOWN_PACKAGES = ("torch", "deepspeed", "transformers", "peft", "bitsandbytes", "ray")
 
@@ -63,6 +64,20 @@ def check_trackers(names: Iterable[str]) -> str:
                 "the list"
             )
     return ", ".join(names) or "none asked for"
+
+
+def check_compile(setting: bool | str) -> str:
+    """What `train.compile` comes to on this machine, in words.
+
+    Raises:
+        MachineError: it is asked for and something that torch.compile needs is missing.
+    """
+    kind = "cuda" if has_gpu() else "cpu"
+    if setting is True and (missing := missing_for_compile(kind)) is not None:
+        raise MachineError(
+            f"train.compile is true, but {missing} is missing: install it, or give train.compile=auto"
+        )
+    return decide_compile(setting, kind)[1]
 
 
 def check_compiler() -> str:

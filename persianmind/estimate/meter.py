@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from persianmind.model.int8_products import product_bytes
+
 # FlashAttention 2 pads each document to whole blocks of queries in its backward pass (arXiv 2307.08691).
 FLASH_BLOCK = 128
 FP32 = 4
@@ -129,6 +131,12 @@ def _flash_backward_bytes(args: Any) -> int:
     return int(padded * heads * (head_size + 1) * FP32 + expanded)
 
 
+def _int8_bytes(rows: Tensor, weight: Tensor, itemsize: int) -> int:
+    """Beside the result, which is made last."""
+    size = product_bytes(len(rows), weight.shape[1], len(weight), rows.device)
+    return size - len(rows) * len(weight) * itemsize
+
+
 def _attention_flops(query: Tensor, longest: int, matmuls: int) -> int:
     """Causal: half of the square. `longest` is the length of the sequences, each taken for one document."""
     tokens, heads, head_size = query.shape
@@ -141,6 +149,11 @@ _WORKSPACES: dict[str, Callable[[Any], int]] = {
     "torch_attn::_varlen_attn_backward": _flash_backward_bytes,
     # The whole weight in 16 or 32 bits, multiplied as any other.
     "bitsandbytes::gemm_4bit": lambda args: args[2][0] * args[2][1] * args[0].element_size(),
+}
+_WORKSPACES |= {
+    "persianmind::int8_lora_projection": lambda args: _int8_bytes(args[1], args[3], args[0].itemsize),
+    "persianmind::int8_projection": lambda args: _int8_bytes(args[0], args[2], args[5].itemsize),
+    "persianmind::int8_input_gradient": lambda args: _int8_bytes(args[0], args[2].t(), args[3].itemsize),
 }
 # FLOPs, 2 per multiplication with addition, of what torch's own counter does not know, or where it takes
 # every place in the padded offsets for a document of full length.

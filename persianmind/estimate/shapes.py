@@ -43,12 +43,15 @@ def meta_model(recipe: Recipe, config: Mapping[str, Any], base_vocab: int, added
 
     from persianmind.estimate.nf4 import quantise_shapes
     from persianmind.model.adapted import DTYPES, adapt
+    from persianmind.model.int8_loading import make_int8
 
     dtype = DTYPES[recipe.train.precision]
     with torch.device("meta"):
         causal_lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=dtype)
         if recipe.train.quantize == "nf4":
             quantise_shapes(causal_lm, dtype)
+        elif recipe.train.quantize == "int8":
+            make_int8(causal_lm)
         model = adapt(causal_lm, recipe, [[0]] * added, base_vocab)
     return model.train()
 

@@ -7,6 +7,7 @@ it, the chunked loss. Nothing is computed, only shapes; a 7B takes seconds, and 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,13 +68,15 @@ def trace_micro_batch(
         lengths: of the documents, which add up to sequences x seq_len; None: one document each, the most that
             attention can have.
     """
-    if on_cpu:
-        with _fake_cpu(model):
-            return _traced(model, sequences, seq_len, lengths or (seq_len,) * sequences)
-    return _traced(model, sequences, seq_len, lengths or (seq_len,) * sequences)
+    lengths = lengths or (seq_len,) * sequences
+    host_offsets = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+    with _fake_cpu(model) if on_cpu else contextlib.nullcontext():
+        return _traced(model, sequences, seq_len, lengths, host_offsets)
 
 
-def _traced(model: AdaptedModel, sequences: int, seq_len: int, lengths: tuple[int, ...]) -> MicroBatchTrace:
+def _traced(
+    model: AdaptedModel, sequences: int, seq_len: int, lengths: tuple[int, ...], host_offsets: torch.Tensor
+) -> MicroBatchTrace:
     held = [one for value in (*model.parameters(), *model.buffers()) for one in held_tensors(value)]
     meter = AllocationMeter(model, held)
     with meter, torch.device(model.output_table.base_VD.device):
@@ -82,8 +85,9 @@ def _traced(model: AdaptedModel, sequences: int, seq_len: int, lengths: tuple[in
         unit = OFFSETS_PER_SEQUENCE * sequences
         offsets = torch.zeros(-(-len(lengths) // unit) * unit + 1, dtype=torch.int32)
         targets_N = torch.zeros(sequences * seq_len - len(lengths), dtype=torch.long)
-        documents = Documents(offsets, lengths, seq_len)
-        loss = model(ids, positions, labels, documents=documents, targets_N=targets_N)
+        documents = Documents(offsets, host_offsets, lengths, seq_len)
+        keys = torch.zeros(sequences, dtype=torch.long)
+        loss = model(ids, positions, labels, documents=documents, targets_N=targets_N, sample_keys=keys)
         (loss * 0.5).backward()  # scaled, as the engine does
     for value in model.parameters():
         value.grad = None

@@ -18,6 +18,7 @@ from persianmind.model.documents import Documents, documents_of
 from persianmind.model.families import check_family, embedding_scale, family_of, logit_transform
 from persianmind.model.folded_lora import fold_adapters
 from persianmind.model.init import initial_embeddings
+from persianmind.model.int8 import SampleRounding
 from persianmind.model.lora import add_adapters
 from persianmind.model.loss import LossFunction, summed_cross_entropy
 from persianmind.model.recompute import set_recompute
@@ -43,6 +44,7 @@ class AdaptedModel(nn.Module):
         self.loss_chunk_tokens = loss_chunk_tokens
         self.loss = loss
         self.logit_transform = logit_transform(causal_lm.config)
+        self._rounding = SampleRounding(causal_lm)
 
     @property
     def layer_count(self) -> int:
@@ -75,15 +77,18 @@ class AdaptedModel(nn.Module):
         *,
         documents: Documents | None = None,
         targets_N: Tensor | None = None,
+        sample_keys: Tensor | None = None,
         base_vocab_only: bool = False,
     ) -> Tensor:
         """Summed negative log-likelihood in nats, an fp32 scalar.
 
         input_ids, position_ids, labels: [B, L]. Positions restart at each packed document. Labels are already
         shifted. documents, targets_N: as `model_inputs` makes them on the host; where they are left out they
-        are read off the tensors, for which the host waits. `base_vocab_only` scores over the base vocabulary
+        are read off the tensors, for which the host waits. sample_keys: int64 [B], by which gradients
+        through an int8 base are rounded. `base_vocab_only` scores over the base vocabulary
         alone (the untouched base model, before any step).
         """
+        self._rounding.set(sample_keys, input_ids.shape[1])
         hidden_BLD = self.hidden_states(input_ids, position_ids, documents)
         table, bias = self.output_table, self.head.bias
         if base_vocab_only and bias is not None:
@@ -119,6 +124,7 @@ class AdaptedModel(nn.Module):
     def release(self) -> None:
         """Lets go of all weights, so that another model may take their place. Nothing works afterwards."""
         self.causal_lm = nn.Module()
+        self._rounding = SampleRounding(self.causal_lm)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -194,6 +200,10 @@ def load_base(base: Path, recipe: Recipe, device: torch.device = CPU) -> nn.Modu
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=DTYPES[recipe.train.precision],
         )
+    elif recipe.train.quantize == "int8":
+        from persianmind.model.int8_loading import Int8Config
+
+        options["quantization_config"] = Int8Config()
     model: nn.Module
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
@@ -213,13 +223,6 @@ def attention_implementation(asked: str) -> str:
     """Our attention's name in transformers; `auto` where flash-attn is asked for and cannot run here."""
     has_flash = importlib.util.find_spec("flash_attn") is not None and torch.cuda.is_available()
     return IMPLEMENTATIONS["auto" if asked == "flash_attention_2" and not has_flash else asked]
-
-
-def compile_layers(model: AdaptedModel) -> None:
-    """torch.compile of every decoder layer in place: equal layers share one compilation, names stay."""
-    decoder: Any = model.causal_lm.get_decoder()  # type: ignore[operator]
-    for layer in decoder.layers:
-        layer.compile()
 
 
 def _split_tables(

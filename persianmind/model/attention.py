@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from persianmind.common.errors import BaseModelError
+from persianmind.model.document_attention import document_attention
 from persianmind.model.documents import Documents
-from persianmind.model.softcap import softcap_attention
 
 MAX_VARLEN_HEAD_SIZE = 256
 # Names in transformers' registry: recipe value -> implementation. None holds a word that transformers itself
@@ -41,11 +41,12 @@ IMPLEMENTATIONS = {
 @dataclass(frozen=True, slots=True)
 class AttentionSettings:
     """scale: of the scores. window: how many tokens a query sees, itself among them; None: all before it.
-    dropout: of the attention weights."""
+    dropout: of the attention weights. softcap: of the scores, which no fused kernel has."""
 
     scale: float
     window: int | None
     dropout: float
+    softcap: float | None
 
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Documents, AttentionSettings], Tensor]
@@ -87,6 +88,12 @@ def varlen_runs_on(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
+def keep_loops_uncompiled() -> None:
+    """To be called before layers are compiled: a loop over documents would be compiled anew for every batch."""
+    global _loop
+    _loop = torch.compiler.disable(_loop_by_document)  # type: ignore[no-untyped-call]
+
+
 def _packed(choose: Callable[[Tensor, float], Kernel]) -> Callable[..., tuple[Tensor, None]]:
     """A function as transformers wants it, over the kernel that `choose` names for query and dropout."""
 
@@ -113,10 +120,10 @@ def _packed(choose: Callable[[Tensor, float], Kernel]) -> Callable[..., tuple[Te
         if documents is None or attention_mask is not None or s_aux is not None:
             raise _unsupported(module, documents, attention_mask)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        settings = AttentionSettings(scale, sliding_window, dropout)
+        settings = AttentionSettings(scale, sliding_window, dropout, softcap)
         q, k, v = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
         if softcap is not None:
-            out = _with_softcap(q, k, v, documents, settings, softcap)
+            out = _as_one_operation(q, k, v, documents, settings)
         else:
             kernel = choose(query, dropout)
             padding = query.shape[-1] - value.shape[-1]  # the fused kernels know one head size
@@ -206,7 +213,9 @@ def _sdpa(
     documents: Documents,
     settings: AttentionSettings,
 ) -> Tensor:
-    """Document by document."""
+    """Document by document; on the CPU as one operation, where it does not drop out."""
+    if query_THD.device.type == "cpu" and settings.dropout == 0.0:
+        return _as_one_operation(query_THD, key_TKD, value_TKD, documents, settings)
 
     def one(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         q, k, v = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query, key, value))
@@ -214,23 +223,25 @@ def _sdpa(
         out = (_windowed if windowed else _causal)(q, k, v, settings)
         return out.squeeze(0).transpose(0, 1)
 
-    return _by_document(one, query_THD, key_TKD, value_TKD, documents)
+    return _loop(one, query_THD, key_TKD, value_TKD, documents)
 
 
-def _with_softcap(
+def _as_one_operation(
     query_THD: Tensor,
     key_TKD: Tensor,
     value_TKD: Tensor,
     documents: Documents,
     settings: AttentionSettings,
-    softcap: float,
 ) -> Tensor:
-    def one(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return softcap_attention(
-            query, key, value, scale=settings.scale, softcap=softcap, window=settings.window
-        )
-
-    return _by_document(one, query_THD, key_TKD, value_TKD, documents)
+    return document_attention(
+        query_THD,
+        key_TKD,
+        value_TKD,
+        documents.host_offsets,
+        scale=settings.scale,
+        window=settings.window,
+        softcap=settings.softcap,
+    )
 
 
 def _loop_by_document(
@@ -241,8 +252,7 @@ def _loop_by_document(
     return torch.cat([one(*part) for part in parts])
 
 
-# Lengths differ from batch to batch: a loop over them is nothing to compile.
-_by_document: Callable[..., Tensor] = torch.compiler.disable(_loop_by_document)  # type: ignore[no-untyped-call]
+_loop: Callable[..., Tensor] = _loop_by_document
 
 
 def _causal(query_HSD: Tensor, key_KSD: Tensor, value_KSD: Tensor, settings: AttentionSettings) -> Tensor:

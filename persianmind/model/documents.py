@@ -18,6 +18,7 @@ from torch import Tensor
 from persianmind.model.loss import IGNORED
 
 OFFSETS_PER_SEQUENCE = 128
+_TENSORS = ("input_ids", "position_ids", "labels", "sample_keys")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,11 +27,13 @@ class Documents:
 
     offsets: int32 on the device, where each document begins, then B x L as often as it takes to reach a
     multiple of 128 per sequence plus one (empty documents): one shape, so that nothing is compiled anew.
+    host_offsets: the same on the host.
     lengths: of each document, the padding of a sequence being one as well; they add up to B x L.
     seq_len: L, no document is longer.
     """
 
     offsets: Tensor
+    host_offsets: Tensor
     lengths: tuple[int, ...]
     seq_len: int
 
@@ -45,14 +48,15 @@ def documents_of(position_ids: NDArray[np.int64], device: torch.device) -> Docum
     offsets = np.full(-(-len(starts) // unit) * unit + 1, batch * seq_len, dtype=np.int32)
     offsets[: len(starts)] = starts
     lengths = np.diff(np.append(starts, batch * seq_len))
-    return Documents(to_device(offsets, device), tuple(lengths.tolist()), seq_len)
+    return Documents(to_device(offsets, device), torch.from_numpy(offsets), tuple(lengths.tolist()), seq_len)
 
 
 def model_inputs(batch: Mapping[str, NDArray[np.int64]], device: torch.device) -> dict[str, Any]:
-    """The arguments of `AdaptedModel.forward` for `input_ids`, `position_ids` and `labels`, each [B, L]."""
+    """The arguments of `AdaptedModel.forward` for `input_ids`, `position_ids` and `labels`, each [B, L], and
+    `sample_keys` [B] where there are some."""
     targets_N = np.flatnonzero(batch["labels"].reshape(-1) != IGNORED)
     return {
-        **{name: to_device(batch[name], device) for name in ("input_ids", "position_ids", "labels")},
+        **{name: to_device(batch[name], device) for name in _TENSORS if name in batch},
         "documents": documents_of(batch["position_ids"], device),
         "targets_N": to_device(targets_N, device),
     }

@@ -17,7 +17,8 @@ from persianmind.recipe.train import FullLayers, full_layer_count
 
 _SAVED = frozenset((
     "aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::_grouped_mm", "aten::_int_mm",
-    "persianmind::lora_projection",
+    "persianmind::lora_projection", "persianmind::int8_lora_projection", "persianmind::int8_projection",
+    "persianmind::document_attention",
     "aten::_scaled_dot_product_flash_attention", "aten::_scaled_dot_product_flash_attention_for_cpu",
     "aten::_scaled_dot_product_efficient_attention", "aten::_scaled_dot_product_cudnn_attention",
     "torch_attn::_varlen_attn", "flash_attn::_flash_attn_varlen_forward",

@@ -10,7 +10,6 @@ M keys that a block sees, D head size.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch import Tensor
 BLOCK = 128
 
 
-def softcap_attention(
+def softcap_forward(
     query_SHD: Tensor,
     key_SKD: Tensor,
     value_SKD: Tensor,
@@ -26,70 +25,83 @@ def softcap_attention(
     scale: float,
     softcap: float,
     window: int | None = None,
-) -> Tensor:
-    """Causal attention within one document, [S, H, D].
+) -> tuple[Tensor, Tensor]:
+    """Causal attention within one document.
 
     Args:
         scale: of the scores, before the cap.
         window: how many tokens a query sees, itself among them; None: all before it.
+
+    Returns:
+        The output [S, H, D], and the log-sum-exp of the capped scores, fp32 [S, H].
     """
-    heads = key_SKD.shape[1]
-    size, _, head_size = query_SHD.shape
-    query_KGSD = query_SHD.reshape(size, heads, -1, head_size).permute(1, 2, 0, 3)
-    key_KSD, value_KSD = key_SKD.transpose(0, 1), value_SKD.transpose(0, 1)
-    out_KGSD: Tensor = _SoftcapAttention.apply(  # type: ignore[no-untyped-call]
-        query_KGSD, key_KSD, value_KSD, scale, softcap, window
+    query_KGSD, key_KSD, value_KSD = _by_head(query_SHD, key_SKD, value_SKD)
+    out_KGSD = query_KGSD.new_empty(*query_KGSD.shape[:-1], value_KSD.shape[-1])
+    log_norm_KGS = query_KGSD.new_empty(query_KGSD.shape[:-1], dtype=torch.float32)
+    for queries, keys in _blocks(query_KGSD.shape[2], window):
+        capped, _ = _scores(query_KGSD, key_KSD, queries, keys, scale, softcap, window)
+        log_norm = torch.logsumexp(capped, dim=-1)
+        softmax = torch.exp(capped - log_norm.unsqueeze(-1)).to(value_KSD.dtype)
+        out_KGSD[:, :, queries] = softmax @ value_KSD[:, keys].unsqueeze(1)
+        log_norm_KGS[:, :, queries] = log_norm
+    return _by_token(out_KGSD), log_norm_KGS.flatten(0, 1).t()
+
+
+def softcap_backward(
+    gradient_SHD: Tensor,
+    query_SHD: Tensor,
+    key_SKD: Tensor,
+    value_SKD: Tensor,
+    out_SHD: Tensor,
+    log_norm_SH: Tensor,
+    *,
+    scale: float,
+    softcap: float,
+    window: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value, from the output's and what `softcap_forward` was given and gave."""
+    query_KGSD, key_KSD, value_KSD = _by_head(query_SHD, key_SKD, value_SKD)
+    grad_KGSD, _, _ = _by_head(gradient_SHD, key_SKD, value_SKD)
+    out_KGSD, _, _ = _by_head(out_SHD, key_SKD, value_SKD)
+    log_norm_KGS = log_norm_SH.t().reshape(query_KGSD.shape[:-1])
+    grad_query = torch.empty_like(query_KGSD)
+    grad_key = torch.zeros_like(key_KSD, dtype=torch.float32)
+    grad_value = torch.zeros_like(value_KSD, dtype=torch.float32)
+    # sum_j P_ij dP_ij = dO_i . O_i (FlashAttention, arXiv 2205.14135, appendix B.2)
+    dot_KGS = (grad_KGSD.float() * out_KGSD.float()).sum(-1)
+    for queries, keys in _blocks(query_KGSD.shape[2], window):
+        capped, tanh = _scores(query_KGSD, key_KSD, queries, keys, scale, softcap, window)
+        softmax = torch.exp(capped - log_norm_KGS[:, :, queries].unsqueeze(-1))
+        grad_out = grad_KGSD[:, :, queries].float()
+        grad_value[:, keys] += torch.einsum("kgqm,kgqd->kmd", softmax, grad_out)
+        grad_softmax = torch.einsum("kgqd,kmd->kgqm", grad_out, value_KSD[:, keys].float())
+        grad_capped = softmax * (grad_softmax - dot_KGS[:, :, queries].unsqueeze(-1))
+        grad_scores = grad_capped * (1 - tanh.square()) * scale
+        grad_query[:, :, queries] = torch.einsum("kgqm,kmd->kgqd", grad_scores, key_KSD[:, keys].float()).to(
+            grad_query.dtype
+        )
+        grad_key[:, keys] += torch.einsum("kgqm,kgqd->kmd", grad_scores, query_KGSD[:, :, queries].float())
+    return _by_token(grad_query), grad_key.transpose(0, 1), grad_value.transpose(0, 1)
+
+
+def softcap_flops(size: int, query_THD: Tensor, value_TKD: Tensor, window: int | None) -> tuple[int, int]:
+    """(forward, backward) of one document of `size` tokens: two products of scores, and five."""
+    pairs = sum(
+        (queries.stop - queries.start) * (keys.stop - keys.start) for queries, keys in _blocks(size, window)
     )
-    return out_KGSD.permute(2, 0, 1, 3).flatten(1, 2)
+    product, of_values = (2 * pairs * query_THD.shape[1] * one.shape[-1] for one in (query_THD, value_TKD))
+    return product + of_values, 3 * product + 2 * of_values
 
 
-class _SoftcapAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        query_KGSD: Tensor,
-        key_KSD: Tensor,
-        value_KSD: Tensor,
-        scale: float,
-        softcap: float,
-        window: int | None,
-    ) -> Tensor:
-        out_KGSD = query_KGSD.new_empty(*query_KGSD.shape[:-1], value_KSD.shape[-1])
-        log_norm_KGS = query_KGSD.new_empty(query_KGSD.shape[:-1], dtype=torch.float32)
-        for queries, keys in _blocks(query_KGSD.shape[2], window):
-            capped, _ = _scores(query_KGSD, key_KSD, queries, keys, scale, softcap, window)
-            log_norm = torch.logsumexp(capped, dim=-1)
-            softmax = torch.exp(capped - log_norm.unsqueeze(-1)).to(value_KSD.dtype)
-            out_KGSD[:, :, queries] = softmax @ value_KSD[:, keys].unsqueeze(1)
-            log_norm_KGS[:, :, queries] = log_norm
-        ctx.save_for_backward(query_KGSD, key_KSD, value_KSD, out_KGSD, log_norm_KGS)
-        ctx.settings = (scale, softcap, window)
-        return out_KGSD
+def _by_head(query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[K, G, S, D], [K, S, D], [K, S, D]."""
+    size, _, head_size = query_SHD.shape
+    query_SKGD = query_SHD.reshape(size, key_SKD.shape[1], -1, head_size)
+    return query_SKGD.permute(1, 2, 0, 3), key_SKD.transpose(0, 1), value_SKD.transpose(0, 1)
 
-    @staticmethod
-    def backward(ctx: Any, grad_KGSD: Tensor) -> Any:
-        query_KGSD, key_KSD, value_KSD, out_KGSD, log_norm_KGS = ctx.saved_tensors
-        scale, softcap, window = ctx.settings
-        grad_query = torch.empty_like(query_KGSD)
-        grad_key = torch.zeros_like(key_KSD, dtype=torch.float32)
-        grad_value = torch.zeros_like(value_KSD, dtype=torch.float32)
-        # sum_j P_ij dP_ij = dO_i . O_i (FlashAttention, arXiv 2205.14135, appendix B.2)
-        dot_KGS = (grad_KGSD.float() * out_KGSD.float()).sum(-1)
-        for queries, keys in _blocks(query_KGSD.shape[2], window):
-            capped, tanh = _scores(query_KGSD, key_KSD, queries, keys, scale, softcap, window)
-            softmax = torch.exp(capped - log_norm_KGS[:, :, queries].unsqueeze(-1))
-            grad_out = grad_KGSD[:, :, queries].float()
-            grad_value[:, keys] += torch.einsum("kgqm,kgqd->kmd", softmax, grad_out)
-            grad_softmax = torch.einsum("kgqd,kmd->kgqm", grad_out, value_KSD[:, keys].float())
-            grad_capped = softmax * (grad_softmax - dot_KGS[:, :, queries].unsqueeze(-1))
-            grad_scores = grad_capped * (1 - tanh.square()) * scale
-            grad_query[:, :, queries] = torch.einsum(
-                "kgqm,kmd->kgqd", grad_scores, key_KSD[:, keys].float()
-            ).to(grad_query.dtype)
-            grad_key[:, keys] += torch.einsum(
-                "kgqm,kgqd->kmd", grad_scores, query_KGSD[:, :, queries].float()
-            )
-        return grad_query, grad_key.to(key_KSD.dtype), grad_value.to(value_KSD.dtype), None, None, None
+
+def _by_token(one_KGSD: Tensor) -> Tensor:
+    return one_KGSD.permute(2, 0, 1, 3).flatten(1, 2)
 
 
 def _blocks(length: int, window: int | None) -> Iterator[tuple[slice, slice]]:

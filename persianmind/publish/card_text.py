@@ -70,7 +70,8 @@ def _summary(facts: CardFacts, export: Path) -> str:
     vocabulary = (
         "" if size is None else f"{size.added_vocab:,} tokens were added to its {size.base_vocab:,}; "
     )
-    quantised = ", over a base quantised to nf4" if recipe.train.quantize == "nf4" else ""
+    kind = recipe.train.quantize
+    quantised = "" if kind == "none" else f", over a base quantised to {kind}"
     tokens = facts.account().get("per_million_tokens")
     amount = f" on {tokens['count']:,} tokens" if tokens else ""
     text = (

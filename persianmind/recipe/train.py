@@ -35,7 +35,7 @@ class Train(Section):
     progress for this long, in training, evaluation and saving alike. `gradient_checkpointing`: what the
     backward pass computes again: nothing (`off`), norms, rotations, activations and residuals (`selective`),
     whole layers (`full`), or whole layers for the first N alone (`{full_layers: N}`). `compile`:
-    torch.compile of each decoder layer. `attention: auto` is torch's varlen kernel on GPUs of compute
+    torch.compile of each decoder layer while it trains; `auto`: on GPUs, where triton is. `attention: auto` is torch's varlen kernel on GPUs of compute
     capability 8.0 and up in bf16, and SDPA document by document elsewhere; `sdpa` is the latter everywhere;
     `flash_attention_2` needs the package flash-attn and falls back to auto, saying so, where it is missing.
     `trackers` beside TensorBoard.
@@ -53,7 +53,7 @@ class Train(Section):
     warmup_ratio: Ratio = 0.03
     min_lr_ratio: Ratio = 0.1
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    quantize: Literal["none", "nf4"] = "none"
+    quantize: Literal["none", "nf4", "int8"] = "none"
     deterministic: bool | Literal["auto"] = "auto"
     gradient_checkpointing: Literal["off", "selective", "full"] | FullLayers = "full"
     loss_chunk_tokens: Count = 512
@@ -61,7 +61,7 @@ class Train(Section):
     hang_timeout_s: Positive = 1800.0
     spike_sigma: Positive | None = None
     spike_window: Annotated[int, Field(ge=2)] = 128
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
     attention: Literal["auto", "sdpa", "flash_attention_2"] = "auto"
     trackers: list[Literal["wandb", "trackio"]] = Field(default_factory=list)
     self_tests: bool = True

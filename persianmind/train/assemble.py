@@ -19,6 +19,8 @@ from persianmind.run.records import Determinism, Phase, Prepared
 from persianmind.run.trackers import make_trackers
 
 if TYPE_CHECKING:
+    import torch
+
     from persianmind.data.read.barrier import DataBarrier
     from persianmind.data.read.dataset import TokenDataset
     from persianmind.model.adapted import AdaptedModel
@@ -127,7 +129,7 @@ def _build_model(
     """
     import torch.distributed
 
-    from persianmind.model.adapted import adapt, attention_implementation, compile_layers, load_base
+    from persianmind.model.adapted import adapt, attention_implementation, load_base
     from persianmind.model.attention import IMPLEMENTATIONS
     from persianmind.model.bases import resolve_base
     from persianmind.train.sample import sample_documents
@@ -148,10 +150,19 @@ def _build_model(
         check_forward(model, base, documents, recipe.train.quantize)
     if attention_implementation(recipe.train.attention) != IMPLEMENTATIONS[recipe.train.attention]:
         logger.info("attention: flash-attn cannot run here; torch's own kernels are used instead")
-    if recipe.train.compile:
-        logger.info("compile: the first steps are slow")
-        compile_layers(model)
+    _compile(recipe, model, device, ranks)
     return model
+
+
+def _compile(recipe: Recipe, model: AdaptedModel, device: torch.device, ranks: Ranks) -> None:
+    """All ranks or none: compiled layers round differently."""
+    from persianmind.model.compiling import compile_layers, decide_compile
+
+    decisions = TorchGroup(ranks).all_gather(decide_compile(recipe.train.compile, device.type))
+    wanted, why = min(decisions, key=lambda decision: bool(decision[0]))
+    logger.info(why)
+    if wanted:
+        compile_layers(model.causal_lm)
 
 
 def _first_batches(

@@ -94,7 +94,7 @@ def _knobs(recipe: Recipe) -> Iterator[str]:
         yield "train.gradient_checkpointing=full"
     if train.loss_chunk_tokens > MIN_CHUNK_TOKENS:
         yield f"train.loss_chunk_tokens={MIN_CHUNK_TOKENS}"
-    if train.quantize == "none":
+    if train.quantize != "nf4":
         yield "train.quantize=nf4"
     if recipe.data.seq_len > MIN_SEQ_LEN:
         yield f"data.seq_len={max(MIN_SEQ_LEN, recipe.data.seq_len // 2)}"

@@ -30,7 +30,10 @@ def moving_sequence(batch: Batch, tokens: int, base_vocab: int, added: int) -> B
     """
     count, length = batch["input_ids"].shape
     parts = [
-        {name: array[row : row + 1, start : start + tokens] for name, array in batch.items()}
+        {
+            name: array[row : row + 1, start : start + tokens] if array.ndim == 2 else array[row : row + 1]
+            for name, array in batch.items()
+        }
         for row in range(count)
         for start in range(0, length, tokens)
     ]

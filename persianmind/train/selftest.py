@@ -25,11 +25,12 @@ from persianmind.engine.base import Batch, Engine
 from persianmind.engine.groups import GROUPS
 from persianmind.model.adapted import AdaptedModel
 from persianmind.model.documents import documents_of, model_inputs, to_device
+from persianmind.model.int8 import int8_projections, round_to_nearest
 from persianmind.train.sample import moving_sequence
 
 logger = logging.getLogger(__name__)
 TEST_TOKENS = 64
-GRADIENT_TOLERANCE = {torch.bfloat16: 3e-2, torch.float32: 1e-4}  # relative L2 error over one group
+GRADIENT_TOLERANCE = {"rounded": 3e-2, "fp32": 1e-4}  # relative L2 error over one group
 
 
 def run_self_tests(
@@ -47,7 +48,8 @@ def run_self_tests(
     saved = {name: value.detach().clone() for name, value in model.trained().items()}
     model.to(device).train()  # with recompute, as in a step
     _perturb(model)
-    leak = check_isolation(model, batches[0], device)
+    with round_to_nearest(model):
+        leak = check_isolation(model, batches[0], device)
     logger.info(f"self-test: packed documents do not see each other (gradient {leak:.1f})")
     model.eval()
     table = model.input_table
@@ -168,7 +170,9 @@ def _check_gradients(engine: Engine, batches: Sequence[Batch], reference: Mappin
         difference_sq += float((got.float() - reference[name]).pow(2).sum())
         reference_sq += float(reference[name].pow(2).sum())
     error = math.sqrt(difference_sq / max(reference_sq, 1e-30))
-    if reference_sq == 0.0 or not error <= GRADIENT_TOLERANCE[engine.model.output_table.base_VD.dtype]:
+    # A last bit of a gradient decides here and there how int8 rounds it.
+    rounds = engine.model.output_table.base_VD.dtype == torch.bfloat16 or int8_projections(engine.model)
+    if reference_sq == 0.0 or not error <= GRADIENT_TOLERANCE["rounded" if rounds else "fp32"]:
         raise SelfTestError(
             f"the gradient over {engine.ranks.world_size} ranks differs from the single-process one by "
             f"{error:.2e} (relative); the reduction is wrong, check the engine's version and its config"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from persianmind.checks import device, machine
 from persianmind.checks.device import cpu_flags, machine_precision, resolve_precision
-from persianmind.checks.machine import check_compiler, check_packages, check_trackers
+from persianmind.checks.machine import check_compile, check_compiler, check_packages, check_trackers
 from persianmind.common.device.choice import DeviceChoice
 from persianmind.common.errors import MachineError
 from persianmind.recipe.loading import load_recipe
@@ -24,6 +25,22 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         check_compiler()
     monkeypatch.setattr(machine, "has_gpu", lambda: True)
     assert "not needed" in check_compiler()
+
+
+def test_compile_without_what_it_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """auto goes without and says it; true is refused."""
+    monkeypatch.setattr(machine, "has_gpu", lambda: False)
+    assert "slow" in check_compile(True)
+    assert check_compile("auto").startswith("compile: off, where it does not pay")
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineError, match=r"a compiler \(g\+\+\) is missing.*train\.compile=auto"):
+        check_compile(True)
+    monkeypatch.setattr(machine, "has_gpu", lambda: True)
+    missing = "the package triton" if importlib.util.find_spec("triton") is None else "a compiler (gcc)"
+    assert check_compile("auto") == f"compile: off, {missing} is missing (train.compile: auto)"
+    assert check_compile(False) == "compile: off"
 
 
 def test_a_tracker_that_is_not_installed_is_named() -> None:

@@ -12,7 +12,8 @@ import torch._dynamo.utils
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 
 from persianmind.evaluate.generate import generation_mode, stream_ids, stream_text
-from persianmind.model.adapted import AdaptedModel, build_adapted, compile_layers
+from persianmind.model.adapted import AdaptedModel, build_adapted
+from persianmind.model.compiling import compile_layers
 from persianmind.model.bases import resolve_base
 from persianmind.recipe.loading import load_recipe
 from persianmind.tokenizer import FolderTokenizer
@@ -160,7 +161,7 @@ def test_training_goes_on_to_the_bit_after_generation(base: Path, prompts: list[
 def test_compiled_layers_are_not_compiled_for_every_length(base: Path, prompts: list[list[int]]) -> None:
     model = build_adapted(base, load_recipe("tiny"), PIECES, 1024)
     plain = generated(model.causal_lm, prompts[0])
-    compile_layers(model)
+    compile_layers(model.causal_lm)
     torch._dynamo.utils.counters.clear()
     assert generated(model.causal_lm, prompts[0]) == plain
     assert not torch._dynamo.utils.counters["frames"]

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from persianmind.common.errors import BaseModelError
-from persianmind.model import attention, softcap
+from persianmind.model import attention, document_attention, softcap
 from persianmind.model.adapted import AdaptedModel, adapt
 from persianmind.model.documents import documents_of, model_inputs
 from tests.model.helpers import BASE_VOCAB, PIECES, make_recipe
@@ -82,19 +82,14 @@ def test_equal_to_the_dense_mask(family: str, dtype: torch.dtype, tolerance: flo
 def test_the_comparison_would_see_a_lost_window_and_a_lost_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Control: each of what the kernels are given matters to the result."""
     monkeypatch.setattr(
-        attention,
-        "softcap_attention",
-        lambda *parts, window, **settings: softcap.softcap_attention(*parts, **settings),
+        document_attention,
+        "softcap_forward",
+        lambda *parts, window, **settings: softcap.softcap_forward(*parts, **settings),
     )
     auto = attention.IMPLEMENTATIONS["auto"]
     assert largest_difference(make_model("gemma2"), auto, torch.float32) > 1e-3
-    monkeypatch.setattr(
-        attention,
-        "_windowed",
-        lambda q, k, v, _: nn.functional.scaled_dot_product_attention(
-            q, k, v, is_causal=True, enable_gqa=True
-        ),
-    )
+    blocks = document_attention._blocks
+    monkeypatch.setattr(document_attention, "_blocks", lambda query, window: blocks(query, None))
     assert largest_difference(make_model("mistral"), auto, torch.float32) > 1e-3
 
 

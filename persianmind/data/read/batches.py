@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from persianmind.data.read.dataset import TokenDataset
-from persianmind.data.read.order import Mixture
+from persianmind.data.read.order import MASK64, Mixture, mix64
 from persianmind.data.read.sequence import TokenSequence, build_sequence
 
 Batch = dict[str, npt.NDArray[np.int64]]
@@ -17,7 +17,7 @@ Batch = dict[str, npt.NDArray[np.int64]]
 def padding_batch(seq_len: int) -> Batch:
     """One sequence, [1, seq_len], in which nothing is asked: its loss and its gradients are 0."""
     sequence = build_sequence(np.zeros(seq_len, dtype=np.int64), np.zeros(0, dtype=np.int32), None)
-    return stack_sequences([sequence])
+    return {**stack_sequences([sequence]), "sample_keys": np.zeros(1, dtype=np.int64)}
 
 
 def stack_sequences(sequences: Sequence[TokenSequence]) -> Batch:
@@ -59,8 +59,11 @@ class StageData:
         return None
 
     def batch(self, sample_ids: Sequence[int]) -> Batch:
-        """`input_ids`, `position_ids` and `labels`, each int64 [B, L], in the order of `sample_ids`."""
-        return stack_sequences([self.sequence(sample) for sample in sample_ids])
+        """`input_ids`, `position_ids` and `labels`, each int64 [B, L], in the order of `sample_ids`, and
+        `sample_keys` [B], which no two samples of a run share."""
+        batch = stack_sequences([self.sequence(sample) for sample in sample_ids])
+        keys = [mix64(mix64(self.mixture.seed & MASK64) ^ sample) for sample in sample_ids]
+        return {**batch, "sample_keys": np.array(keys, dtype=np.uint64).view(np.int64)}
 
     def target_count(self, sample_ids: Sequence[int]) -> int:
         """Loss targets in these samples: what the loss of a global batch is divided by. Reads no tokens."""

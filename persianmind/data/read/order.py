@@ -12,14 +12,14 @@ from functools import lru_cache
 from persianmind.common.errors import DataError
 
 ROUNDS = 8
-_MASK64 = (1 << 64) - 1
+MASK64 = (1 << 64) - 1
 
 
 def mix64(value: int) -> int:
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every input bit reaches every output bit."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK64
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK64
+    value = (value + 0x9E3779B97F4A7C15) & MASK64
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK64
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK64
     return value ^ (value >> 31)
 
 
@@ -48,7 +48,7 @@ def permute(index: int, n: int, seed: int, epoch: int = 0) -> int:
 
 @lru_cache(maxsize=4096)
 def _round_keys(seed: int, epoch: int) -> tuple[int, ...]:
-    state = mix64(mix64(seed & _MASK64) ^ (seed >> 64)) ^ mix64(~epoch & _MASK64)
+    state = mix64(mix64(seed & MASK64) ^ (seed >> 64)) ^ mix64(~epoch & MASK64)
     keys = []
     for _ in range(ROUNDS):
         state = mix64(state)
