@@ -18,7 +18,8 @@ CONTRACT = {
 def _levers(**without: str) -> dict[str, Any]:
     seconds = {
         "off": [2.0, 9.0, 2.0], "selective": [2.1, 2.1, 9.0], "full": [3.0, 3.0, 3.0],
-        "int8": [1.0, 1.0, 1.0], "int8-full": [1.5, 1.5, 1.5], "bare": [2.5, 2.5, 2.5], "bare-full": [4.0, 4.0, 4.0],
+        "int8": [1.0, 1.0, 1.0], "int8-full": [1.5, 1.5, 1.5],
+        "bare": [2.5, 2.5, 2.5], "bare-full": [4.0, 4.0, 4.0],
     }  # fmt: skip
     flops = {"off": 400, "selective": 400, "full": 600}
     return {

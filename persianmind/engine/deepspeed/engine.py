@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from persianmind.checkpoint.manifest import StoredCheckpoint
+from persianmind.data.read.prefetch import ReadAhead
 from persianmind.engine import collectives
-from persianmind.engine.base import Batch, SkipRule, StepResult, StopLevel
+from persianmind.engine.base import Batch, DeviceBatch, SkipRule, StepResult, StopLevel
 from persianmind.engine.deepspeed.files import (
     DeepSpeedSnapshot,
     load_engine,
@@ -61,11 +62,15 @@ class DeepSpeedEngine:
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = rates[group["name"]]
 
+    def prepare(self, batch: Batch) -> DeviceBatch:
+        return DeviceBatch(model_inputs(batch, self.device))
+
     def step(
         self,
-        micro_batches: Sequence[Batch],
+        micro_batches: Iterable[Batch | DeviceBatch],
         stop_level: StopLevel = StopLevel.NONE,
         should_skip: SkipRule | None = None,
+        local_targets: int | None = None,
     ) -> StepResult:
         """One optimizer step over this rank's micro-batches; the loss is normalised by all ranks' targets.
 
@@ -73,7 +78,9 @@ class DeepSpeedEngine:
         combined by maximum over the ranks, free of an extra exchange.
         """
         self.on_progress()
-        local_targets = sum(int((batch["labels"] >= 0).sum()) for batch in micro_batches)
+        if local_targets is None:
+            micro_batches = list(micro_batches)
+            local_targets = sum(_target_count(batch) for batch in micro_batches)
         total_targets, stop_level = self._agree(local_targets, stop_level)
         self._deepspeed.train()
         # ZeRO averages over ranks; times world_size makes it the sum, and the sum over targets the mean.
@@ -95,7 +102,7 @@ class DeepSpeedEngine:
         return StepResult(loss, total_targets, norm, reason, stop_level)
 
     def reduced_gradients(
-        self, micro_batches: Sequence[Batch], scale: float
+        self, micro_batches: Iterable[Batch | DeviceBatch], scale: float
     ) -> Iterator[tuple[str, Tensor | None]]:
         from deepspeed.utils import safe_get_full_grad
 
@@ -104,7 +111,7 @@ class DeepSpeedEngine:
         for name, value in self.model.trained().items():
             yield name, safe_get_full_grad(value)
 
-    def _accumulate(self, micro_batches: Sequence[Batch], scale: float) -> Tensor:
+    def _accumulate(self, micro_batches: Iterable[Batch | DeviceBatch], scale: float) -> Tensor:
         """Gradients of `scale` times this rank's summed loss, averaged over the ranks once at the end.
 
         Returns this rank's summed loss in nats, a float64 scalar.
@@ -113,7 +120,8 @@ class DeepSpeedEngine:
         with self._deepspeed.coalesce_grad_reduction(), _Fp32Gradients(self.model) as gradients:
             for batch in micro_batches:
                 self.on_progress()
-                summed = self._deepspeed(**model_inputs(batch, self.device))
+                ready = batch if isinstance(batch, DeviceBatch) else self.prepare(batch)
+                summed = self._deepspeed(**ready.inputs)
                 self._deepspeed.backward(summed * scale, scale_wrt_gas=False)
                 gradients.add()
                 local_sum += summed.detach().double()
@@ -140,10 +148,10 @@ class DeepSpeedEngine:
     def summed_loss(self, batches: Iterable[Batch], *, base_vocab_only: bool = False) -> float:
         self.model.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for batch in batches:
-            self.on_progress()
-            inputs = model_inputs(batch, self.device)
-            total += self.model(**inputs, base_vocab_only=base_vocab_only).double()
+        with ReadAhead(self.prepare) as ahead:
+            for batch in ahead.items(batches):
+                self.on_progress()
+                total += self.model(**batch.inputs, base_vocab_only=base_vocab_only).double()
         self.model.train()
         return float(total)
 
@@ -182,6 +190,13 @@ class DeepSpeedEngine:
         votes = [int(level == stop_level) for level in StopLevel]
         targets, *counts = self.sum_counts([local_targets, *votes])
         return targets, max(level for level, count in zip(StopLevel, counts, strict=True) if count)
+
+
+def _target_count(batch: Batch | DeviceBatch) -> int:
+    """On the host."""
+    if isinstance(batch, DeviceBatch):
+        raise TypeError("a step over batches that are on the device needs local_targets")
+    return int((batch["labels"] >= 0).sum())
 
 
 class _Marks:
