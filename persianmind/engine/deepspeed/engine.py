@@ -15,6 +15,7 @@ from persianmind.checkpoint.manifest import StoredCheckpoint
 from persianmind.data.read.prefetch import ReadAhead
 from persianmind.engine import collectives
 from persianmind.engine.base import Batch, DeviceBatch, SkipRule, StepResult, StopLevel
+from persianmind.engine.deepspeed.adamw import adamw_kernel, keep_kernel
 from persianmind.engine.deepspeed.files import (
     DeepSpeedSnapshot,
     load_engine,
@@ -43,7 +44,9 @@ class DeepSpeedEngine:
         self._marks = _Marks(model)
         weight_decay = config["optimizer"]["params"]["weight_decay"]
         self._deepspeed, _, _, _ = deepspeed.initialize(
-            model=model, model_parameters=parameter_groups(model, weight_decay), config=config
+            model=model,
+            model_parameters=parameter_groups(model, weight_decay),
+            config=_with_kernel(config, next(model.parameters()).device),
         )
         self._own_boundaries()
         self.device: torch.device = self._deepspeed.device
@@ -167,6 +170,7 @@ class DeepSpeedEngine:
             load_weights(self._deepspeed, checkpoint)
             return checkpoint.world_size != self.ranks.world_size
         resharded = load_engine(self._deepspeed, checkpoint)
+        keep_kernel(self._deepspeed.optimizer.optimizer, self.device)
         self._own_boundaries()  # DeepSpeed resets its boundary mode on load
         return resharded
 
@@ -190,6 +194,12 @@ class DeepSpeedEngine:
         votes = [int(level == stop_level) for level in StopLevel]
         targets, *counts = self.sum_counts([local_targets, *votes])
         return targets, max(level for level, count in zip(StopLevel, counts, strict=True) if count)
+
+
+def _with_kernel(config: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    optimizer = config["optimizer"]
+    params = {**optimizer["params"], **adamw_kernel(device)}
+    return {**config, "optimizer": {**optimizer, "params": params}}
 
 
 def _target_count(batch: Batch | DeviceBatch) -> int:
