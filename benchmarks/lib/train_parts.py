@@ -33,6 +33,7 @@ from persianmind.engine.groups import GROUPS, parameter_groups
 from persianmind.engine.ranks import Ranks, ranks_from_environment
 from persianmind.engine.registry import backend
 from persianmind.model.adapted import AdaptedModel
+from persianmind.model.folded_lora import unfold_adapters
 from persianmind.recipe import Recipe
 
 HANG_TIMEOUT_S = 1800.0
@@ -110,11 +111,7 @@ class BareLoop:
     same trained parameters and the same attention."""
 
     def __init__(self, model: AdaptedModel) -> None:
-        from peft.tuners.lora import LoraLayer
-
-        for module in model.modules():
-            if isinstance(module, LoraLayer):
-                module.__dict__.pop("forward", None)  # of the folded adapters
+        unfold_adapters(model)
         self.model = model
         self.optimizer = torch.optim.AdamW(parameter_groups(model, 0.0), lr=LEARNING_RATE, betas=(0.9, 0.95))
         self.trained = list(model.trained().values())
