@@ -1,31 +1,34 @@
 """The training engine against what people use: speed, memory, traffic, checkpoint size, loss.
 
-    python benchmarks/train.py [--quick] [--json FILE]
+    python benchmarks/train.py [--quick] [--profile] [--site DIR] [--json FILE]
 
-All sides: the same Llama (d 512, 6 layers, 4,190 + 1,000 ids), the same documents of web-like length, LoRA
-rank 8 plus new embeddings, AdamW at one rate, fp32 on CPU, two ranks under ZeRO-2 (one thread each), rounds
-interleaved, medians. Useful tokens per second leave out the first step; the loss is that of the same held-out
-sequences after as many useful tokens. HF and TRL train whole tables (modules_to_save), as their users do.
+Two Llamas, 2,048 x 2 layers (sequences of 1,024) and 512 x 6 (of 256), 4,190 + 1,000 ids, the same documents
+of web-like length, LoRA rank 8 on all projections plus new embeddings, AdamW at one rate, fp32 on the CPU;
+rounds interleaved, medians. Useful tokens per second leave out the first step. HF and TRL train whole tables
+(modules_to_save), as their users do. `--quick` measures hidden size 2,048 alone, one round of the programs.
 
-    ours      this project's engine, packed sequences
+    levers    one rank of two threads at 2,048, a step of each in turn in one process: ours with recompute
+              off, selective and full, with an int8 base, and the bare loop: peft's LoRA, an ordinary
+              cross-entropy, torch's AdamW
+    ours      two ranks of one thread under ZeRO-2; -selective, -full, -int8: so much recompute, or that base
     hf        transformers Trainer + DeepSpeed ZeRO-2 + peft, pad-to-longest collator
-    trl       SFTTrainer + DeepSpeed ZeRO-2 + peft, packing bfd_split (left out where trl is not installed)
-    bare      one rank: a plain torch loop over the same modules, an ordinary cross-entropy; against ours-1
+    trl       SFTTrainer + DeepSpeed ZeRO-2 + peft, packing bfd_split, its own default of recompute
+    bare      one rank: the bare loop; against ours-1
     memory    one micro-batch of 4,096 tokens at 41,510 ids: peak memory above that of the loaded model
     attention 2,048 tokens packed, against the dense mask of transformers: seconds, bytes above what both hold
     traffic   bytes that a rank sends per step at accumulation 16, against DeepSpeed used the ordinary way
+
+A side whose package is missing is null with the reason. Packages that this Python does not have are found
+through PYTHONPATH or --site (pip install --target DIR --no-deps trl).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import socket
-import statistics
-import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +36,14 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-TWO_RANKS = ("ours", "hf", "trl", "traffic")
+from benchmarks.lib import train_figures  # noqa: E402
+from benchmarks.lib.train_process import Runner, processor  # noqa: E402
+
+LARGE_SIDES = ("ours-selective", "ours-full", "ours-int8", "trl")
+SMALL_SIDES = ("ours", "ours-selective", "ours-full", "hf", "trl", "bare", "ours-1")
 EXTRA = ("memory-ours", "memory-hf", "traffic", "attention")
-ROUNDS = ("ours", "hf", "trl", "bare", "ours-1")
-# memory_over_trl: of a run; memory_over_hf: at 41,510 ids; traffic: at accumulation 16.
-AIMS = {
-    "ours_over_hf": "2.5 or more",
-    "ours_over_trl": "1.1 or more",
-    "ours_over_bare": "1.05 or less",
-    "memory_over_trl": "0.7 or less",
-    "memory_over_hf": "0.5 or less",
-    "traffic_over_default": "1/12 = 0.083",
-    "attention_time": "0.5 or less",
-    "attention_bytes": "0.2 or less",
-    "checkpoint_over_hf": "0.3 or less",
-}
+LARGE_TOKENS, SMALL_TOKENS = 10_000, 8_000
+ROUNDS, QUICK_STEPS, QUICK_ROUNDS, QUICK_TOKENS = 5, 5, 1, 8_000
 
 
 def main() -> None:
@@ -56,113 +52,77 @@ def main() -> None:
     if options.part:
         from benchmarks.lib import train_parts
 
-        train_parts.run(options.part, Path(options.folder), options.useful_tokens)
+        train_parts.run(options.part, Path(options.folder), options.amount)
         return
-    useful = 4_000 if options.quick else 8_000
-    rounds = 1 if options.quick else 5
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        _part("prepare", folder, useful)
-        runs: dict[str, list[dict[str, Any]]] = {part: [] for part in ROUNDS}
-        for number in range(rounds):
-            for part in ROUNDS if number % 2 == 0 else reversed(ROUNDS):
-                runs[part].append(_part(part, folder, useful))
-                print(f"round {number + 1} {part}: {json.dumps(runs[part][-1])}", file=sys.stderr, flush=True)
-        extra = {part: _part(part, folder, useful) for part in EXTRA}
-    result = {"quick": options.quick, "rounds": rounds, "runs": runs, **extra}
-    result["ratios"] = ratios(runs, extra)
-    show(result)
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        runner = Runner(Path(__file__), Path(name), options.site)
+        result: dict[str, Any] = {"quick": options.quick, "cpu": processor()}
+        for _ in _measure(runner, result, options.quick, options.profile):
+            _judge(result)
+            if options.json:
+                Path(options.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    train_figures.show(result)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="one round, half of the tokens")
-    parser.add_argument("--json", metavar="FILE", help="also write the figures here")
+    parser.add_argument("--quick", action="store_true", help="hidden size 2,048 alone, one round")
+    parser.add_argument("--profile", action="store_true", help="also where the time of a step goes")
+    parser.add_argument("--site", metavar="DIR", action="append", default=[], help="more packages, e.g. trl")
+    parser.add_argument("--json", metavar="FILE", help="also write the figures here, after every round")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
-    parser.add_argument("--useful-tokens", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--amount", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _part(part: str, folder: Path, useful_tokens: int) -> dict[str, Any]:
-    """One part in fresh processes; {"missing": why} where it cannot run."""
-    out = folder / f"{part}.json"
-    out.unlink(missing_ok=True)
-    script = [str(Path(__file__)), "--part", part, "--folder", str(folder)]
-    command = [sys.executable, *script, "--useful-tokens", str(useful_tokens)]
-    if part in TWO_RANKS:
-        launcher = [str(Path(sys.executable).parent / "deepspeed"), "--num_accelerators", "2"]
-        command = [*launcher, "--master_port", str(_free_port()), *command[1:]]
-    threads = "1" if part in TWO_RANKS else "2"
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if not out.is_file():
-        raise SystemExit(f"{part} failed ({done.returncode}):\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    figures: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-    return figures
+def _measure(runner: Runner, result: dict[str, Any], quick: bool, with_profile: bool) -> Any:
+    """Fills the result; yields whenever there is something new to judge."""
+    runner.part("2048x2.prepare" if quick else "2048x2+512x6.prepare", 0)
+    result["levers"] = runner.part("2048x2.levers", QUICK_STEPS if quick else ROUNDS)
+    result["runs_2048x2"] = {side: [] for side in LARGE_SIDES}
+    if with_profile:
+        result["profile"] = runner.part("2048x2.profile", 0)
+    if quick:
+        for _ in range(QUICK_ROUNDS):
+            _round(runner, "2048x2", LARGE_SIDES, result["runs_2048x2"], QUICK_TOKENS)
+        yield
+        return
+    result["runs_512x6"] = {side: [] for side in SMALL_SIDES}
+    result["extra"] = {part: runner.part(f"512x6.{part}", 0) for part in EXTRA}
+    for number in range(ROUNDS):
+        _round(runner, "2048x2", LARGE_SIDES[:: 1 - 2 * (number % 2)], result["runs_2048x2"], LARGE_TOKENS)
+        _round(runner, "512x6", SMALL_SIDES[:: 1 - 2 * (number % 2)], result["runs_512x6"], SMALL_TOKENS)
+        yield
 
 
-def ratios(runs: dict[str, list[dict[str, Any]]], extra: dict[str, Any]) -> dict[str, float | None]:
-    """By name; speeds: higher is better; step time, memory and bytes: lower is better; None: not measured."""
+def _round(
+    runner: Runner, size: str, sides: Sequence[str], runs: dict[str, list[dict[str, Any]]], tokens: int
+) -> None:
+    for side in sides:
+        if runs[side] and "missing" in runs[side][0]:
+            continue
+        runs[side].append(runner.part(f"{size}.{side}", tokens))
+        print(f"{size} {side}: {json.dumps(runs[side][-1])}", file=sys.stderr, flush=True)
 
-    def median(part: str, key: str) -> float | None:
-        values = [run[key] for run in runs[part] if key in run]
-        return statistics.median(values) if values else None
 
-    def over(a: float | None, b: float | None) -> float | None:
-        return None if not a or not b else a / b
-
-    speed, memory = "useful_tokens_per_s", "peak_bytes"
-    attention = extra["attention"]
-    above, big, other = "above_imports_bytes", extra["memory-ours"], extra["memory-hf"]
-    return {
-        "ours_over_hf": over(median("ours", speed), median("hf", speed)),
-        "ours_over_trl": over(median("ours", speed), median("trl", speed)),
-        "ours_over_bare": over(median("ours-1", "step_s"), median("bare", "step_s")),
-        "memory_over_trl": over(median("ours", memory), median("trl", memory)),
-        "memory_over_trl_above_imports": over(median("ours", above), median("trl", above)),
-        "memory_over_hf": over(big["peak_bytes"], other["peak_bytes"]),
-        "memory_over_hf_above_model": over(big["above_model_bytes"], other["above_model_bytes"]),
-        "attention_time": over(attention["seconds"]["packed"], attention["seconds"]["dense"]),
-        "attention_bytes": over(attention["bytes"]["packed"], attention["bytes"]["dense"]),
-        "traffic_over_default": over(extra["traffic"]["ours"], extra["traffic"]["default"]),
-        "checkpoint_over_hf": over(median("ours", "checkpoint_bytes"), median("hf", "checkpoint_bytes")),
-        "loss_minus_hf": (median("ours", "loss") or 0) - (median("hf", "loss") or 0),
+def _judge(result: dict[str, Any]) -> None:
+    """Ratios, reasons and verdicts of what is measured so far."""
+    ratios = train_figures.large_ratios(result["levers"], result["runs_2048x2"])
+    if result["quick"]:
+        ratios |= dict.fromkeys(train_figures.SMALL_KEYS)
+    else:
+        ratios |= train_figures.small_ratios(result["runs_512x6"], result["extra"])
+    result["ratios"] = ratios
+    result["not_measured"] = train_figures.reasons(result)
+    has_int8 = bool(result["cpu"]["int8_instructions"])
+    result["verdicts"] = {
+        name: aim.verdict(ratios.get(name), has_int8) for name, aim in train_figures.AIMS.items()
     }
-
-
-def show(result: dict[str, Any]) -> None:
-    """The medians, then the ratios."""
-    keys = (
-        "useful_tokens_per_s",
-        "step_s",
-        "peak_bytes",
-        "above_imports_bytes",
-        "checkpoint_bytes",
-        "loss",
-        "fill",
-    )
-    print(f"{'part':<8}" + "".join(f"{key:>22}" for key in keys))
-    for part, runs in result["runs"].items():
-        cells = []
-        for key in keys:
-            values = [run[key] for run in runs if key in run]
-            cells.append(f"{statistics.median(values):>22,.4g}" if values else f"{'-':>22}")
-        print(f"{part:<8}" + "".join(cells))
-    for name, value in result["ratios"].items():
-        aim = f" (aim: {AIMS[name]})" if name in AIMS else ""
-        print(f"{name}: " + ("not measured" if value is None else f"{value:.3f}") + aim)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    result["aims"] = {name: str(aim) for name, aim in train_figures.AIMS.items()}
 
 
 if __name__ == "__main__":

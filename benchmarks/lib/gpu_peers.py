@@ -17,7 +17,7 @@ import torch
 import torch.distributed
 
 from benchmarks.lib import train_peers
-from benchmarks.lib.train_parts import StepTimer, status_bytes
+from benchmarks.lib.train_meters import StepTimer, status_bytes
 from benchmarks.lib.train_setup import packed_sequences
 from persianmind.gpucheck.engine_steps import open_shape
 from persianmind.gpucheck.findings import Findings

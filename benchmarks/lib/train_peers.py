@@ -9,13 +9,13 @@ from typing import Any
 import torch
 import torch.distributed
 
-from benchmarks.lib import train_parts
+from benchmarks.lib.train_meters import PeakMemory, StepTimer, folder_bytes, status_bytes
+from benchmarks.lib.train_parts import held_out_loss
 from benchmarks.lib.train_setup import (
-    ACCUMULATION,
     BIG_VOCAB,
     LEARNING_RATE,
-    MICRO_BATCH_SIZE,
-    SEQ_LEN,
+    SMALL,
+    Size,
     make_llama,
     read_documents,
 )
@@ -31,29 +31,32 @@ ZERO2_BY_HF = {
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def run_hf(folder: Path, useful_tokens: int) -> dict[str, Any]:
+def run_hf(folder: Path, size: Size, useful_tokens: int) -> dict[str, Any]:
     """Trainer with its padding collator; as many documents per micro-batch as fill our sequences' tokens."""
     from peft import get_peft_model
     from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
     _, documents = read_documents(folder)
-    before = train_parts.status_bytes("VmRSS")
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder / "wide"), _lora())
-    timer = train_parts.StepTimer(useful_tokens)
+    before = status_bytes("VmRSS")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder / size.name / "wide"), _lora())
+    timer = StepTimer(useful_tokens)
     # Padded to the longest, 4 documents of this length distribution take about our 2 x 256 tokens.
-    arguments = TrainingArguments(**_arguments(folder / "hf", batch_size=4))
+    options = _arguments(folder / "hf", batch_size=2 * size.micro_batch_size)
+    options["gradient_accumulation_steps"] = size.accumulation
+    arguments = TrainingArguments(**options)
     trainer = _counting(Trainer, timer)(
         model=model,
         args=arguments,
-        train_dataset=_truncated(documents),
+        train_dataset=_truncated(documents, size.seq_len),
         data_collator=_pad_to_longest,
     )
     trainer.train()
-    return _figures(trainer, timer, before, folder / "hf")
+    return _figures(trainer, timer, before, folder / "hf", size)
 
 
-def run_trl(folder: Path, useful_tokens: int) -> dict[str, Any]:
-    """SFTTrainer with its best-fit packing that keeps the overflow of long documents."""
+def run_trl(folder: Path, size: Size, useful_tokens: int) -> dict[str, Any]:
+    """SFTTrainer with its best-fit packing that keeps the overflow of long documents and its own default of
+    recomputing whole layers."""
     try:
         from trl import SFTConfig, SFTTrainer
     except ImportError:
@@ -62,17 +65,19 @@ def run_trl(folder: Path, useful_tokens: int) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     _, documents = read_documents(folder)
-    before = train_parts.status_bytes("VmRSS")
-    timer = train_parts.StepTimer(useful_tokens)
+    before = status_bytes("VmRSS")
+    timer = StepTimer(useful_tokens)
+    options = _arguments(folder / "trl", batch_size=size.micro_batch_size)
+    del options["gradient_checkpointing"]
     arguments = SFTConfig(
-        **_arguments(folder / "trl", batch_size=MICRO_BATCH_SIZE),
+        **options | {"gradient_accumulation_steps": size.accumulation},
         packing=True,
         packing_strategy="bfd_split",
-        max_length=SEQ_LEN,
+        max_length=size.seq_len,
         dataset_num_proc=None,
     )
     trainer = _counting(SFTTrainer, timer)(
-        model=AutoModelForCausalLM.from_pretrained(folder / "wide"),
+        model=AutoModelForCausalLM.from_pretrained(folder / size.name / "wide"),
         args=arguments,
         train_dataset=Dataset.from_dict({"input_ids": documents}),
         processing_class=PreTrainedTokenizerFast(
@@ -81,7 +86,10 @@ def run_trl(folder: Path, useful_tokens: int) -> dict[str, Any]:
         peft_config=_lora(),
     )
     trainer.train()
-    return _figures(trainer, timer, before, folder / "trl")
+    return {
+        **_figures(trainer, timer, before, folder / "trl", size),
+        "recomputes": bool(arguments.gradient_checkpointing),
+    }
 
 
 def memory_hf(folder: Path) -> dict[str, Any]:
@@ -108,7 +116,7 @@ def memory_hf(folder: Path) -> dict[str, Any]:
         train_dataset=[{"input_ids": document} for document in documents],
         data_collator=_pad_to_longest,
     )
-    with train_parts.PeakMemory() as peak:
+    with PeakMemory() as peak:
         trainer.train()
     return peak.figures()
 
@@ -117,7 +125,7 @@ def _arguments(out: Path, *, batch_size: int) -> dict[str, Any]:
     return {
         "output_dir": str(out),
         "per_device_train_batch_size": batch_size,
-        "gradient_accumulation_steps": ACCUMULATION,
+        "gradient_accumulation_steps": SMALL.accumulation,
         "max_steps": 1000,
         "learning_rate": LEARNING_RATE,
         "lr_scheduler_type": "constant",
@@ -148,7 +156,7 @@ def _lora() -> Any:
     )
 
 
-def _counting(trainer: type[Any], timer: train_parts.StepTimer) -> type[Any]:
+def _counting(trainer: type[Any], timer: StepTimer) -> type[Any]:
     """The trainer, with useful tokens counted from its own batches and a stop when there are enough."""
     from transformers import TrainerCallback
 
@@ -178,7 +186,7 @@ def _counting(trainer: type[Any], timer: train_parts.StepTimer) -> type[Any]:
     return Counting
 
 
-def _figures(trainer: Any, timer: train_parts.StepTimer, before_bytes: int, out: Path) -> dict[str, Any]:
+def _figures(trainer: Any, timer: StepTimer, before_bytes: int, out: Path, size: Size) -> dict[str, Any]:
     """All ranks: the checkpoint is written by all, the rest is the same everywhere."""
     figures = timer.figures(before_bytes)
     if torch.distributed.get_rank() == 0:
@@ -186,14 +194,15 @@ def _figures(trainer: Any, timer: train_parts.StepTimer, before_bytes: int, out:
     torch.distributed.barrier()
     trainer._save_checkpoint(trainer.model, trial=None)
     torch.distributed.barrier()
-    loss = train_parts.held_out_loss(trainer.model, out.parent)
-    size = sum(train_parts.folder_bytes(path) for path in out.glob("checkpoint-*"))
-    return {**figures, "loss": loss, "checkpoint_bytes": size}
+    if size.is_taught:
+        figures["loss"] = held_out_loss(trainer.model, out.parent)
+    figures["checkpoint_bytes"] = sum(folder_bytes(path) for path in out.glob("checkpoint-*"))
+    return figures
 
 
-def _truncated(documents: list[list[int]]) -> list[dict[str, Any]]:
+def _truncated(documents: list[list[int]], length: int) -> list[dict[str, Any]]:
     """As `tokenizer(..., truncation=True, max_length=...)` leaves them."""
-    return [{"input_ids": document[:SEQ_LEN]} for document in documents]
+    return [{"input_ids": document[:length]} for document in documents]
 
 
 def _pad_to_longest(documents: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,36 @@ from persianmind.text.heldout import fingerprints_of, select_held_out
 from persianmind.text.spec import source_specs
 
 BASE_VOCAB, ADDED, BIG_VOCAB = 4190, 1000, 41_510
-SEQ_LEN, MICRO_BATCH_SIZE, ACCUMULATION = 256, 2, 2
 HELD_OUT_DOCUMENTS, BASE_STEPS = 60, 30
 LEARNING_RATE = 1e-3
 
 
-def prepare(folder: Path) -> None:
-    """Writes docs.json (ids of each document), pieces.json, base/ (4,190 ids) and wide/ (all 5,190 ids)."""
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A Llama and its step. is_taught: a few steps of the whole model, so that its losses mean something."""
+
+    name: str
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    seq_len: int
+    micro_batch_size: int
+    accumulation: int
+    is_taught: bool
+
+
+SMALL = Size("512x6", 512, 1376, 6, 8, seq_len=256, micro_batch_size=2, accumulation=2, is_taught=True)
+# The projections of a 7B are 4,096 wide: at 2,048 a step is spent where a 7B's is, which at 512 it is not.
+# With 5,190 ids the head has a tenth of the multiplications (2.6% in a 7B with 41,510); with 32,000 it would
+# have two thirds.
+LARGE = Size("2048x2", 2048, 5504, 2, 16, seq_len=1024, micro_batch_size=1, accumulation=1, is_taught=False)
+SIZES = {size.name: size for size in (SMALL, LARGE)}
+
+
+def prepare(folder: Path, sizes: list[Size]) -> None:
+    """Writes docs.json (ids of each document), pieces.json, and of each size a base (4,190 ids) and a wide
+    one (all 5,190 ids)."""
     recipe = load_recipe("demo")
     evaluated = fingerprints_of(select_held_out(recipe))
     texts = training_texts(source_specs(recipe, ["poems"]), evaluated)
@@ -38,54 +62,57 @@ def prepare(folder: Path) -> None:
     (folder / "docs.json").write_text(json.dumps(documents))
     pieces = [_spelled(number, merges) for number in range(BASE_VOCAB, BASE_VOCAB + ADDED)]
     (folder / "pieces.json").write_text(json.dumps(pieces))
-    base = make_llama(BASE_VOCAB)
     spelled = [[one for token in doc for one in _spelled(token, merges)] for doc in documents]
-    _teach(base, spelled[HELD_OUT_DOCUMENTS:])
-    base.save_pretrained(folder / "base")
-    adapted = ours(folder)
-    wide = make_llama(BASE_VOCAB + ADDED)
-    wide.load_state_dict(base.state_dict() | _tables(adapted), strict=True)
-    wide.save_pretrained(folder / "wide")
+    for size in sizes:
+        base = make_llama(BASE_VOCAB, size)
+        if size.is_taught:
+            _teach(base, spelled[HELD_OUT_DOCUMENTS:], size)
+        base.save_pretrained(folder / size.name / "base")
+        adapted = ours(folder, size)
+        wide = make_llama(BASE_VOCAB + ADDED, size)
+        wide.load_state_dict(base.state_dict() | _tables(adapted), strict=True)
+        wide.save_pretrained(folder / size.name / "wide")
 
 
-def make_llama(vocab: int) -> Any:
-    """d 512, 6 layers, untied, the same weights at every call apart from the tables."""
+def make_llama(vocab: int, size: Size = SMALL) -> Any:
+    """Untied, the same weights at every call apart from the tables."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocab,
-        hidden_size=512,
-        intermediate_size=1376,
-        num_hidden_layers=6,
-        num_attention_heads=8,
-        num_key_value_heads=8,
+        hidden_size=size.hidden_size,
+        intermediate_size=size.intermediate_size,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads,
         max_position_embeddings=4096,
         tie_word_embeddings=False,
     )
     return LlamaForCausalLM(config)
 
 
-def recipe_of(ranks: int, *overrides: str) -> Recipe:
+def recipe_of(ranks: int, size: Size = SMALL, *overrides: str, recompute: str = "off") -> Recipe:
     """The settings of our side."""
     return load_recipe(
         "tiny",
         [
             "adapter.rank=8",
             "adapter.alpha=16",
-            f"data.seq_len={SEQ_LEN}",
-            f"train.micro_batch_size={MICRO_BATCH_SIZE}",
-            f"train.global_batch_size={MICRO_BATCH_SIZE * ACCUMULATION * ranks}",
-            "train.gradient_checkpointing=off",
+            f"data.seq_len={size.seq_len}",
+            f"train.micro_batch_size={size.micro_batch_size}",
+            f"train.global_batch_size={size.micro_batch_size * size.accumulation * ranks}",
+            f"train.gradient_checkpointing={recompute}",
             *overrides,
         ],
     )
 
 
-def ours(folder: Path, *overrides: str) -> AdaptedModel:
+def ours(folder: Path, size: Size = SMALL, *overrides: str, recompute: str = "off") -> AdaptedModel:
     """Our model over the base."""
     pieces = json.loads((folder / "pieces.json").read_text())
-    return build_adapted(folder / "base", recipe_of(1, *overrides), pieces, BASE_VOCAB)
+    recipe = recipe_of(1, size, *overrides, recompute=recompute)
+    return build_adapted(folder / size.name / "base", recipe, pieces, BASE_VOCAB)
 
 
 def read_documents(folder: Path) -> tuple[list[list[int]], list[list[int]]]:
@@ -94,7 +121,7 @@ def read_documents(folder: Path) -> tuple[list[list[int]], list[list[int]]]:
     return documents[:HELD_OUT_DOCUMENTS], documents[HELD_OUT_DOCUMENTS:]
 
 
-def packed_sequences(documents: list[list[int]], length: int = SEQ_LEN) -> list[dict[str, Any]]:
+def packed_sequences(documents: list[list[int]], length: int = SMALL.seq_len) -> list[dict[str, Any]]:
     """Best-fit sequences as [1, L] arrays, with `useful` tokens beside."""
     packer: BestFitPacker[list[int]] = BestFitPacker(length, 64)
     closed: list[list[list[int]]] = []
@@ -154,10 +181,10 @@ def _documents(lines: list[str], encode: Any) -> Iterator[list[int]]:
         yield document
 
 
-def _teach(base: Any, documents: list[list[int]]) -> None:
+def _teach(base: Any, documents: list[list[int]], size: Size) -> None:
     """A few full steps, so that the base's embeddings mean something before new ones are added."""
     optimizer = torch.optim.AdamW(base.parameters(), lr=2e-3)
-    sequences = packed_sequences(documents)
+    sequences = packed_sequences(documents, size.seq_len)
     for step in range(BASE_STEPS):
         group = sequences[step * 8 : step * 8 + 8]
         batch = {

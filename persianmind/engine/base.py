@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from persianmind.model.adapted import AdaptedModel
 
 Batch = Mapping[str, NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBatch:
+    """A batch as the model takes it, on the engine's device. inputs: arguments of `AdaptedModel.forward`."""
+
+    inputs: Mapping[str, Any]
+
+
 # Asked before the weights move, with the loss and the gradient norm of all ranks: whether to skip the step.
 SkipRule = Callable[[float, float], bool]
 
@@ -75,17 +84,27 @@ class Engine(Protocol):
         """Sets the learning rate of each parameter group (`groups.GROUPS`) for the next step."""
         ...
 
+    def prepare(self, batch: Batch) -> DeviceBatch:
+        """A batch on its way to the device; another thread may do this while a step runs."""
+        ...
+
     def step(
         self,
-        micro_batches: Sequence[Batch],
+        micro_batches: Iterable[Batch | DeviceBatch],
         stop_level: StopLevel = StopLevel.NONE,
         should_skip: SkipRule | None = None,
+        local_targets: int | None = None,
     ) -> StepResult:
-        """One optimizer step over this rank's micro-batches, normalised by the targets of all ranks."""
+        """One optimizer step over this rank's micro-batches, normalised by the targets of all ranks.
+
+        Args:
+            micro_batches: each is taken when its turn comes.
+            local_targets: of all of them; None: they are counted, for which none may be on the device yet.
+        """
         ...
 
     def reduced_gradients(
-        self, micro_batches: Sequence[Batch], scale: float
+        self, micro_batches: Iterable[Batch | DeviceBatch], scale: float
     ) -> Iterator[tuple[str, Tensor | None]]:
         """(name, whole gradient) of `scale` times the summed loss of all ranks; the step is left undone."""
         ...

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 SUM_BYTES = 4  # of a gradient summed over micro-batches
 NORM_BYTES = 8  # DeepSpeed takes the norm of each gradient in float64
-# Temporaries of AdamW, fp32 per weight of the largest group's partition: torch's fused loops over a list of
-# tensors (GPUs) hold the root of the second moment, the plain loop (CPU) that and its quotient.
-ADAM_TEMPORARIES = {"cpu": 2, "gpu": 1}
+# Temporaries of AdamW, fp32 per weight of the largest group's partition: torch's loops over a list of tensors
+# (CPU) hold the root of the second moment, the fused kernel (GPUs) nothing.
+ADAM_TEMPORARIES = {"cpu": 1, "gpu": 0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,9 @@ def open_shape(
     precision: str,
     quantize: str,
     look: Callable[[str, torch.device], object] = lambda moment, device: None,
+    recompute: str = "full",
 ) -> OpenedShape:
-    """Joins the process group, makes the model on this rank's device, wraps it; full recompute.
+    """Joins the process group, makes the model on this rank's device, wraps it.
 
     Args:
         look: called at the moments "group" (made), "model" and "engine".
@@ -61,7 +62,7 @@ def open_shape(
     engine_of.start(ranks, HANG_TIMEOUT_S, {"shape": repr(shape), "quantize": quantize})
     device = engine_of.device(ranks)
     look("group", device)
-    recipe = step_recipe(shape, precision, quantize, ranks.world_size)
+    recipe = step_recipe(shape, precision, quantize, ranks.world_size, recompute)
     torch.manual_seed(0)
     causal_lm = make_causal_lm(shape, precision, quantize, device)
     model = adapt(causal_lm, recipe, shape.pieces, shape.vocab).to(device)
@@ -73,15 +74,17 @@ def open_shape(
     return OpenedShape(engine, shape, ranks, device)
 
 
-def step_recipe(shape: LlamaShape, precision: str, quantize: str, world_size: int) -> Recipe:
-    """One sequence per rank and step, full recompute."""
+def step_recipe(
+    shape: LlamaShape, precision: str, quantize: str, world_size: int, recompute: str = "full"
+) -> Recipe:
+    """One sequence per rank and step."""
     return part_recipe(
         shape,
         f"train.precision={precision}",
         f"train.quantize={quantize}",
         "train.micro_batch_size=1",
         f"train.global_batch_size={world_size}",
-        "train.gradient_checkpointing=full",
+        f"train.gradient_checkpointing={recompute}",
     )
 
 

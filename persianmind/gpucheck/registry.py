@@ -38,6 +38,7 @@ PARTS = (
     _part("memory", "memory:measure_memory", 120),
     _part("kernels", "kernels:measure_kernels", 60),
     _part("throughput", "throughput:measure_throughput", 90),
+    _part("levers", "levers:measure_levers", 150),
     _part("collectives", "collectives:measure_collectives", 80),
     _part("peers", "peers:measure_peers", 150),
     _part("nvml", "nvml:measure_nvml", 40),

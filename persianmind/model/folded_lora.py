@@ -181,6 +181,15 @@ def fold_adapters(causal_lm: nn.Module) -> int:
     return count
 
 
+def unfold_adapters(causal_lm: nn.Module) -> None:
+    """Gives every adapted projection peft's own forward again, to measure or compare with."""
+    from peft.tuners.lora import LoraLayer
+
+    for module in causal_lm.modules():
+        if isinstance(module, LoraLayer):
+            vars(module).pop("forward", None)
+
+
 def _is_plain(layer: Any) -> bool:
     """Whether peft's own forward of it is base(x) + scale * B(A(x))."""
     return (

@@ -18,6 +18,7 @@ from torch import Tensor
 from persianmind.model.families import LogitTransform
 
 IGNORED = -100
+COLUMNS = 64  # logits are allocated to a multiple of it: GPUs take slow kernels for odd leading dimensions
 PLAIN_LOGITS = LogitTransform()
 
 
@@ -62,7 +63,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             hidden_CD = hidden_ND[start : start + chunk]
             labels_C = labels_N[start : start + chunk]
             products = _products(hidden_CD, base_VD, new_AD)
-            grad_logits = _chunk_loss(products, labels_C, bias, transform, total).to(hidden_ND.dtype)
+            grad_logits = _as_dtype(_chunk_loss(products, labels_C, bias, transform, total), hidden_ND.dtype)
             if not (needs_hidden or needs_base or needs_new):
                 continue
             grad_logits_base = grad_logits[:, :base_vocab]
@@ -97,11 +98,24 @@ def _products(hidden_CD: Tensor, base_VD: Tensor, new_AD: Tensor | None) -> Tens
     base_vocab = base_VD.shape[0]
     added = 0 if new_AD is None else new_AD.shape[0]
     # Both matmuls go into one tensor: joining two would hold the chunk's logits twice.
-    products = hidden_CD.new_empty(len(hidden_CD), base_vocab + added)
+    products = _empty_logits(hidden_CD, base_vocab + added, hidden_CD.dtype)
     torch.mm(hidden_CD, base_VD.T, out=products[:, :base_vocab])
     if new_AD is not None:
         torch.mm(hidden_CD, new_AD.T, out=products[:, base_vocab:])
-    return products.float()
+    return _as_dtype(products, torch.float32)
+
+
+def _empty_logits(like: Tensor, columns: int, dtype: torch.dtype) -> Tensor:
+    """Uninitialised, [C, columns] with as many rows as `like`, a slice of what is allocated."""
+    allocated = -(-columns // COLUMNS) * COLUMNS
+    return like.new_empty(len(like), allocated, dtype=dtype)[:, :columns]
+
+
+def _as_dtype(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same tensor where it has that dtype; a copy allocated alike where not."""
+    if logits.dtype == dtype:
+        return logits
+    return _empty_logits(logits, logits.shape[1], dtype).copy_(logits)
 
 
 def _chunk_loss(

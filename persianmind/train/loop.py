@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from persianmind.common.errors import PersianMindError, RunInterruptedError
 from persianmind.data.read.barrier import DataBarrier
 from persianmind.data.read.batches import StageData, padding_batch
 from persianmind.data.read.order import Mixture, mixture_ratios, rank_samples
-from persianmind.engine.base import Batch, StopLevel
+from persianmind.data.read.prefetch import ReadAhead
+from persianmind.engine.base import Batch, DeviceBatch, StopLevel
 from persianmind.engine.ranks import Ranks
 from persianmind.engine.schedule import group_rates
 from persianmind.recipe import Recipe
@@ -38,23 +41,25 @@ def train_stages(context: RunContext, barrier: DataBarrier) -> None:
 def train_stage(context: RunContext, barrier: DataBarrier) -> None:
     """Steps through one stage, from wherever `context.step` stands in it."""
     data = stage_data(context.recipe, context.plan, context.datasets)
-    while context.step < context.plan.last_step:
-        for callback in context.callbacks:
-            callback.before_step(context)
-        first = context.stage_step * context.recipe.train.global_batch_size
-        samples = range(first, first + context.recipe.train.global_batch_size)
-        _wait_for_sequences(context, barrier, data, samples)
-        outcome = _step(context, data, samples)
-        context.step += 1
-        for callback in context.callbacks:
-            callback.after_step(context, outcome)
-        at_end = context.at_stage_end and context.plan is context.plans[-1]
-        if outcome.result.stop_level and not at_end:
-            _interrupt(context)
-            raise _stop_error(context, outcome.result.stop_level)
+    with ReadAhead(partial(_read, context, data)) as ahead:
+        while context.step < context.plan.last_step:
+            for callback in context.callbacks:
+                callback.before_step(context)
+            samples = _samples(context.recipe, context.stage_step)
+            _wait_for_sequences(context, barrier, data, samples)
+            outcome = _step(context, data, samples, ahead)
+            context.step += 1
+            for callback in context.callbacks:
+                callback.after_step(context, outcome)
+            at_end = context.at_stage_end and context.plan is context.plans[-1]
+            if outcome.result.stop_level and not at_end:
+                _interrupt(context)
+                raise _stop_error(context, outcome.result.stop_level)
 
 
-def _step(context: RunContext, data: StageData, samples: range) -> StepOutcome:
+def _step(
+    context: RunContext, data: StageData, samples: range, ahead: ReadAhead[tuple[int, ...], DeviceBatch]
+) -> StepOutcome:
     started_s = time.perf_counter()
     recipe, stage = context.recipe, context.plan.stage
     rates = group_rates(recipe.train, recipe.adapter, stage, context.stage_step, context.plan.steps)
@@ -64,22 +69,47 @@ def _step(context: RunContext, data: StageData, samples: range) -> StepOutcome:
     def should_skip(loss: float, grad_norm: float) -> bool:
         return any(callback.should_skip(loss, grad_norm) for callback in skipping)
 
+    parts = rank_parts(recipe, context.ranks, samples)
     result = context.engine.step(
-        rank_micro_batches(context.recipe, context.ranks, data, samples),
+        ahead.items(parts, then=_first_part_of_next(context, data)),
         stop_level=_stop_level(context),
         should_skip=should_skip if skipping else None,
+        local_targets=data.target_count([sample for part in parts for sample in part]),
     )
     return StepOutcome(data, samples, result, rates, time.perf_counter() - started_s)
 
 
-def rank_micro_batches(recipe: Recipe, ranks: Ranks, data: StageData, samples: range) -> list[Batch]:
-    """A rank's part of a global batch, in micro-batches. One of padding, without a target and so of weight 0,
-    where the rank has no sample: an engine whose gradients are not touched would not take part in the sum."""
-    mine = list(rank_samples(samples.start, len(samples), ranks.rank, ranks.world_size))
+def _samples(recipe: Recipe, stage_step: int) -> range:
+    """Sample numbers of a step, within its stage."""
+    first = stage_step * recipe.train.global_batch_size
+    return range(first, first + recipe.train.global_batch_size)
+
+
+def rank_parts(recipe: Recipe, ranks: Ranks, samples: range) -> list[tuple[int, ...]]:
+    """A rank's samples of a global batch by micro-batch. An empty one, of padding, where the rank has no
+    sample: an engine whose gradients are not touched would not take part in the sum."""
+    mine = tuple(rank_samples(samples.start, len(samples), ranks.rank, ranks.world_size))
     size = recipe.train.micro_batch_size
-    return [data.batch(mine[start : start + size]) for start in range(0, len(mine), size)] or [
-        padding_batch(recipe.data.seq_len)
-    ]
+    return [mine[start : start + size] for start in range(0, len(mine), size)] or [()]
+
+
+def read_part(recipe: Recipe, data: StageData, part: Sequence[int]) -> Batch:
+    """A micro-batch; one without a target, and so of weight 0, for no samples."""
+    return data.batch(part) if part else padding_batch(recipe.data.seq_len)
+
+
+def _read(context: RunContext, data: StageData, part: tuple[int, ...]) -> DeviceBatch:
+    return context.engine.prepare(read_part(context.recipe, data, part))
+
+
+def _first_part_of_next(context: RunContext, data: StageData) -> tuple[int, ...] | None:
+    """What may be read while the optimizer steps; nothing of a source that is still being built, for which
+    the ranks wait together."""
+    coming = context.stage_step + 1
+    is_whole = all(data.datasets[name].num_sequences is not None for name in data.mixture.counts)
+    if not is_whole or context.step + 1 >= context.plan.last_step:
+        return None
+    return rank_parts(context.recipe, context.ranks, _samples(context.recipe, coming))[0]
 
 
 def _wait_for_sequences(context: RunContext, barrier: DataBarrier, data: StageData, samples: range) -> None:

@@ -26,7 +26,7 @@ from persianmind.model.adapted import AdaptedModel, build_adapted
 from persianmind.model.bases import resolve_base
 from persianmind.model.documents import model_inputs
 from persianmind.recipe.loading import load_recipe
-from persianmind.train.loop import rank_micro_batches
+from persianmind.train.loop import rank_parts, read_part
 from persianmind.train.selftest import run_self_tests
 from tests.model.helpers import ARCHITECTURES, BASE_VOCAB, PIECES, make_base, make_recipe
 from tests.support.launch import ZERO2
@@ -121,7 +121,8 @@ def _uneven(ranks: Ranks) -> dict[str, Any]:
     plain = _model()
     for size, micro in ((1, 1), (3, 1), (3, 2), (5, 2), (5, 8)):
         recipe = load_recipe("tiny", [f"train.global_batch_size={size}", f"train.micro_batch_size={micro}"])
-        micro_batches = rank_micro_batches(recipe, ranks, _Samples(), range(size))  # type: ignore[arg-type]
+        parts = rank_parts(recipe, ranks, range(size))
+        micro_batches = [read_part(recipe, _Samples(), part) for part in parts]  # type: ignore[arg-type]
         plain.zero_grad()
         (plain(**model_inputs(_Samples().batch(range(size)), torch.device("cpu"))) / size).backward()
         expected = {name: value.grad for name, value in plain.trained().items()}

@@ -24,7 +24,7 @@ from persianmind.run.folder import RunFolder
 from tests.support.devices import META, OneDevice
 
 VOCAB, PIECES = 256, [[1]] * 8
-RECOMPUTE = ("full", "off", "2")
+RECOMPUTE = ("full", "off", "selective")
 CONFIG = LlamaConfig(
     vocab_size=VOCAB,
     hidden_size=64,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from persianmind.gpucheck.parts.levers import LEVERS
 from persianmind.gpucheck.registry import PARTS, SMALL_WHOLE_LIMIT_S
 from tests.support.launch import ROOT
 
@@ -86,6 +87,16 @@ def test_memory_speed_and_kernels_are_in_the_report(report: dict[str, Any]) -> N
     kernels = {row["kernel"] for row in values(report, "kernels")["rows"]}
     assert {"matmul gate", "attention auto forward and backward", "loss forward and backward"} <= kernels
     assert "projection with LoRA forward and backward" in kernels
+
+
+def test_every_lever_has_a_row(report: dict[str, Any]) -> None:
+    rows = {row["lever"]: row for row in values(report, "levers")["rows"]}
+    asked = {lever.name for lever in LEVERS}
+    assert set(rows) == asked | {"feeding", "AdamW fused", "AdamW foreach", "AdamW loop"}
+    assert all(row.get("ms", 0) > 0 or row["missing"] for row in rows.values())
+    assert all(
+        rows[name]["tokens_per_s"] > 0 for name in ("selective recompute", "peft's own LoRA", "feeding")
+    )
 
 
 def test_ranks_and_peers_were_timed(report: dict[str, Any]) -> None:

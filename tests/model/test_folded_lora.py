@@ -10,7 +10,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from persianmind.model.folded_lora import _Projections, fold_adapters
+from persianmind.model.folded_lora import _Projections, fold_adapters, unfold_adapters
 
 
 class Block(nn.Module):
@@ -152,3 +152,14 @@ def test_nothing_is_kept_for_a_projection_that_is_not_called() -> None:
     x, other = torch.randn(3, 24), torch.randn(3, 24)
     block.q_proj(x)
     assert torch.allclose(block.k_proj(other), make_block().k_proj(other), atol=1e-6)
+
+
+def test_unfolded_it_is_peft_again() -> None:
+    block, plain = make_block(), make_block()
+    fold_adapters(block)
+    assert "forward" in vars(block.q_proj)
+    unfold_adapters(block)
+    assert not any("forward" in vars(module) for module in block.modules())
+    (y, gradients), (expected, of_peft) = run(block), run(plain)
+    assert torch.equal(y, expected)
+    assert all(torch.equal(gradients[name], value) for name, value in of_peft.items())

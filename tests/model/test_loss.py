@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from persianmind.model import loss as loss_module
 from persianmind.model.loss import summed_cross_entropy
 
 TOKENS, WIDTH, BASE, ADDED = 70, 24, 50, 11
@@ -70,8 +74,6 @@ def test_no_target_gives_zero_and_still_backpropagates() -> None:
 
 def test_no_tokens_times_vocabulary_tensor_is_made() -> None:
     """Largest tensor made while the loss runs is chunk x vocabulary, not tokens x vocabulary."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
     largest = 0
 
     class Watch(TorchDispatchMode):
@@ -89,3 +91,65 @@ def test_no_tokens_times_vocabulary_tensor_is_made() -> None:
             hidden, torch.arange(tokens), torch.randn(vocab, 8), None, chunk_tokens=chunk
         ).backward()
     assert chunk * vocab <= largest < tokens * vocab / 4
+
+
+def _loss_and_gradients(dtype: torch.dtype, vocab: int, added: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    hidden, base, new = (
+        torch.randn(rows, 96, generator=generator).to(dtype).requires_grad_() for rows in (130, vocab, added)
+    )
+    labels = torch.randint(0, vocab + added, (130,), generator=generator)
+    transform = loss_module.LogitTransform(scale=0.5, softcap=30.0)
+    loss = summed_cross_entropy(hidden, labels, base, new, chunk_tokens=48, transform=transform)
+    loss.backward()
+    gradients = [one.grad for one in (hidden, base, new) if one.grad is not None]
+    assert len(gradients) == 3
+    return [loss.detach(), *gradients]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("vocab", "added"), [(515, 7), (1024, 41), (640, 64)])
+def test_aligned_logits_change_no_bit(
+    vocab: int, added: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aligned = _loss_and_gradients(dtype, vocab, added)
+    monkeypatch.setattr(loss_module, "COLUMNS", 1)
+    plain = _loss_and_gradients(dtype, vocab, added)
+    assert all(torch.equal(one, other) for one, other in zip(aligned, plain, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_columns_beyond_the_vocabulary_are_never_read(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is allocated begins as NaN: read, it would be in the results."""
+    expected = _loss_and_gradients(dtype, 515, 7)
+    ordinary, made = torch.Tensor.new_empty, []
+
+    def poisoned(self: torch.Tensor, *size: Any, **options: Any) -> torch.Tensor:
+        made.append(ordinary(self, *size, **options).fill_(float("nan")))
+        return made[-1]
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned)
+    found = _loss_and_gradients(dtype, 515, 7)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert {one.shape[1] for one in made} == {576}
+    assert all(bool(one[:, 522:].isnan().all()) for one in made)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_product_with_logits_has_an_aligned_leading_dimension(dtype: torch.dtype) -> None:
+    """Control: the products of a vocabulary of 522 without it would have leading dimensions of 522."""
+    leading: set[int] = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            if "mm" in str(func):
+                for one in (*args, *(kwargs or {}).values()):
+                    if isinstance(one, torch.Tensor) and {515, 7} & set(one.shape) and 96 not in one.shape:
+                        leading.add(max(one.stride()))
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        _loss_and_gradients(dtype, 515, 7)
+    assert leading == {576}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from itertools import accumulate
@@ -34,6 +35,7 @@ class TokenDataset:
         self._ends: list[int] = []
         self._open: OrderedDict[int, ShardReader] = OrderedDict()
         self._verified: set[int] = set()
+        self._opening = threading.Lock()  # a step's sequences are read by another thread than its counts
         self.refresh()
 
     def refresh(self) -> None:
@@ -120,14 +122,15 @@ class TokenDataset:
         return self._shard(number), index - first
 
     def _shard(self, number: int) -> ShardReader:
-        if number in self._open:
-            self._open.move_to_end(number)
-            return self._open[number]
-        entry = self._shards[number]
-        if number not in self._verified:
-            verify_shard(self.folder, entry)
-            self._verified.add(number)
-        if len(self._open) >= MAX_OPEN_SHARDS:
-            self._open.popitem(last=False)
-        reader = self._open[number] = ShardReader(self.folder / entry.file)
-        return reader
+        with self._opening:
+            if number in self._open:
+                self._open.move_to_end(number)
+                return self._open[number]
+            entry = self._shards[number]
+            if number not in self._verified:
+                verify_shard(self.folder, entry)
+                self._verified.add(number)
+            if len(self._open) >= MAX_OPEN_SHARDS:
+                self._open.popitem(last=False)
+            reader = self._open[number] = ShardReader(self.folder / entry.file)
+            return reader

@@ -164,7 +164,8 @@ class Mixture:
 
         Costs O(window) once per window; counting in the order of slots is what keeps epochs from overlapping.
         """
-        if window_number not in self._layouts:
+        layout = self._layouts.get(window_number)
+        if layout is None:  # by `get`: another thread may empty the table at any moment
             before = dict.fromkeys(self.counts, 0)
             layout = []
             for slot in range(self.window):
@@ -174,7 +175,7 @@ class Mixture:
             if len(self._layouts) >= 8:
                 self._layouts.clear()
             self._layouts[window_number] = layout
-        return self._layouts[window_number]
+        return layout
 
     def locate(self, sample: int) -> tuple[str, int]:
         """(source, sequence) of sample number `sample` (0, 1, 2, ... without end)."""

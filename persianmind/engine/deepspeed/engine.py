@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from persianmind.checkpoint.manifest import StoredCheckpoint
+from persianmind.data.read.prefetch import ReadAhead
 from persianmind.engine import collectives
-from persianmind.engine.base import Batch, SkipRule, StepResult, StopLevel
+from persianmind.engine.base import Batch, DeviceBatch, SkipRule, StepResult, StopLevel
+from persianmind.engine.deepspeed.adamw import adamw_kernel, keep_kernel
 from persianmind.engine.deepspeed.files import (
     DeepSpeedSnapshot,
     load_engine,
@@ -42,7 +44,9 @@ class DeepSpeedEngine:
         self._marks = _Marks(model)
         weight_decay = config["optimizer"]["params"]["weight_decay"]
         self._deepspeed, _, _, _ = deepspeed.initialize(
-            model=model, model_parameters=parameter_groups(model, weight_decay), config=config
+            model=model,
+            model_parameters=parameter_groups(model, weight_decay),
+            config=_with_kernel(config, next(model.parameters()).device),
         )
         self._own_boundaries()
         self.device: torch.device = self._deepspeed.device
@@ -61,11 +65,15 @@ class DeepSpeedEngine:
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = rates[group["name"]]
 
+    def prepare(self, batch: Batch) -> DeviceBatch:
+        return DeviceBatch(model_inputs(batch, self.device))
+
     def step(
         self,
-        micro_batches: Sequence[Batch],
+        micro_batches: Iterable[Batch | DeviceBatch],
         stop_level: StopLevel = StopLevel.NONE,
         should_skip: SkipRule | None = None,
+        local_targets: int | None = None,
     ) -> StepResult:
         """One optimizer step over this rank's micro-batches; the loss is normalised by all ranks' targets.
 
@@ -73,7 +81,9 @@ class DeepSpeedEngine:
         combined by maximum over the ranks, free of an extra exchange.
         """
         self.on_progress()
-        local_targets = sum(int((batch["labels"] >= 0).sum()) for batch in micro_batches)
+        if local_targets is None:
+            micro_batches = list(micro_batches)
+            local_targets = sum(_target_count(batch) for batch in micro_batches)
         total_targets, stop_level = self._agree(local_targets, stop_level)
         self._deepspeed.train()
         # ZeRO averages over ranks; times world_size makes it the sum, and the sum over targets the mean.
@@ -95,7 +105,7 @@ class DeepSpeedEngine:
         return StepResult(loss, total_targets, norm, reason, stop_level)
 
     def reduced_gradients(
-        self, micro_batches: Sequence[Batch], scale: float
+        self, micro_batches: Iterable[Batch | DeviceBatch], scale: float
     ) -> Iterator[tuple[str, Tensor | None]]:
         from deepspeed.utils import safe_get_full_grad
 
@@ -104,7 +114,7 @@ class DeepSpeedEngine:
         for name, value in self.model.trained().items():
             yield name, safe_get_full_grad(value)
 
-    def _accumulate(self, micro_batches: Sequence[Batch], scale: float) -> Tensor:
+    def _accumulate(self, micro_batches: Iterable[Batch | DeviceBatch], scale: float) -> Tensor:
         """Gradients of `scale` times this rank's summed loss, averaged over the ranks once at the end.
 
         Returns this rank's summed loss in nats, a float64 scalar.
@@ -113,7 +123,8 @@ class DeepSpeedEngine:
         with self._deepspeed.coalesce_grad_reduction(), _Fp32Gradients(self.model) as gradients:
             for batch in micro_batches:
                 self.on_progress()
-                summed = self._deepspeed(**model_inputs(batch, self.device))
+                ready = batch if isinstance(batch, DeviceBatch) else self.prepare(batch)
+                summed = self._deepspeed(**ready.inputs)
                 self._deepspeed.backward(summed * scale, scale_wrt_gas=False)
                 gradients.add()
                 local_sum += summed.detach().double()
@@ -140,10 +151,10 @@ class DeepSpeedEngine:
     def summed_loss(self, batches: Iterable[Batch], *, base_vocab_only: bool = False) -> float:
         self.model.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for batch in batches:
-            self.on_progress()
-            inputs = model_inputs(batch, self.device)
-            total += self.model(**inputs, base_vocab_only=base_vocab_only).double()
+        with ReadAhead(self.prepare) as ahead:
+            for batch in ahead.items(batches):
+                self.on_progress()
+                total += self.model(**batch.inputs, base_vocab_only=base_vocab_only).double()
         self.model.train()
         return float(total)
 
@@ -159,6 +170,7 @@ class DeepSpeedEngine:
             load_weights(self._deepspeed, checkpoint)
             return checkpoint.world_size != self.ranks.world_size
         resharded = load_engine(self._deepspeed, checkpoint)
+        keep_kernel(self._deepspeed.optimizer.optimizer, self.device)
         self._own_boundaries()  # DeepSpeed resets its boundary mode on load
         return resharded
 
@@ -182,6 +194,19 @@ class DeepSpeedEngine:
         votes = [int(level == stop_level) for level in StopLevel]
         targets, *counts = self.sum_counts([local_targets, *votes])
         return targets, max(level for level, count in zip(StopLevel, counts, strict=True) if count)
+
+
+def _with_kernel(config: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    optimizer = config["optimizer"]
+    params = {**optimizer["params"], **adamw_kernel(device)}
+    return {**config, "optimizer": {**optimizer, "params": params}}
+
+
+def _target_count(batch: Batch | DeviceBatch) -> int:
+    """On the host."""
+    if isinstance(batch, DeviceBatch):
+        raise TypeError("a step over batches that are on the device needs local_targets")
+    return int((batch["labels"] >= 0).sum())
 
 
 class _Marks:
