@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from persianmind.common.checksum import parse_checked_line
+from persianmind.recipe.train import FullLayers
 
 R = TypeVar("R", bound="RunRecord")
 BASE_STAGE = "base"  # the untouched base model, before any stage
@@ -138,6 +139,15 @@ class Determinism(RunRecord):
     refused: str | None = None
 
 
+class Recompute(RunRecord):
+    """What `train.gradient_checkpointing: auto` came to. needed_bytes: of a rank at its highest, with reserve,
+    as planned; usable_bytes: what every rank has at least."""
+
+    setting: Literal["off", "selective", "full"] | FullLayers
+    needed_bytes: int
+    usable_bytes: int
+
+
 class RunResults(RunRecord):
     """results.json. energy: the account (energy/ledger.py), as JSON."""
 
@@ -145,6 +155,7 @@ class RunResults(RunRecord):
     finished: bool = False
     warm_start: WarmStart | None = None
     determinism: Determinism | None = None
+    recompute: Recompute | None = None
     model: ModelSize | None = None
     versions: dict[str, str] = {}
     export: ExportResult | None = None
