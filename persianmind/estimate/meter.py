@@ -21,9 +21,9 @@ class AllocationMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     What a kernel needs for itself is added where it is as large as a tensor (`_WORKSPACES`). Used as a
     context around a forward and backward pass of `model`, on meta or fake tensors.
 
-    current_bytes: held now; peak_bytes: the most that was at once, parameters and buffers not counted. gradient_bytes: of
-    gradients of parameters at that moment. largest_bytes, largest: the largest single tensor, in words.
-    flops: of matmuls and attention.
+    current_bytes: held now; peak_bytes: the most that was at once; parameters and buffers are not counted.
+    gradient_bytes: of gradients of parameters at that moment. largest_bytes, largest: the largest single
+    tensor, in words. flops: of matmuls and attention.
     """
 
     def __init__(self, model: nn.Module, held: Iterable[Tensor]) -> None:

@@ -93,7 +93,9 @@ class RecipePlan:
             "reserve_bytes": asdict(peak.reserve),
             "peak_with_reserve_bytes": peak.with_reserve,
             "decides": "peak_with_reserve_bytes",
-            "gradient_checkpointing": estimate.recipe.model_dump(mode="json")["train"]["gradient_checkpointing"],
+            "gradient_checkpointing": estimate.recipe.model_dump(mode="json")["train"][
+                "gradient_checkpointing"
+            ],
             "flops_per_micro_batch": estimate.trace.flops,
             "host_peak_bytes": self.host.peak,
             "host_bytes": asdict(self.host),

@@ -163,7 +163,9 @@ def _options(planner: Planner, recipe: Recipe) -> Iterator[tuple[str, list[tuple
     halves = [size // 2**step for step in range(1, size.bit_length())]
     yield place, [(step, place, value) for step, value in enumerate(halves, 1)]
     place = "train.gradient_checkpointing"
-    ways = {"off": ["selective", "full"], "full": [], "auto": []}.get(str(train.gradient_checkpointing), ["full"])
+    ways = {"off": ["selective", "full"], "full": [], "auto": []}.get(
+        str(train.gradient_checkpointing), ["full"]
+    )
     yield place, [(step, place, way) for step, way in enumerate(ways, 1)]
     place = "train.quantize"
     experts = check_family(planner.config, recipe.base).experts

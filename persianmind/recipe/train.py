@@ -82,7 +82,8 @@ class Train(Section):
         """YAML reads a bare `off` as false; every k-th layer was a value once."""
         if isinstance(value, int) and value is not False:
             raise ValueError(
-                "auto, off, selective, full, or {full_layers: N} for N layers whole and the others selectively"
+                "auto, off, selective, full, or {full_layers: N} for N layers whole and the others "
+                "selectively"
             )
         return "off" if value is False else value
 

@@ -134,8 +134,8 @@ def add_samples(folder: RunFolder, samples: Sequence[SampleText]) -> None:
 
 
 def decided_recipe(recipe: Recipe, folder: RunFolder) -> Recipe:
-    """The recipe with `gradient_checkpointing: auto` as the run in this folder decided it; unchanged where none
-    did.
+    """The recipe with `gradient_checkpointing: auto` as the run in this folder decided it; unchanged where it
+    did not.
 
     Raises:
         DamagedFileError: results.json is not as it was written.

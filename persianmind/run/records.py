@@ -140,8 +140,8 @@ class Determinism(RunRecord):
 
 
 class Recompute(RunRecord):
-    """What `train.gradient_checkpointing: auto` came to. needed_bytes: of a rank at its highest, with reserve,
-    as planned; usable_bytes: what every rank has at least."""
+    """What `train.gradient_checkpointing: auto` came to. needed_bytes: of a rank at its highest, with
+    reserve, as planned; usable_bytes: what every rank has at least."""
 
     setting: Literal["off", "selective", "full"] | FullLayers
     needed_bytes: int

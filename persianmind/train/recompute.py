@@ -1,8 +1,8 @@
 """What `train.gradient_checkpointing: auto` comes to, decided once per run before its model is made.
 
-By the planner, from a micro-batch of few layers that runs without values, and from the memory that the smallest
-rank has. Written into the run and kept on resume: another machine, or another number of ranks, goes on with the
-same arithmetic.
+By the planner, from a micro-batch of few layers that runs without values, and from the memory that the
+smallest rank has. Written into the run and kept on resume: another machine, or another number of ranks, goes
+on with the same arithmetic.
 """
 
 from __future__ import annotations
@@ -99,4 +99,3 @@ def memory_line(recipe: Recipe, config: Mapping[str, Any], needed_bytes: int, us
         f"recompute: {words}; memory per rank at its highest {needed_bytes / 1e9:.2f} of "
         f"{usable_bytes / 1e9:.2f} GB, by the plan{fits}"
     )
-
