@@ -43,12 +43,28 @@ class SkipReason(StrEnum):
     NONFINITE = "nonfinite"
 
 
+class MemoryBytes(RunRecord):
+    """What rank 0's memory holds. weights: of the frozen layers, their buffers among them; embeddings: both
+    parts of the tables; optimizer: masters and moments, this rank's part; activations: what the layers keep of
+    a micro-batch for its backward pass; loss: what the loss holds beside it at its highest; other: what is
+    left of the highest use, on a GPU of torch's tensors, on a CPU of the process with its libraries."""
+
+    weights: int
+    embeddings: int
+    adapters: int
+    optimizer: int
+    activations: int
+    loss: int
+    other: int
+
+
 class StepRecord(RunRecord):
     """One optimizer step: a line of metrics.jsonl.
 
     loss: mean over all targets, nats; None where it is no finite number (`loss_hex` has it in any case).
     tokens: packed positions of all ranks; useful_tokens: those of documents. joules: of this node's meter in
-    this attempt so far. peak_memory_bytes: of rank 0's process, and of its GPU where it has one.
+    this attempt so far. peak_memory_bytes: of rank 0's process, and of its GPU where it has one; memory: the
+    latter, or else the former, by kind.
     """
 
     stage: str
@@ -73,6 +89,7 @@ class StepRecord(RunRecord):
     mfu: float | None
     peak_memory_bytes: int | None
     peak_device_memory_bytes: int | None
+    memory: MemoryBytes | None = None
     joules: float | None
     step_joules: float | None
     time: str

@@ -58,6 +58,7 @@ def assemble(
     from persianmind.estimate.describe import describe_run
     from persianmind.train.callbacks import make_callbacks
     from persianmind.train.context import RunContext
+    from persianmind.train.memory import measure_micro_batch
     from persianmind.train.selftest import run_self_tests
     from persianmind.train.stages import plan_stages
 
@@ -75,6 +76,8 @@ def assemble(
     _set_determinism(recipe, folder, model, batches[ranks.rank], backend, ranks)
     if with_tests:
         run_self_tests(model, lambda: backend.open(model, config, ranks), batches, backend.device(ranks))
+    device = backend.device(ranks)
+    micro_batch = measure_micro_batch(model, batches[0], device) if ranks.rank == 0 else None
     engine: Engine = backend.open(model, config, ranks)
     engine.on_progress = watchdog.beat
     context = RunContext(
@@ -89,6 +92,7 @@ def assemble(
         meter=meter,
         stop_requested=stop_requested,
         on_progress=watchdog.beat,
+        micro_batch=micro_batch,
     )
     context.callbacks = make_callbacks(context, watchdog, budget)
     return context, DataBarrier(datasets, engine.sum_counts, watchdog.beat)
