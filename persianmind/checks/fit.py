@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from persianmind.checks.base import CheckContext, CheckResult
 from persianmind.checks.device import has_gpu
+from persianmind.run.log import decided_recipe
 
 NAME = "memory"
 
@@ -16,7 +17,7 @@ def check_fit(context: CheckContext) -> Iterator[CheckResult]:
     Raises:
         BaseModelError: the architecture of the base is not known here.
     """
-    recipe = context.wanted
+    recipe = decided_recipe(context.wanted, context.folder)
     if not has_gpu():
         yield CheckResult.ok(NAME, f"no GPU here; persianmind plan {recipe.name} --gpu NAME plans for one")
         return
@@ -28,12 +29,16 @@ def check_fit(context: CheckContext) -> Iterator[CheckResult]:
         return
     from persianmind.estimate.assumptions import DRIVER_RATIO
     from persianmind.estimate.plan import plan_recipe
+    from persianmind.estimate.recompute import in_words
     from persianmind.estimate.table import size
 
+    if recipe.train.memory_gb is not None:
+        memory_bytes = min(memory_bytes, int(recipe.train.memory_gb * 2**30))
     memory_gb = memory_bytes / 2**30 / (1 - DRIVER_RATIO.value)  # CUDA names what the driver leaves
     plan = plan_recipe(recipe, context.ranks, memory_gb=memory_gb, engine_config=context.engine_config)
     needed = (
-        f"{size(plan.estimate.peak.with_reserve)} of {size(plan.planner.target.usable_bytes)} on each rank"
+        f"{size(plan.estimate.peak.with_reserve)} of {size(plan.planner.target.usable_bytes)} on each rank; "
+        f"recomputed: {in_words(plan.estimate.recipe.train.gradient_checkpointing, plan.planner.layers)}"
     )
     if plan.fits:
         yield CheckResult.ok(NAME, needed)
@@ -43,7 +48,9 @@ def check_fit(context: CheckContext) -> Iterator[CheckResult]:
 
 
 def _gpu_bytes() -> int | None:
-    """Memory of the first GPU; None where torch cannot use it."""
+    """What a run could have of the first GPU; None where torch cannot use it."""
     import torch
 
-    return int(torch.cuda.get_device_properties(0).total_memory) if torch.cuda.is_available() else None
+    from persianmind.estimate.target import gpu_part
+
+    return gpu_part() if torch.cuda.is_available() else None

@@ -117,6 +117,10 @@ class Engine(Protocol):
         """Summed negative log-likelihood of this rank's batches in nats, without gradients or collectives."""
         ...
 
+    def optimizer_tensors(self) -> Iterator[Tensor]:
+        """Masters and moments that this rank holds, wherever they lie."""
+        ...
+
     def snapshot(self) -> Snapshot:
         """A copy of this rank's share of the trained state."""
         ...

@@ -16,7 +16,7 @@ from persianmind.estimate.time import recomputed_ratio
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
-from persianmind.run.log import read_results, read_steps
+from persianmind.run.log import decided_recipe, read_results, read_steps
 from persianmind.run.records import Phase, StepRecord
 
 LEAST_STEPS = 5  # the first of a stage waits for data and compiles
@@ -59,7 +59,7 @@ def _measure(
     folder: RunFolder, gpu: GpuSpec | None, planned: Recipe, weights: int, layers: int
 ) -> MeasuredRun | None:
     try:
-        recipe, ledger = load_recipe(str(folder.recipe)), read_ledger(folder)
+        recipe, ledger = decided_recipe(load_recipe(str(folder.recipe)), folder), read_ledger(folder)
         steps, results = list(read_steps(folder)), read_results(folder)
     except PersianMindError:
         return None
@@ -67,6 +67,8 @@ def _measure(
     size = results.model
     is_alike = size is not None and weights / ALIKE <= size.parameters <= weights * ALIKE
     if len(steady) < LEAST_STEPS or not _is_of(ledger, gpu) or not (is_alike or recipe.name == planned.name):
+        return None
+    if recipe.train.gradient_checkpointing == "auto":  # its results.json was lost
         return None
     passes = 2.0 + recomputed_ratio(recipe, layers)
     if gpu is not None:

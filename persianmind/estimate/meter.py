@@ -23,9 +23,9 @@ class AllocationMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     What a kernel needs for itself is added where it is as large as a tensor (`_WORKSPACES`). Used as a
     context around a forward and backward pass of `model`, on meta or fake tensors.
 
-    peak_bytes: the most that was held at once, parameters and buffers not counted. gradient_bytes: of
-    gradients of parameters at that moment. largest_bytes, largest: the largest single tensor, in words.
-    flops: of matmuls and attention.
+    current_bytes: held now; peak_bytes: the most that was at once; parameters and buffers are not counted.
+    gradient_bytes: of gradients of parameters at that moment. largest_bytes, largest: the largest single
+    tensor, in words. flops: of matmuls and attention.
     """
 
     def __init__(self, model: nn.Module, held: Iterable[Tensor]) -> None:
@@ -33,7 +33,7 @@ class AllocationMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak_bytes = self.gradient_bytes = self.largest_bytes = self.flops = 0
         self.largest = ""
-        self._current = self._gradients = 0
+        self.current_bytes = self._gradients = 0
         self._known: dict[int, Any] = {one.untyped_storage()._cdata: None for one in held}
         self._names = {id(module): name for name, module in model.named_modules()}
         self._inside: list[str] = []
@@ -65,7 +65,7 @@ class AllocationMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for value in _tensors(out):
             self._add(value, func)
         if (workspace := _WORKSPACES.get(packet._qualified_op_name)) is not None:
-            self._see(self._current + workspace(args))
+            self._see(self.current_bytes + workspace(args))
         return out
 
     def _add(self, value: Tensor, func: Any) -> None:
@@ -74,8 +74,8 @@ class AllocationMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key in self._known:
             return
         self._known[key] = weakref.ref(storage, lambda _: self._free(key, size))
-        self._current += size
-        self._see(self._current)
+        self.current_bytes += size
+        self._see(self.current_bytes)
         if size > self.largest_bytes:
             self.largest_bytes = size
             where = self._inside[-1] if self._inside else "backward"
@@ -84,7 +84,7 @@ class AllocationMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _free(self, key: int, size: int) -> None:
         del self._known[key]
-        self._current -= size
+        self.current_bytes -= size
 
     def _see(self, held: int) -> None:
         if held > self.peak_bytes:

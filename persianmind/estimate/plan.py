@@ -16,7 +16,7 @@ from persianmind.estimate.links import find_link
 from persianmind.estimate.memory import tokens_per_step
 from persianmind.estimate.planner import Estimate, Planner
 from persianmind.estimate.static import flat_groups
-from persianmind.estimate.target import choose_target, with_precision
+from persianmind.estimate.target import choose_target, limited, with_precision
 from persianmind.estimate.verdict import Largest, Suggestion, largest_that_fit, suggestions
 from persianmind.model.families import EXPERTS_NOTE, Family, check_family
 from persianmind.recipe import Recipe
@@ -93,6 +93,9 @@ class RecipePlan:
             "reserve_bytes": asdict(peak.reserve),
             "peak_with_reserve_bytes": peak.with_reserve,
             "decides": "peak_with_reserve_bytes",
+            "gradient_checkpointing": estimate.recipe.model_dump(mode="json")["train"][
+                "gradient_checkpointing"
+            ],
             "flops_per_micro_batch": estimate.trace.flops,
             "host_peak_bytes": self.host.peak,
             "host_bytes": asdict(self.host),
@@ -128,7 +131,7 @@ def plan_recipe(
     """Plans a recipe on `ranks` ranks.
 
     Args:
-        gpu, memory_gb: of each rank; see `target.choose_target`.
+        gpu, memory_gb: of each rank; see `target.choose_target`. memory_gb stands before the recipe's.
         engine_config: DeepSpeed's JSON; None: the usual one.
         link: between the ranks, by its name (`links.LINKS`); None: PCIe 3 x8.
         runs: where runs lie: the vocabulary of this recipe's own, and speeds of earlier ones.
@@ -142,6 +145,8 @@ def plan_recipe(
     family = check_family(config, recipe.base, recipe.train.quantize)
     vocabulary = vocabulary_size(recipe, config, RunFolder(runs / recipe.name))
     target = choose_target(gpu, memory_gb, _rough_weights(config), ranks)
+    if memory_gb is None:
+        target = limited(target, recipe)
     recipe = with_precision(recipe, target)
     planner = Planner(
         config, vocabulary, target, ranks, engine_config, None if link is None else find_link(link)

@@ -15,6 +15,7 @@ from persianmind.estimate.forecast import Forecast, forecast
 from persianmind.estimate.links import Link
 from persianmind.estimate.measured import find_measured
 from persianmind.estimate.peak import DevicePeak, device_peak
+from persianmind.estimate.recompute import choose_recompute
 from persianmind.estimate.shapes import ParameterCounts, meta_model, parameter_counts
 from persianmind.estimate.static import ResidentBytes, StepBytes, resident_bytes, step_bytes
 from persianmind.estimate.target import Target
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Of one recipe. trace: of a full micro-batch of `sequences` sequences on one rank."""
+    """Of one recipe. asked: as it was given; recipe: with `gradient_checkpointing: auto` decided. trace: of a
+    full micro-batch of `sequences` sequences on one rank."""
 
+    asked: Recipe
     recipe: Recipe
     counts: ParameterCounts
     resident: ResidentBytes
@@ -65,6 +68,7 @@ class Planner:
     _models: dict[tuple[Any, ...], AdaptedModel] = field(default_factory=dict)
     _states: dict[tuple[Any, ...], State] = field(default_factory=dict)
     _traces: dict[str, MicroBatchTrace] = field(default_factory=dict)
+    _of_few_layers: dict[str, dict[tuple[bool, int, int], MicroBatchTrace]] = field(default_factory=dict)
 
     @property
     def layers(self) -> int:
@@ -72,11 +76,13 @@ class Planner:
         return int(self.config["num_hidden_layers"])
 
     def estimate(self, recipe: Recipe) -> Estimate:
-        """Memory of a recipe whose precision is decided.
+        """Memory of a recipe whose precision is decided; of `gradient_checkpointing: auto`, of what it comes
+        to here.
 
         Raises:
             RecipeError: the engine's file contradicts the recipe.
         """
+        asked, recipe = recipe, self.decided(recipe)
         train, on_gpu = recipe.train, self.target.gpu is not None
         sequences = min(train.micro_batch_size, math.ceil(train.global_batch_size / self.ranks))
         accumulation = gradient_accumulation_steps(
@@ -88,7 +94,7 @@ class Planner:
             self._traces[key] = self._trace(recipe, sequences)
         trace = self._traces[key]
         peak = device_peak(state.resident, state.step, trace, accumulation=accumulation, on_gpu=on_gpu)
-        return Estimate(recipe, state.counts, state.resident, trace, sequences, accumulation, peak)
+        return Estimate(asked, recipe, state.counts, state.resident, trace, sequences, accumulation, peak)
 
     def model(self, recipe: Recipe, layers: int | None = None) -> AdaptedModel:
         """On the meta device, with as many new tokens as there may be, and all layers or some; made once."""
@@ -124,8 +130,18 @@ class Planner:
         return self._states[key]
 
     def headroom(self, recipe: Recipe) -> int:
-        """Bytes to spare on each rank; below 0 it does not fit."""
+        """Bytes to spare on each rank; below 0 it does not fit. Of `gradient_checkpointing: auto`, those of
+        the least that it can come to."""
+        if recipe.train.gradient_checkpointing == "auto":
+            recipe = recipe.with_recompute("full")
         return self.spare(self.estimate(recipe))
+
+    def decided(self, recipe: Recipe) -> Recipe:
+        """The recipe with `gradient_checkpointing: auto` decided for the target."""
+        if recipe.train.gradient_checkpointing != "auto":
+            return recipe
+        setting = choose_recompute(lambda one: self.headroom(recipe.with_recompute(one)), self.layers)
+        return recipe.with_recompute(setting)
 
     def spare(self, estimate: Estimate) -> int:
         """Bytes to spare by an estimate; with the reserve, which decides."""
@@ -160,13 +176,12 @@ class Planner:
             return self._trace(with_values(recipe, {"train.precision": "bf16"}), sequences).doubled
         has_varlen = self.target.gpu is not None and train.precision == "bf16" and train.attention != "sdpa"
         return trace_few_layers(
-            lambda layers, setting: self.model(
-                with_values(recipe, {"train.gradient_checkpointing": setting}), layers
-            ),
+            lambda layers, setting: self.model(recipe.with_recompute(setting), layers),
             recipe,
             self.layers,
             sequences,
             on_cpu=not has_varlen,
+            known=self._of_few_layers.setdefault(recipe.with_recompute("auto").model_dump_json(), {}),
         )
 
     def _made(self, recipe: Recipe, layers: int | None) -> AdaptedModel:

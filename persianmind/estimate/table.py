@@ -7,6 +7,7 @@ from typing import Any
 
 from persianmind.estimate import assumptions
 from persianmind.estimate.plan import PlannedStage, RecipePlan
+from persianmind.estimate.recompute import in_words
 
 Row = tuple[str, str]
 NAMES = {
@@ -88,6 +89,7 @@ def _model_rows(plan: RecipePlan) -> list[Row]:
             f"{plan.recipe.train.global_batch_size} sequences x {plan.recipe.data.seq_len:,} tokens; "
             f"{estimate.sequences} x {estimate.accumulation} micro-batches per rank at most",
         ),
+        ("recomputed", in_words(estimate.recipe.train.gradient_checkpointing, plan.planner.layers)),
     ]
 
 

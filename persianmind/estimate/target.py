@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import psutil
-
-from persianmind.estimate.assumptions import PROCESS, usable_bytes
+from persianmind.common.host_memory import available_bytes
+from persianmind.estimate.assumptions import CUDA_CONTEXT, GIB, PROCESS, usable_bytes
 from persianmind.estimate.gpus import GpuSpec, find_gpu, known_gpu
 from persianmind.recipe import Recipe
 
@@ -50,8 +49,45 @@ def choose_target(gpu: str | None, memory_gb: float | None, weights: int, ranks:
     if weights >= TOO_LARGE_FOR_CPU:
         why = f"no --gpu was given and none is here: the reference run's {REFERENCE_GPU}"
         return _of(find_gpu(REFERENCE_GPU), None, why)
-    share = psutil.virtual_memory().total // ranks - int(PROCESS.value)
-    return Target(None, share, "no --gpu was given and none is here: the CPUs of this machine")
+    return Target(None, host_part(ranks), "no --gpu was given and none is here: the CPUs of this machine")
+
+
+def limited(target: Target, recipe: Recipe) -> Target:
+    """The target with what `train.memory_gb` leaves of it; a GPU does not grow by it."""
+    given = recipe.train.memory_gb
+    if given is None:
+        return target
+    usable = int(given * GIB) if target.gpu is None else min(target.usable_bytes, int(given * GIB))
+    return replace(target, usable_bytes=usable, source=f"{target.source}; train.memory_gb={given:g}")
+
+
+def host_part(ranks: int) -> int:
+    """Bytes for the tensors of each of `ranks` ranks on this host, of what is free now."""
+    return max(0, available_bytes() // ranks - int(PROCESS.value))
+
+
+def gpu_part(index: int = 0) -> int:
+    """Bytes of a GPU of this machine that a rank can have: all that other programs do not hold. What torch's
+    own context takes of this process is part of the plan and not taken off here."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info(index)
+    return min(total, free + torch.cuda.memory_reserved(index) + int(CUDA_CONTEXT.value))
+
+
+def target_here(recipe: Recipe, ranks: int, *, on_gpu: bool, index: int = 0) -> Target:
+    """This machine, for a run that begins on it.
+
+    Args:
+        ranks: on this machine.
+        index: of this rank's GPU.
+    """
+    if not on_gpu:
+        return limited(Target(None, host_part(ranks), "the CPUs of this machine"), recipe)
+    import torch
+
+    spec = known_gpu(torch.cuda.get_device_name(index)) or find_gpu(REFERENCE_GPU)
+    return limited(Target(spec, gpu_part(index), "the GPU of this machine"), recipe)
 
 
 def with_precision(recipe: Recipe, target: Target) -> Recipe:

@@ -103,21 +103,27 @@ def trace_few_layers(
     sequences: int,
     *,
     on_cpu: bool = False,
+    known: dict[tuple[bool, int, int], MicroBatchTrace] | None = None,
 ) -> MicroBatchTrace:
     """What `trace_micro_batch` would give of a model of `layers` layers, from two or three of few; a tenth of
     the time for a 7B. Layers that are recomputed whole, and all others, each add the same.
 
     Args:
         make: gives the recipe's model with a number of layers and a `gradient_checkpointing`.
+        known: traces of few layers that were made before, of recipes that differ in `gradient_checkpointing`
+            alone; those made here are added.
     """
-    setting = recipe.train.gradient_checkpointing
-    whole = full_layer_count(setting, layers)
+    setting, known = recipe.train.gradient_checkpointing, {} if known is None else known
+    whole, is_off = full_layer_count(setting, layers), setting == "off"
     others = layers - whole
     few_whole, few_others = min(whole, FEW_LAYERS), min(others, FEW_LAYERS)
 
     def traced(whole: int, others: int) -> MicroBatchTrace:
-        smaller = FullLayers(full_layers=whole) if isinstance(setting, FullLayers) else setting
-        return trace_micro_batch(make(whole + others, smaller), sequences, recipe.data.seq_len, on_cpu=on_cpu)
+        key = (is_off, whole, others)
+        if key not in known:
+            model = make(whole + others, "off" if is_off else FullLayers(full_layers=whole))
+            known[key] = trace_micro_batch(model, sequences, recipe.data.seq_len, on_cpu=on_cpu)
+        return known[key]
 
     few = traced(few_whole, few_others)
     grown = few

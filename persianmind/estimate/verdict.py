@@ -45,7 +45,7 @@ class Suggestion:
 
 def largest_that_fit(planner: Planner, estimate: Estimate) -> Largest:
     """By more traces beside the one that there is."""
-    recipe = estimate.recipe
+    recipe = estimate.asked
     per_rank = math.ceil(recipe.train.global_batch_size / planner.ranks)
     allowed = min(LONGEST, int(planner.config.get("max_position_embeddings") or LONGEST))
 
@@ -110,17 +110,17 @@ def _between(
 def suggestions(planner: Planner, estimate: Estimate) -> list[Suggestion]:
     """The nearest recipes that fit; none where nothing here helps. First those that change different things,
     then those that change more than is needed."""
-    tried = list(itertools.islice(_promising(planner, estimate.recipe), MOST_TRIED))
+    tried = list(itertools.islice(_promising(planner, estimate.asked), MOST_TRIED))
     found: list[Changes] = []
     for more_of_the_same in (False, True):
         for changes in tried:
             repeats = any(earlier.keys() <= changes.keys() for earlier in found)
             if len(found) < SUGGESTIONS and changes not in found and repeats == more_of_the_same:
-                variant = with_values(estimate.recipe, changes)
+                variant = with_values(estimate.asked, changes)
                 if planner.headroom(variant) >= 0:
                     found.append(changes)
     hours = planner.forecast(estimate).hours
-    return [_suggestion(planner, estimate.recipe, changes, hours) for changes in found]
+    return [_suggestion(planner, estimate.asked, changes, hours) for changes in found]
 
 
 def _suggestion(planner: Planner, recipe: Recipe, changes: Changes, hours: float) -> Suggestion:
@@ -163,7 +163,9 @@ def _options(planner: Planner, recipe: Recipe) -> Iterator[tuple[str, list[tuple
     halves = [size // 2**step for step in range(1, size.bit_length())]
     yield place, [(step, place, value) for step, value in enumerate(halves, 1)]
     place = "train.gradient_checkpointing"
-    ways = {"off": ["selective", "full"], "full": []}.get(str(train.gradient_checkpointing), ["full"])
+    ways = {"off": ["selective", "full"], "full": [], "auto": []}.get(
+        str(train.gradient_checkpointing), ["full"]
+    )
     yield place, [(step, place, way) for step, way in enumerate(ways, 1)]
     place = "train.quantize"
     experts = check_family(planner.config, recipe.base).experts

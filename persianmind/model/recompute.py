@@ -26,8 +26,11 @@ _SAVED = frozenset((
 
 
 def set_recompute(causal_lm: Any, setting: str | FullLayers) -> None:
-    """Makes the layers recompute while they train, as the recipe's `gradient_checkpointing` says."""
-    if setting == "off":
+    """Makes the layers recompute while they train, as the recipe's `gradient_checkpointing` says.
+
+    `auto` does nothing: a run decides it before its model is made, and nobody else trains.
+    """
+    if setting in ("off", "auto"):
         return
     layers = list(causal_lm.get_decoder().layers)
     causal_lm.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
@@ -38,7 +41,7 @@ def set_recompute(causal_lm: Any, setting: str | FullLayers) -> None:
 
 
 def _contexts() -> Any:
-    return create_selective_checkpoint_contexts(_policy)
+    return create_selective_checkpoint_contexts(_policy)  # type: ignore[no-untyped-call]
 
 
 def _policy(_: Any, operation: Any, *__: Any, **___: Any) -> CheckpointPolicy:

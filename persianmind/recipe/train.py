@@ -16,7 +16,13 @@ class FullLayers(Section):
 
 
 def full_layer_count(setting: str | FullLayers, layers: int) -> int:
-    """How many of `layers` decoder layers go forward twice under a `gradient_checkpointing`."""
+    """How many of `layers` decoder layers go forward twice under a `gradient_checkpointing`.
+
+    Raises:
+        ValueError: `auto`, which is no answer before it is decided.
+    """
+    if setting == "auto":
+        raise ValueError("gradient_checkpointing auto was not decided")
     if isinstance(setting, FullLayers):
         return min(setting.full_layers, layers)
     return layers if setting == "full" else 0
@@ -34,8 +40,11 @@ class Train(Section):
     value). `hang_timeout_s`: end the run, naming the rank that keeps the others waiting, when none makes
     progress for this long, in training, evaluation and saving alike. `gradient_checkpointing`: what the
     backward pass computes again: nothing (`off`), norms, rotations, activations and residuals (`selective`),
-    whole layers (`full`), or whole layers for the first N alone (`{full_layers: N}`). `compile`:
-    torch.compile of each decoder layer while it trains; `auto`: on GPUs, where triton is. `attention: auto` is torch's varlen kernel on GPUs of compute
+    whole layers (`full`), or whole layers for the first N alone (`{full_layers: N}`); `auto` is the first of
+    these that memory takes, decided when the run begins. `memory_gb`: what a rank may take of its device, in
+    units of 2**30 bytes; null: what the device has, on CPUs the rank's part of what is free. `compile`:
+    torch.compile of each decoder layer while it trains; `auto`: on GPUs, where triton is. `attention: auto`
+    is torch's varlen kernel on GPUs of compute
     capability 8.0 and up in bf16, and SDPA document by document elsewhere; `sdpa` is the latter everywhere;
     `flash_attention_2` needs the package flash-attn and falls back to auto, saying so, where it is missing.
     `trackers` beside TensorBoard.
@@ -55,7 +64,8 @@ class Train(Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     quantize: Literal["none", "nf4", "int8"] = "none"
     deterministic: bool | Literal["auto"] = "auto"
-    gradient_checkpointing: Literal["off", "selective", "full"] | FullLayers = "full"
+    gradient_checkpointing: Literal["auto", "off", "selective", "full"] | FullLayers = "auto"
+    memory_gb: Positive | None = None
     loss_chunk_tokens: Count = 512
     nonfinite_budget: int = Field(default=3, ge=0)
     hang_timeout_s: Positive = 1800.0
@@ -73,7 +83,8 @@ class Train(Section):
         """YAML reads a bare `off` as false; every k-th layer was a value once."""
         if isinstance(value, int) and value is not False:
             raise ValueError(
-                "off, selective, full, or {full_layers: N} for N layers whole and the others selectively"
+                "auto, off, selective, full, or {full_layers: N} for N layers whole and the others "
+                "selectively"
             )
         return "off" if value is False else value
 

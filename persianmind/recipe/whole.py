@@ -17,7 +17,7 @@ from persianmind.recipe.evaluate import Evaluate
 from persianmind.recipe.export import Export
 from persianmind.recipe.section import Name, Section
 from persianmind.recipe.text import HeldOut, Normalise, Quality, Source
-from persianmind.recipe.train import Checkpoint, Stage, Train
+from persianmind.recipe.train import Checkpoint, FullLayers, Stage, Train
 from persianmind.recipe.vocab import Vocab
 
 
@@ -58,6 +58,11 @@ class Recipe(Section):
     def held_out_languages(self) -> list[str]:
         """The languages that are evaluated on held-out text, in the order of `heldout.sources`."""
         return list(dict.fromkeys(self.sources[name].language for name in self.heldout.sources))
+
+    def with_recompute(self, setting: str | FullLayers) -> Self:
+        """The recipe with another `train.gradient_checkpointing`."""
+        train = self.train.model_copy(update={"gradient_checkpointing": setting})
+        return self.model_copy(update={"train": train})
 
     @model_validator(mode="after")
     def _references(self) -> Self:

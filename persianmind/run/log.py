@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from persianmind.common.atomic import write_text
 from persianmind.common.checksum import dump_checked_line, read_checked, write_checked
 from persianmind.common.errors import DamagedFileError
+from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.records import (
     EvaluationResult,
@@ -130,3 +131,16 @@ def add_samples(folder: RunFolder, samples: Sequence[SampleText]) -> None:
     stages = {sample.stage for sample in samples}
     kept = [sample for sample in read_results(folder).samples if sample.stage not in stages]
     update_results(folder, samples=[*kept, *samples])
+
+
+def decided_recipe(recipe: Recipe, folder: RunFolder) -> Recipe:
+    """The recipe with `gradient_checkpointing: auto` as the run in this folder decided it; unchanged where it
+    did not.
+
+    Raises:
+        DamagedFileError: results.json is not as it was written.
+    """
+    if recipe.train.gradient_checkpointing != "auto":
+        return recipe
+    recorded = read_results(folder).recompute
+    return recipe if recorded is None else recipe.with_recompute(recorded.setting)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from persianmind.common.checksum import parse_checked_line
+from persianmind.recipe.train import FullLayers
 
 R = TypeVar("R", bound="RunRecord")
 BASE_STAGE = "base"  # the untouched base model, before any stage
@@ -42,12 +43,28 @@ class SkipReason(StrEnum):
     NONFINITE = "nonfinite"
 
 
+class MemoryBytes(RunRecord):
+    """What rank 0's memory holds. weights: of the frozen layers, their buffers among them; embeddings: both
+    parts of the tables; optimizer: masters and moments, this rank's part; activations: what the layers keep of
+    a micro-batch for its backward pass; loss: what the loss holds beside it at its highest; other: what is
+    left of the highest use, on a GPU of torch's tensors, on a CPU of the process with its libraries."""
+
+    weights: int
+    embeddings: int
+    adapters: int
+    optimizer: int
+    activations: int
+    loss: int
+    other: int
+
+
 class StepRecord(RunRecord):
     """One optimizer step: a line of metrics.jsonl.
 
     loss: mean over all targets, nats; None where it is no finite number (`loss_hex` has it in any case).
     tokens: packed positions of all ranks; useful_tokens: those of documents. joules: of this node's meter in
-    this attempt so far. peak_memory_bytes: of rank 0's process, and of its GPU where it has one.
+    this attempt so far. peak_memory_bytes: of rank 0's process, and of its GPU where it has one; memory: the
+    latter, or else the former, by kind.
     """
 
     stage: str
@@ -72,6 +89,7 @@ class StepRecord(RunRecord):
     mfu: float | None
     peak_memory_bytes: int | None
     peak_device_memory_bytes: int | None
+    memory: MemoryBytes | None = None
     joules: float | None
     step_joules: float | None
     time: str
@@ -138,6 +156,15 @@ class Determinism(RunRecord):
     refused: str | None = None
 
 
+class Recompute(RunRecord):
+    """What `train.gradient_checkpointing: auto` came to. needed_bytes: of a rank at its highest, with
+    reserve, as planned; usable_bytes: what every rank has at least."""
+
+    setting: Literal["off", "selective", "full"] | FullLayers
+    needed_bytes: int
+    usable_bytes: int
+
+
 class RunResults(RunRecord):
     """results.json. energy: the account (energy/ledger.py), as JSON."""
 
@@ -145,6 +172,7 @@ class RunResults(RunRecord):
     finished: bool = False
     warm_start: WarmStart | None = None
     determinism: Determinism | None = None
+    recompute: Recompute | None = None
     model: ModelSize | None = None
     versions: dict[str, str] = {}
     export: ExportResult | None = None

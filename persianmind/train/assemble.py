@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persianmind.common.errors import RunInterruptedError
@@ -37,6 +38,7 @@ def assemble(
     *,
     backend: Backend,
     config: Mapping[str, Any],
+    engine_config: Path,
     ranks: Ranks,
     prepared: Prepared,
     meter: EnergyMeter | None,
@@ -45,6 +47,9 @@ def assemble(
     watchdog: Watchdog,
 ) -> tuple[RunContext, DataBarrier]:
     """Builds everything, logs the arithmetic, runs the self-tests of a fresh run; all ranks together.
+
+    Args:
+        config: the engine's own, filled from the recipe. engine_config: the file it comes from.
 
     Raises:
         SelfTestError: the run would not train what it says.
@@ -55,6 +60,7 @@ def assemble(
     from persianmind.estimate.describe import describe_run
     from persianmind.train.callbacks import make_callbacks
     from persianmind.train.context import RunContext
+    from persianmind.train.memory import measure_micro_batch
     from persianmind.train.selftest import run_self_tests
     from persianmind.train.stages import plan_stages
 
@@ -66,12 +72,14 @@ def assemble(
     plans = plan_stages(recipe, prepared.sequences_by_source)
     batches = _first_batches(recipe, plans, datasets, ranks)
     with_tests = recipe.train.self_tests and not folder.has_checkpoints
-    model = _build_model(recipe, folder, ranks, backend, batches if with_tests else [])
+    model = _build_model(recipe, folder, engine_config, ranks, backend, batches if with_tests else [])
     for line in describe_run(recipe, [(plan.stage, plan.steps) for plan in plans], model, ranks.world_size):
         logger.info(line)
     _set_determinism(recipe, folder, model, batches[ranks.rank], backend, ranks)
     if with_tests:
         run_self_tests(model, lambda: backend.open(model, config, ranks), batches, backend.device(ranks))
+    device = backend.device(ranks)
+    micro_batch = measure_micro_batch(model, batches[0], device) if ranks.rank == 0 else None
     engine: Engine = backend.open(model, config, ranks)
     engine.on_progress = watchdog.beat
     context = RunContext(
@@ -86,6 +94,7 @@ def assemble(
         meter=meter,
         stop_requested=stop_requested,
         on_progress=watchdog.beat,
+        micro_batch=micro_batch,
     )
     context.callbacks = make_callbacks(context, watchdog, budget)
     return context, DataBarrier(datasets, engine.sum_counts, watchdog.beat)
@@ -120,7 +129,12 @@ def _run_log(recipe: Recipe, folder: RunFolder, ranks: Ranks) -> RunLog:
 
 
 def _build_model(
-    recipe: Recipe, folder: RunFolder, ranks: Ranks, backend: Backend, batches: Sequence[Batch]
+    recipe: Recipe,
+    folder: RunFolder,
+    engine_config: Path,
+    ranks: Ranks,
+    backend: Backend,
+    batches: Sequence[Batch],
 ) -> AdaptedModel:
     """The base is converted or downloaded once per node, by its first rank; the others find it done.
 
@@ -131,7 +145,8 @@ def _build_model(
 
     from persianmind.model.adapted import adapt, attention_implementation, load_base
     from persianmind.model.attention import IMPLEMENTATIONS
-    from persianmind.model.bases import resolve_base
+    from persianmind.model.bases import read_config, resolve_base
+    from persianmind.train.recompute import decide_recompute
     from persianmind.train.sample import sample_documents
     from persianmind.train.selftest_forward import BaseForward, check_forward
     from persianmind.vocab.expansion import load_expansion
@@ -141,8 +156,17 @@ def _build_model(
     torch.distributed.barrier()
     expansion = load_expansion(folder.vocab)
     pieces = [piece.base_ids for piece in expansion.pieces]
-    device = backend.device(ranks)
-    causal_lm, base_vocab = load_base(resolve_base(recipe.base), recipe, device), expansion.base_vocab
+    device, base_vocab = backend.device(ranks), expansion.base_vocab
+    recipe = decide_recompute(
+        recipe,
+        folder,
+        read_config(resolve_base(recipe.base)),
+        (base_vocab, len(pieces)),
+        engine_config=engine_config,
+        device=device,
+        ranks=ranks,
+    )
+    causal_lm = load_base(resolve_base(recipe.base), recipe, device)
     documents = sample_documents(batches, base_vocab, len(pieces)) if batches else []
     base = BaseForward.of(causal_lm, documents, pieces, base_vocab) if documents else None
     model = adapt(causal_lm, recipe, pieces, base_vocab).to(device)

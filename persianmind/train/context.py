@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from persianmind.data.read.dataset import TokenDataset
     from persianmind.energy.meter.client import EnergyMeter
     from persianmind.train.callbacks.base import Callback
+    from persianmind.train.memory import MicroBatchBytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class RunContext:
     """One run on one rank.
 
     step: finished optimizer steps over all stages. plan_index: the stage that is being trained.
-    nonfinite_steps: steps in a row that had no finite gradient. record: the last step, on rank 0 alone.
+    nonfinite_steps: steps in a row that had no finite gradient. record: the last step, micro_batch: what one holds; both
+    on rank 0 alone.
     stop_requested: whether a stop was asked for. meter: on the rank that has this node's.
     """
 
@@ -58,6 +60,7 @@ class RunContext:
     plan_index: int = 0
     nonfinite_steps: int = 0
     record: StepRecord | None = None
+    micro_batch: MicroBatchBytes | None = None
 
     @property
     def is_main(self) -> bool:

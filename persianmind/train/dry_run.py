@@ -12,13 +12,13 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from persianmind.checks.all import check_resume_from, preflight
-from persianmind.checks.device import check_device
+from persianmind.checks.device import check_device, has_gpu
 from persianmind.checks.text import times_seen
 from persianmind.common.errors import RunInterruptedError
 from persianmind.common.log import print_line
@@ -26,6 +26,7 @@ from persianmind.engine.ranks import Ranks
 from persianmind.engine.registry import backend
 from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
+from persianmind.run.log import decided_recipe
 from persianmind.train.dry_run_build import (
     DryRunSource,
     base_folder,
@@ -100,6 +101,20 @@ def _show(request: RunRequest, ranks: Ranks, scratch: Path) -> None:
     stages = [(plan.stage, plan.steps) for plan in plans]
     for line in describe_run(request.recipe, stages, model, ranks.world_size):
         logger.info(line)
+    logger.info(_memory_line(request, read_config(base), (expansion.base_vocab, expansion.added), ranks))
+
+
+def _memory_line(
+    request: RunRequest, config: Mapping[str, Any], vocabulary: tuple[int, int], ranks: Ranks
+) -> str:
+    """What a run would recompute on this rank's device, and whether it fits."""
+    from persianmind.estimate.target import target_here
+    from persianmind.train.recompute import memory_line, plan_on
+
+    recipe = decided_recipe(request.recipe, request.folder)
+    target = target_here(recipe, ranks.local_size, on_gpu=has_gpu())
+    plan = plan_on(target, recipe, config, vocabulary, request.engine_config, ranks.world_size)
+    return memory_line(plan.recipe, config, plan.peak.with_reserve, target.usable_bytes)
 
 
 def _show_sequence(source: DryRunSource, tokenizer: FolderTokenizer) -> None:

@@ -98,6 +98,7 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
                 folder,
                 backend=engine,
                 config=config,
+                engine_config=request.engine_config,
                 ranks=ranks,
                 prepared=prepared,
                 meter=meter,

@@ -158,6 +158,12 @@ class DeepSpeedEngine:
         self.model.train()
         return float(total)
 
+    def optimizer_tensors(self) -> Iterator[Tensor]:
+        optimizer = self._deepspeed.optimizer
+        yield from optimizer.single_partition_of_fp32_groups
+        for state in optimizer.optimizer.state.values():
+            yield from (value for value in state.values() if isinstance(value, Tensor))
+
     def snapshot(self) -> DeepSpeedSnapshot:
         return DeepSpeedSnapshot(snapshot_engine(self._deepspeed))
 

@@ -10,6 +10,7 @@ import psutil
 
 from persianmind.energy.budget import Budget
 from persianmind.estimate.time import FirstScores, estimate_run
+from persianmind.run.log import decided_recipe
 from persianmind.train.callbacks.base import Callback
 from persianmind.train.callbacks.evaluate import EvaluateCallback
 from persianmind.train.callbacks.samples import SampleCallback
@@ -50,5 +51,6 @@ class EstimateCallback(Callback):
         watts = None if context.meter is None else context.meter.watts()
         if watts is not None:
             watts *= context.ranks.world_size / context.ranks.local_size
-        for line in estimate_run(context.recipe, context.total_steps, measured, watts, self.budget):
+        recipe = decided_recipe(context.recipe, context.folder)
+        for line in estimate_run(recipe, context.total_steps, measured, watts, self.budget):
             logger.info(line)

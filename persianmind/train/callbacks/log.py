@@ -12,6 +12,7 @@ from persianmind.estimate.flops import flops_per_token, peak_flops
 from persianmind.recipe import Recipe
 from persianmind.run.records import SkipReason, StepRecord
 from persianmind.train.callbacks.base import Callback
+from persianmind.train.memory import memory_bytes
 
 if TYPE_CHECKING:
     from persianmind.train.context import RunContext, StepOutcome
@@ -72,6 +73,9 @@ class LogCallback(Callback):
             mfu=None if self.peak_flops is None else tokens_per_s * self.flops_per_token / self.peak_flops,
             peak_memory_bytes=peak_bytes,
             peak_device_memory_bytes=peak_device_bytes,
+            memory=None
+            if context.micro_batch is None
+            else memory_bytes(context.engine, context.micro_batch, peak_device_bytes or peak_bytes),
             joules=joules,
             step_joules=self._difference(joules),
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
