@@ -57,7 +57,7 @@ def gradient_of(
 
 
 def distance(got: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((got - expected).norm() / expected.norm())
+    return float((got.detach() - expected.detach()).norm() / expected.detach().norm())
 
 
 @pytest.mark.parametrize("tied", [True, False])
