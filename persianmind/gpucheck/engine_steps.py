@@ -33,7 +33,7 @@ FILL = 0.85
 # Activations of one layer and of a chunk of the loss at the 7B's width and 2,048 tokens; a guess that only
 # chooses how many layers are tried first.
 WORKING_BYTES = 2_500_000_000
-WEIGHT_BYTES = {"none": 2, "nf4": 0.53, "int8": 1.01}  # per weight, with the constants of quantised ones
+WEIGHT_BYTES = {"none": 2.0, "nf4": 0.53, "int8": 1.01}  # per weight, with the constants of quantised ones
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class Int8Quantizer(HfQuantizer):  # type: ignore[misc]
     def _process_model_before_weight_loading(self, model: Any, **_: Any) -> None:
         make_int8(model)
 
-    def param_needs_quantization(self, model: Any, param_name: str, **_: Any) -> bool:
+    def param_needs_quantization(self, model: Any, param_name: str, **__: Any) -> bool:
         path, _, name = param_name.rpartition(".")
         return name == "weight" and isinstance(model.get_submodule(path), Int8Linear)
 

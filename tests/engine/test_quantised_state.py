@@ -1,4 +1,4 @@
-"""A checkpoint over a quantised base: only what is trained is in it, and a run goes on from it bit for bit."""
+"""A checkpoint over a quantised base: what is trained is in it alone, and a run goes on from it bit for bit."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ STATES = f"{TAG}/{MODEL_STATES}"
 # Adam's state, the step counters and the container of a file, with room to spare; the frozen quantisation
 # state of the tiny base is larger.
 OVERHEAD_BYTES = 16_000
+NAMES_BYTES = {"nf4": 0, "int8": 2_000}  # DeepSpeed lists the names of buffers
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,9 @@ def test_a_checkpoint_over_a_quantised_base_holds_what_is_trained_and_nothing_el
     module = load_verified(found, STATES)["module"]
     assert set(module) == set(engine.model.trained())
     assert all(torch.equal(module[name], value) for name, value in engine.model.trained().items())
-    assert found.files[STATES].size_bytes <= trained_bytes(engine.model) + OVERHEAD_BYTES
+    assert (
+        found.files[STATES].size_bytes <= trained_bytes(engine.model) + OVERHEAD_BYTES + NAMES_BYTES[quantize]
+    )
     engine.close()
 
 
