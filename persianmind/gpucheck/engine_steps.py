@@ -33,7 +33,7 @@ FILL = 0.85
 # Activations of one layer and of a chunk of the loss at the 7B's width and 2,048 tokens; a guess that only
 # chooses how many layers are tried first.
 WORKING_BYTES = 2_500_000_000
-NF4_BYTES = 0.53  # per weight, with its quantised constants
+WEIGHT_BYTES = {"none": 2.0, "nf4": 0.53, "int8": 1.01}  # per weight, with the constants of quantised ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def _needed_bytes(shape: LlamaShape, quantize: str, world_size: int) -> float:
     adapters = 8 * (4 * hidden + 2 * (hidden + keys) + 3 * (hidden + inner)) * shape.layers
     tables = 2 * shape.vocab * hidden
     trained = adapters + 2 * shape.added * hidden
-    weights = layer * shape.layers * (NF4_BYTES if quantize == "nf4" else 2) + 2 * (tables + trained)
+    weights = layer * shape.layers * WEIGHT_BYTES[quantize] + 2 * (tables + trained)
     kept = 2 * shape.layers * shape.seq_len * hidden
     return weights + kept + gradient_and_optimizer_bytes_per_rank(trained, "bf16", world_size) + WORKING_BYTES
 

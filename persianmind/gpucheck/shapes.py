@@ -98,6 +98,8 @@ def make_causal_lm(shape: LlamaShape, precision: str, quantize: str, device: tor
     """A random Llama, made on its device layer by layer: of a 4-bit one only one layer is ever whole."""
     from transformers import AutoModelForCausalLM
 
+    from persianmind.model.int8_loading import quantise_int8
+
     config, dtype = shape.config(), DTYPES[precision]
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
@@ -108,6 +110,8 @@ def make_causal_lm(shape: LlamaShape, precision: str, quantize: str, device: tor
         _fill(module)
         if quantize == "nf4" and module is not model.lm_head:
             _quantise(module, dtype, device)
+        elif quantize == "int8" and module in decoder.layers:
+            quantise_int8(module)
     model.requires_grad_(False)
     if quantize == "nf4":
         model.is_loaded_in_4bit = True  # what peft asks before it adapts 4-bit layers
@@ -161,7 +165,8 @@ def packed_batch(shape: LlamaShape, micro_batch_size: int, seed: int) -> Batch:
             positions[sequence, start:stop] = np.arange(stop - start)
             labels[sequence, start : stop - 1] = ids[sequence, start + 1 : stop]
             start = stop
-    return {"input_ids": ids, "position_ids": positions, "labels": labels}
+    keys = rng.integers(0, 2**63, micro_batch_size)
+    return {"input_ids": ids, "position_ids": positions, "labels": labels, "sample_keys": keys}
 
 
 @torch.no_grad()

@@ -107,6 +107,7 @@ REFUSED: dict[str, str] = {
         ("gemma3", "gemma3n", "gemma4", "mistral3", "qwen2_vl", "qwen3_vl", "llava"), _MULTIMODAL
     ),
 }
+_SIZES = ("hidden_size", "intermediate_size", "ffn_dim")  # of config.json: of rows or columns of projections
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
 # Keys of config.json that, in some family, change what lies between ids and layers or between layers and
 # logits. A value of `_NEUTRAL` changes nothing.
@@ -158,6 +159,11 @@ def _refusal(name: str, config: Mapping[str, Any], quantize: str) -> str | None:
         )
     if "quantization_config" in config:
         return "is supported, but these weights are quantised already; give the weights in 16 or 32 bits"
+    if quantize == "int8" and (odd := [key for key in _SIZES if int(config.get(key) or 0) % 8]):
+        return (
+            f"is supported, but {odd[0]} is {config[odd[0]]} in this base and int8 matmuls of GPUs take "
+            "multiples of 8; give train.quantize=none or nf4"
+        )
     if family.experts and quantize != "none":
         return (
             f"is a mixture of experts, whose experts {quantize} leaves in 16 bits; give train.quantize=none"

@@ -37,7 +37,7 @@ class Int8Quantizer(HfQuantizer):  # type: ignore[misc]
     def _process_model_before_weight_loading(self, model: Any, **_: Any) -> None:
         make_int8(model)
 
-    def param_needs_quantization(self, model: Any, param_name: str, **_: Any) -> bool:
+    def param_needs_quantization(self, model: Any, param_name: str, **__: Any) -> bool:
         path, _, name = param_name.rpartition(".")
         return name == "weight" and isinstance(model.get_submodule(path), Int8Linear)
 
@@ -58,16 +58,17 @@ class Int8Quantize(ConversionOps):  # type: ignore[misc]
     def convert(self, input_dict: dict[str, Any], **_: Any) -> dict[str, Tensor]:
         """input_dict: one weight [O, I] by its name, alone or in a list."""
         ((name, value),) = input_dict.items()
-        weight_OI = value[0] if isinstance(value, list) else value
-        block = rotation_block(weight_OI.shape[1])
-        rotation_KK = hadamard(block, torch.float32, weight_OI.device)
-        weight8_OI, scale_O1 = quantise_rows(rotate_blocks(weight_OI.float(), rotation_KK) / block)
+        weight8_OI, scale_O, rotation_KK = _quantised(value[0] if isinstance(value, list) else value)
         own = name.removesuffix("weight")
-        return {
-            name: weight8_OI,
-            f"{own}scale": scale_O1.squeeze(1),
-            f"{own}rotation": rotation_KK.to(weight_OI.dtype),
-        }
+        return {name: weight8_OI, f"{own}scale": scale_O, f"{own}rotation": rotation_KK}
+
+
+def _quantised(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What an `Int8Linear` holds of a weight."""
+    block = rotation_block(weight_OI.shape[1])
+    rotation_KK = hadamard(block, torch.float32, weight_OI.device)
+    weight8_OI, scale_O1 = quantise_rows(rotate_blocks(weight_OI.float(), rotation_KK) / block)
+    return weight8_OI, scale_O1.squeeze(1), rotation_KK.to(weight_OI.dtype)
 
 
 def make_int8(causal_lm: Any) -> None:
@@ -93,3 +94,11 @@ def make_int8(causal_lm: Any) -> None:
         scale = torch.empty(shape[0], dtype=torch.float32, device=linear.weight.device)
         rotation = hadamard(rotation_block(shape[1]), linear.weight.dtype, linear.weight.device)
         layers.set_submodule(name, Int8Linear(weight, scale, rotation, linear.bias))
+
+
+@torch.no_grad()
+def quantise_int8(module: nn.Module) -> None:
+    """The same of linear projections that hold their values already."""
+    for name, linear in list(module.named_modules()):
+        if isinstance(linear, nn.Linear):
+            module.set_submodule(name, Int8Linear(*_quantised(linear.weight.detach()), linear.bias))

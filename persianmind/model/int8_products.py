@@ -38,7 +38,7 @@ def has_int8_products(machine: str = platform.machine()) -> bool:
     """Whether this CPU multiplies int8 by itself; without, torch takes a second for each GFLOP."""
     if machine.lower() not in ("x86_64", "amd64"):
         return False
-    found = torch.cpu.get_capabilities()  # type: ignore[no-untyped-call]
+    found = torch.cpu.get_capabilities()
     return any(found.get(name, False) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
 
 

@@ -47,6 +47,7 @@ class Train(Section):
     is torch's varlen kernel on GPUs of compute
     capability 8.0 and up in bf16, and SDPA document by document elsewhere; `sdpa` is the latter everywhere;
     `flash_attention_2` needs the package flash-attn and falls back to auto, saying so, where it is missing.
+    `quantize`: frozen projections in 4 bits (`nf4`), or in int8, in which they are then multiplied as well.
     `trackers` beside TensorBoard.
     """
 

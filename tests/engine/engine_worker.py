@@ -61,6 +61,8 @@ def main() -> None:
     seen["trained"] = sum(value.numel() for value in _model().trained().values())
     seen.update(_skipped(ranks.rank))
     seen["uneven"] = _uneven(ranks)
+    seen["uneven_int8"] = _uneven(ranks, "int8")
+    seen["uneven_int8_other_keys"] = _uneven(ranks, "int8", _OtherSamples)
     seen["self_tests"] = _self_tests(ranks, models)
     if ranks.rank == 0:
         Path(os.environ["OUT"]).write_text(json.dumps(seen), encoding="utf-8")
@@ -107,22 +109,29 @@ def _exchanges(ranks: Ranks) -> dict[str, Any]:
 class _Samples:
     """Stands for StageData: sample i is always the same sequence."""
 
+    first_key = 0
+
     def batch(self, samples: Sequence[int]) -> Batch:
         each = [_batches(100 + sample, 1)[0] for sample in samples]
-        return {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+        joined = {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+        return {**joined, "sample_keys": np.array(samples) + self.first_key}
 
 
-def _uneven(ranks: Ranks) -> dict[str, Any]:
+class _OtherSamples(_Samples):
+    first_key = 1000
+
+
+def _uneven(ranks: Ranks, quantize: str = "none", samples: type[_Samples] = _Samples) -> dict[str, Any]:
     """Global batches that do not divide: the gradient against that of one process over all samples, and how
     many micro-batches this rank had. With the padding left out a rank without samples takes no part."""
     seen: dict[str, Any] = {}
-    engine = _open_engine(1)
+    engine = _open_engine(1, quantize)
     engine.set_rates(dict.fromkeys(RATES, 0.0))
-    plain = _model()
+    plain = _model(quantize)
     for size, micro in ((1, 1), (3, 1), (3, 2), (5, 2), (5, 8)):
         recipe = load_recipe("tiny", [f"train.global_batch_size={size}", f"train.micro_batch_size={micro}"])
         parts = rank_parts(recipe, ranks, range(size))
-        micro_batches = [read_part(recipe, _Samples(), part) for part in parts]  # type: ignore[arg-type]
+        micro_batches = [read_part(recipe, samples(), part) for part in parts]  # type: ignore[arg-type]
         plain.zero_grad()
         (plain(**model_inputs(_Samples().batch(range(size)), torch.device("cpu"))) / size).backward()
         expected = {name: value.grad for name, value in plain.trained().items()}
@@ -203,15 +212,15 @@ def _values(model: AdaptedModel) -> list[float]:
     return [float(value.double().sum()) for value in model.trained().values()]
 
 
-def _model() -> AdaptedModel:
-    recipe = load_recipe("tiny")
+def _model(quantize: str = "none") -> AdaptedModel:
+    recipe = load_recipe("tiny", [f"train.quantize={quantize}"])
     return build_adapted(resolve_base(recipe.base), recipe, [[5, 6], [7], [8, 9]], 1024)
 
 
-def _open_engine(accumulation: int) -> DeepSpeedEngine:
+def _open_engine(accumulation: int, quantize: str = "none") -> DeepSpeedEngine:
     recipe = load_recipe("tiny", [f"train.global_batch_size={2 * accumulation}"])
     ranks = ranks_from_environment()
-    return DeepSpeedEngine(_model(), resolve_deepspeed_config(ZERO2, recipe, ranks.world_size), ranks)
+    return DeepSpeedEngine(_model(quantize), resolve_deepspeed_config(ZERO2, recipe, ranks.world_size), ranks)
 
 
 def _batches(rank: int, count: int, base_vocab: int = 1024) -> list[Batch]:

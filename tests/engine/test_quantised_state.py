@@ -1,4 +1,4 @@
-"""A checkpoint over a 4-bit base: only what is trained is in it, and a run goes on from it bit for bit."""
+"""A checkpoint over a quantised base: what is trained is in it alone, and a run goes on from it bit for bit."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ STATES = f"{TAG}/{MODEL_STATES}"
 # Adam's state, the step counters and the container of a file, with room to spare; the frozen quantisation
 # state of the tiny base is larger.
 OVERHEAD_BYTES = 16_000
+NAMES_BYTES = {"nf4": 0, "int8": 2_000}  # DeepSpeed lists the names of buffers
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_base(tmp_path_factory.mktemp("base") / "base", "llama", tied=False)
 
 
-def open_engine(base: Path) -> DeepSpeedEngine:
-    recipe = make_recipe(train={"precision": "fp32", "quantize": "nf4"})
+def open_engine(base: Path, quantize: str = "nf4") -> DeepSpeedEngine:
+    recipe = make_recipe(train={"precision": "fp32", "quantize": quantize})
     model = build_adapted(base, recipe, PIECES, BASE_VOCAB)
     config = resolve_deepspeed_config(ROOT / "ds_configs" / "zero2_qlora.json", load_recipe("tiny"), 1)
     engine = DeepSpeedEngine(model, config, RANKS)
@@ -52,7 +53,8 @@ def open_engine(base: Path) -> DeepSpeedEngine:
 
 
 def batch() -> Any:
-    return {name: np.asarray(value) for name, value in packed_batch(vocab=BASE_VOCAB + len(PIECES)).items()}
+    arrays = {name: np.asarray(value) for name, value in packed_batch(vocab=BASE_VOCAB + len(PIECES)).items()}
+    return {**arrays, "sample_keys": np.array([7])}
 
 
 def saved(engine: DeepSpeedEngine, root: Path) -> StoredCheckpoint:
@@ -64,27 +66,31 @@ def trained_bytes(model: AdaptedModel) -> int:
     return sum(value.numel() * value.element_size() for value in model.trained().values())
 
 
-def test_a_checkpoint_over_a_4_bit_base_holds_what_is_trained_and_nothing_else(
-    base: Path, tmp_path: Path
+@pytest.mark.parametrize("quantize", ["nf4", "int8"])
+def test_a_checkpoint_over_a_quantised_base_holds_what_is_trained_and_nothing_else(
+    base: Path, tmp_path: Path, quantize: str
 ) -> None:
-    engine = open_engine(base)
+    engine = open_engine(base, quantize)
     engine.step([batch()])
     found = saved(engine, tmp_path)
     module = load_verified(found, STATES)["module"]
     assert set(module) == set(engine.model.trained())
     assert all(torch.equal(module[name], value) for name, value in engine.model.trained().items())
-    assert found.files[STATES].size_bytes <= trained_bytes(engine.model) + OVERHEAD_BYTES
+    assert (
+        found.files[STATES].size_bytes <= trained_bytes(engine.model) + OVERHEAD_BYTES + NAMES_BYTES[quantize]
+    )
     engine.close()
 
 
-def test_training_goes_on_from_it_bit_for_bit(base: Path, tmp_path: Path) -> None:
-    engine = open_engine(base)
+@pytest.mark.parametrize("quantize", ["nf4", "int8"])
+def test_training_goes_on_from_it_bit_for_bit(base: Path, tmp_path: Path, quantize: str) -> None:
+    engine = open_engine(base, quantize)
     for _ in range(3):
         engine.step([batch()])
     found = saved(engine, tmp_path)
     expected = [engine.step([batch()]).loss for _ in range(3)]
     engine.close()
-    resumed = open_engine(base)
+    resumed = open_engine(base, quantize)
     assert resumed.step([batch()]).loss != expected[0]  # it begins elsewhere
     resumed.restore(found)
     assert [resumed.step([batch()]).loss for _ in range(3)] == expected

@@ -80,6 +80,7 @@ def packed(seq_len: int, document: int) -> Mapping[str, Any]:
         "input_ids": np.arange(seq_len)[None] % (VOCAB + ADDED),
         "position_ids": positions,
         "labels": labels,
+        "sample_keys": np.zeros(1, dtype=np.int64),
     }
 
 

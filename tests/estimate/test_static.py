@@ -24,7 +24,9 @@ def unique_bytes(tensors: list[torch.Tensor]) -> int:
     return sum(storages.values())
 
 
-@pytest.mark.parametrize(("tied", "quantize"), [(False, "none"), (True, "none"), (False, "nf4")])
+@pytest.mark.parametrize(
+    ("tied", "quantize"), [(False, "none"), (True, "none"), (False, "nf4"), (True, "int8")]
+)
 def test_weights_are_those_of_the_loaded_model_to_the_byte(tmp_path: Path, tied: bool, quantize: str) -> None:
     shape = Shape(tied, quantize, "full", 256)
     real = shape.load(tmp_path)
@@ -35,6 +37,7 @@ def test_weights_are_those_of_the_loaded_model_to_the_byte(tmp_path: Path, tied:
             held += [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
     planned = resident_bytes(meta_model(shape.recipe, shape.config, VOCAB, ADDED), 1)
     assert planned.base + planned.new_embeddings + planned.adapters == unique_bytes(held)
+    assert planned.buffers == unique_bytes(list(real.buffers()))
 
 
 def test_the_7b_in_4_bit_by_hand() -> None:
@@ -51,6 +54,23 @@ def test_the_7b_in_4_bit_by_hand() -> None:
     assert state.base == 32 * packed + tables_and_norms
     assert state.new_embeddings == 2 * 2 * 9_510 * 4096 and state.adapters == 2 * 19_988_480
     assert state.masters == 97_894_400 and state.moments == 2 * 97_894_400  # 4 and 8 bytes over 4 ranks
+    counts = parameter_counts(model)
+    assert counts.total == 6_816_321_536 and counts.trained == 97_894_400
+
+
+def test_the_7b_in_int8_by_hand() -> None:
+    """A byte per weight, an fp32 scale per output, and a rotation of 64 x 64 in bf16 per projection."""
+    from persianmind.estimate.bases import base_config
+    from persianmind.recipe.loading import load_recipe
+
+    recipe = load_recipe("persianmind-7b", ["train.quantize=int8"])
+    model = meta_model(recipe, base_config(recipe.base), 32_000, 9_510)
+    weights = 4 * 4096 * 4096 + 3 * 4096 * 11_008
+    tables_and_norms = 2 * (2 * 32_000 * 4096 + 65 * 4096)
+    state = resident_bytes(model, 4)
+    assert state.base == 32 * weights + tables_and_norms
+    rotary = 2 * 4 * 64  # the frequencies of a head of 128, and those they began as
+    assert state.buffers - rotary == 32 * (4 * (5 * 4096 + 2 * 11_008) + 7 * 2 * 64 * 64)
     counts = parameter_counts(model)
     assert counts.total == 6_816_321_536 and counts.trained == 97_894_400
 

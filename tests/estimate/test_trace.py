@@ -16,11 +16,19 @@ from persianmind.estimate.trace import trace_few_layers, trace_micro_batch, with
 from persianmind.recipe.loading import load_recipe
 from tests.estimate.real_models import ADDED, VOCAB, Shape, measured_peak
 
-SOME = [Shape(False, "none", "full", 256), Shape(True, "none", "off", 256), Shape(False, "nf4", "full", 256)]
-TWELVE = [
+SOME = [
+    Shape(False, "none", "full", 256),
+    Shape(True, "none", "off", 256),
+    Shape(False, "nf4", "full", 256),
+    Shape(False, "int8", "full", 256),
+    Shape(True, "int8", "selective", 256),
+]
+MANY = [
     Shape(tied, quantize, checkpointing, seq_len)
     for (tied, quantize), checkpointing, seq_len in itertools.product(
-        [(False, "none"), (True, "none"), (False, "nf4")], ["off", "selective", "full"], [256, 1024]
+        [(False, "none"), (True, "none"), (False, "nf4"), (False, "int8")],
+        ["off", "selective", "full"],
+        [256, 1024],
     )
 ]
 
@@ -47,8 +55,8 @@ def test_the_peak_of_a_micro_batch_is_the_measured_one(shape: Shape, tmp_path: P
 
 
 @pytest.mark.more
-@pytest.mark.parametrize("shape", TWELVE, ids=str)
-def test_the_peak_of_twelve_shapes(shape: Shape, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", MANY, ids=str)
+def test_the_peak_of_many_shapes(shape: Shape, tmp_path: Path) -> None:
     compare(shape, tmp_path)
 
 
@@ -59,7 +67,7 @@ def test_control_another_recompute_policy_is_far_away() -> None:
 
 
 @pytest.mark.parametrize("setting", ["off", "selective", "full", "{full_layers: 4}", "{full_layers: 1}"])
-@pytest.mark.parametrize("quantize", ["none", "nf4"])
+@pytest.mark.parametrize("quantize", ["none", "nf4", "int8"])
 def test_few_layers_give_the_whole_model_to_the_byte(setting: str, quantize: str) -> None:
     shape = Shape(False, quantize, setting, 512, layers=9)
     config, recipe = shape.config, shape.recipe

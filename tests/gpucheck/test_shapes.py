@@ -23,7 +23,7 @@ from persianmind.model.documents import documents_of, model_inputs
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("quantize", ["none", "nf4"])
+@pytest.mark.parametrize("quantize", ["none", "nf4", "int8"])
 def test_a_model_made_on_its_device_is_the_one_that_is_loaded(tmp_path: Path, quantize: str) -> None:
     recipe = part_recipe(TINY, f"train.quantize={quantize}")
     loaded = build_adapted(save_base(TINY, tmp_path / "base"), recipe, TINY.pieces, TINY.vocab)
