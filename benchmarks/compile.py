@@ -1,9 +1,9 @@
 """A training step with and without torch.compile of its decoder layers, on this CPU: is it worth it?
 
 Llama layers with folded LoRA (rank 8) on every projection, one packed sequence, forward, loss and backward;
-both kinds interleaved, medians, also of the process's own CPU seconds (with --threads 1 those say more on a machine
-that does other things as well). The first step of a compiled model, which compiles, is timed by itself with
-empty caches.
+both kinds interleaved, medians, also of the process's own CPU seconds (with --threads 1 those say more on a
+machine that does other things as well). The first step of a compiled model, which compiles, is timed by
+itself with empty caches.
 """
 
 from __future__ import annotations

@@ -35,9 +35,11 @@ class Train(Section):
     progress for this long, in training, evaluation and saving alike. `gradient_checkpointing`: what the
     backward pass computes again: nothing (`off`), norms, rotations, activations and residuals (`selective`),
     whole layers (`full`), or whole layers for the first N alone (`{full_layers: N}`). `compile`:
-    torch.compile of each decoder layer while it trains; `auto`: on GPUs, where triton is. `attention: auto` is torch's varlen kernel on GPUs of compute
-    capability 8.0 and up in bf16, and SDPA document by document elsewhere; `sdpa` is the latter everywhere;
-    `flash_attention_2` needs the package flash-attn and falls back to auto, saying so, where it is missing.
+    torch.compile of each decoder layer while it trains; `auto`: on GPUs, where triton is. `kernels: liger` takes
+    Liger's for norms, rotations and SwiGLU instead, from the package liger-kernel. `attention: auto` is torch's
+    varlen kernel on GPUs of compute capability 8.0 and up in bf16, and SDPA document by document elsewhere;
+    `sdpa` is the latter everywhere; `flash_attention_2` needs the package flash-attn and falls back to auto,
+    saying so, where it is missing.
     `trackers` beside TensorBoard.
     """
 
@@ -62,6 +64,7 @@ class Train(Section):
     spike_sigma: Positive | None = None
     spike_window: Annotated[int, Field(ge=2)] = 128
     compile: bool | Literal["auto"] = "auto"
+    kernels: Literal["torch", "liger"] = "torch"
     attention: Literal["auto", "sdpa", "flash_attention_2"] = "auto"
     trackers: list[Literal["wandb", "trackio"]] = Field(default_factory=list)
     self_tests: bool = True
@@ -76,6 +79,12 @@ class Train(Section):
                 "off, selective, full, or {full_layers: N} for N layers whole and the others selectively"
             )
         return "off" if value is False else value
+
+    @model_validator(mode="after")
+    def _joined_once(self) -> Self:
+        if self.compile is True and self.kernels == "liger":
+            raise ValueError("kernels: liger stands in for compile: true; give one of the two")
+        return self
 
 
 class Checkpoint(Section):

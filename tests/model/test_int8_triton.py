@@ -1,5 +1,5 @@
-"""The int8 base's Triton kernels without a GPU: to the bit what plain torch gives, in Triton's interpreter; and
-compiled for the GPUs that they are for."""
+"""The int8 base's Triton kernels without a GPU: to the bit what plain torch gives, in Triton's interpreter;
+and compiled for the GPUs that they are for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import torch
 
 from persianmind.model import int8_products
 from tests.support.triton_cpu import run_with_triton
-
-pytestmark = pytest.mark.more
 
 ROWS = """
 import torch
@@ -58,7 +56,8 @@ for rows, depth, columns, rank in ((5, 48, 40, 0), (130, 200, 136, 4), (33, 64, 
     scale, by, bias = (torch.rand(size, generator=draw) for size in (rows, columns, columns))
     h, B = (torch.randn(size, max(rank, 1), generator=draw) for size in (rows, columns))
     added = AddedProduct(h, B.t()) if rank else None
-    found = scaled_product(x, w.t(), scale[:, None], torch.float32, column_scale_C=by, bias_C=bias, added=added)
+    more = {"column_scale_C": by, "bias_C": bias, "added": added}
+    found = scaled_product(x, w.t(), scale[:, None], torch.float32, **more)
     sums = (x.long() @ w.t().long()).float() * scale[:, None] * by
     expected = sums.double() + bias.double() + (h.double() @ B.double().t() if rank else 0)
     assert float((found - expected).abs().max() / expected.abs().max()) < 1e-6
@@ -132,11 +131,13 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("script", [ROWS, PRODUCTS, LAYER], ids=["rows", "products", "layer"])
 def test_interpreted_it_gives_what_plain_torch_gives(script: str, tmp_path: Path) -> None:
     assert run_with_triton(script, tmp_path, interpreted=True).endswith("same\n")
 
 
+@pytest.mark.more
 def test_compiled_for_each_capability(tmp_path: Path) -> None:
     """By ptxas: tensor cores on int8, nothing spilled, shared memory of the smallest (99 KB on 8.6 and 8.9),
     and no product joined with a sum where the bits of a rounding depend on both."""
