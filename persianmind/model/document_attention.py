@@ -213,7 +213,7 @@ def held_inside(args: Sequence[Any], *, backward: bool) -> int:
     if softcap is not None:
         return softcap_bytes(longest, query, key, backward=backward)
     tensors = (query, key, value) if backward else (query,)
-    return longest * sum(one[0].numel() * one.element_size() for one in tensors)
+    return int(longest * sum(one[0].numel() * one.element_size() for one in tensors))
 
 
 # What torch's counter saw when these ran in the open: the products of a soft-cap's softmax, nothing of the

@@ -184,9 +184,9 @@ def scaled_product(
     """
     (rows, depth), columns = x8_NK.shape, w8_KC.shape[1]
     out_NC = x8_NK.new_empty(rows, columns, dtype=dtype)
-    h, f, rank, f_strides = None, None, 0, (0, 0)
+    h, f, rank, f_strides = None, None, 0, [0, 0]
     if added is not None:
-        h, f, rank, f_strides = added.h_NR, added.f_RC, added.h_NR.shape[1], added.f_RC.stride()
+        h, f, rank, f_strides = added.h_NR, added.f_RC, added.h_NR.shape[1], [*added.f_RC.stride()]
     tiles = triton.cdiv(rows, ROWS) * triton.cdiv(columns, COLUMNS)
     product_kernel[(tiles,)](
         x8_NK, w8_KC, row_scale_N1, column_scale_C, bias_C, h, f, out_NC,

@@ -35,11 +35,11 @@ class Train(Section):
     progress for this long, in training, evaluation and saving alike. `gradient_checkpointing`: what the
     backward pass computes again: nothing (`off`), norms, rotations, activations and residuals (`selective`),
     whole layers (`full`), or whole layers for the first N alone (`{full_layers: N}`). `compile`:
-    torch.compile of each decoder layer while it trains; `auto`: on GPUs, where triton is. `kernels: liger` takes
-    Liger's for norms, rotations and SwiGLU instead, from the package liger-kernel. `attention: auto` is torch's
-    varlen kernel on GPUs of compute capability 8.0 and up in bf16, and SDPA document by document elsewhere;
-    `sdpa` is the latter everywhere; `flash_attention_2` needs the package flash-attn and falls back to auto,
-    saying so, where it is missing.
+    torch.compile of each decoder layer while it trains; `auto`: on GPUs, where triton is. `kernels: liger`
+    takes Liger's for norms, rotations and SwiGLU instead, from the package liger-kernel. `attention: auto` is
+    torch's varlen kernel on GPUs of compute capability 8.0 and up in bf16, and SDPA document by document
+    elsewhere; `sdpa` is the latter everywhere; `flash_attention_2` needs the package flash-attn and falls back
+    to auto, saying so, where it is missing.
     `trackers` beside TensorBoard.
     """
 

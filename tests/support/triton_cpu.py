@@ -1,7 +1,7 @@
 """Triton on a machine without a GPU, in a process of its own: its interpreter, or its compiler alone.
 
-torch for CPUs comes without triton. `make setup` puts the version that torch's own wheel for GPUs names into a
-folder of this environment that is on no path.
+torch for CPUs comes without triton. `make setup` puts the version that torch's own wheel for GPUs names into
+a folder of this environment that is on no path.
 """
 
 from __future__ import annotations
