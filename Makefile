@@ -27,10 +27,13 @@ export PYTHONDONTWRITEBYTECODE :=
 # in a folder that is on no path.
 TRANSFORMERS4 := transformers==4.57.6 tokenizers==0.22.2 huggingface_hub==0.36.2
 STAMP4        := $(VENV)/.installed-transformers4-4.57.6
+# torch for CPUs comes without triton; the tests of its kernels take this one (tests/support/triton_cpu.py): a
+# wheel of 198 MB, 690 MB in a folder that is on no path.
+STAMP_TRITON  := $(VENV)/.installed-triton-3.7.1
 
 .PHONY: setup demo test test-unit test-integration test-more check bench gpu-check faults clean
 
-setup: $(STAMP) $(STAMP4)
+setup: $(STAMP) $(STAMP4) $(STAMP_TRITON)
 
 # torch goes first: deepspeed is built from source and asks for it. Where torch sees a GPU that build would ask
 # for a CUDA toolkit as well, which nothing here compiles with. The demo's packages are data to us and are
@@ -50,6 +53,11 @@ $(STAMP): pyproject.toml constraints.txt
 $(STAMP4): | $(STAMP)
 	rm -rf $(VENV)/transformers4
 	$(PIP) --no-deps --target $(VENV)/transformers4 $(TRANSFORMERS4)
+	touch $@
+
+$(STAMP_TRITON): | $(STAMP)
+	rm -rf $(VENV)/triton
+	$(PIP) -c constraints.txt --no-deps --target $(VENV)/triton triton==3.7.1
 	touch $@
 
 demo: $(STAMP)

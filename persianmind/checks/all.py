@@ -17,7 +17,13 @@ from persianmind.checks.fit import check_fit
 from persianmind.checks.gpus import check_gpus
 from persianmind.checks.host import check_host
 from persianmind.checks.hub import check_hub
-from persianmind.checks.machine import check_compile, check_compiler, check_packages, check_trackers
+from persianmind.checks.machine import (
+    check_compile,
+    check_compiler,
+    check_kernels,
+    check_packages,
+    check_trackers,
+)
 from persianmind.checks.network import check_network
 from persianmind.checks.pci import check_pci
 from persianmind.common.device.choice import current_device
@@ -50,6 +56,7 @@ RECIPE = (
     one_fact("base model", lambda context: _base(context.wanted)),
     one_fact("sources", lambda context: _sources(context.wanted)),
     one_fact("compile", lambda context: check_compile(context.wanted.train.compile)),
+    one_fact("kernels", lambda context: check_kernels(context.wanted.train.kernels)),
     one_fact("trackers", lambda context: check_trackers(context.wanted.train.trackers)),
 )
 HUB = Check("hub", check_hub, fatal=True)

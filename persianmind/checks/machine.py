@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from persianmind.checks.device import has_gpu
 from persianmind.common.errors import MachineError
 from persianmind.model.compiling import decide_compile, missing_for_compile
+from persianmind.model.liger import check_liger
 
 SHOWN_PACKAGES = ("torch", "deepspeed", "transformers", "peft", "bitsandbytes", "ray")
 
@@ -78,6 +79,15 @@ def check_compile(setting: bool | str) -> str:
             f"train.compile is true, but {missing} is missing: install it, or give train.compile=auto"
         )
     return decide_compile(setting, kind)[1]
+
+
+def check_kernels(kernels: str) -> str:
+    """What `train.kernels` comes to on this machine, in words.
+
+    Raises:
+        MachineError: Liger's are asked for and cannot be used here.
+    """
+    return check_liger(kernels, "cuda" if has_gpu() else "cpu")
 
 
 def check_compiler() -> str:

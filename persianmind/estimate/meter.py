@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from persianmind.model.document_attention import held_inside
 from persianmind.model.int8_products import product_bytes
 
 # FlashAttention 2 pads each document to whole blocks of queries in its backward pass (arXiv 2307.08691).
@@ -151,6 +153,8 @@ _WORKSPACES: dict[str, Callable[[Any], int]] = {
     "bitsandbytes::gemm_4bit": lambda args: args[2][0] * args[2][1] * args[0].element_size(),
 }
 _WORKSPACES |= {
+    "persianmind::document_attention": partial(held_inside, backward=False),
+    "persianmind::document_attention_backward": partial(held_inside, backward=True),
     "persianmind::int8_lora_projection": lambda args: _int8_bytes(args[1], args[3], args[0].itemsize),
     "persianmind::int8_projection": lambda args: _int8_bytes(args[0], args[2], args[5].itemsize),
     "persianmind::int8_input_gradient": lambda args: _int8_bytes(args[0], args[2].t(), args[3].itemsize),

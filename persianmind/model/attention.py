@@ -89,7 +89,7 @@ def varlen_runs_on(device: torch.device) -> bool:
 
 
 def keep_loops_uncompiled() -> None:
-    """To be called before layers are compiled: a loop over documents would be compiled anew for every batch."""
+    """Before layers are compiled: a loop over documents would be compiled anew for every batch."""
     global _loop
     _loop = torch.compiler.disable(_loop_by_document)  # type: ignore[no-untyped-call]
 

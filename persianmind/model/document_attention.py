@@ -11,14 +11,15 @@ document.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from persianmind.model.softcap import softcap_backward, softcap_flops, softcap_forward
+from persianmind.model.softcap import softcap_backward, softcap_bytes, softcap_flops, softcap_forward
 
 _LIBRARY = torch.library.Library("persianmind", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(  # type: ignore[no-untyped-call]
@@ -152,7 +153,7 @@ def _backward(
 
 def _documents(offsets: Tensor) -> Iterator[slice]:
     ends: list[int] = offsets.tolist()
-    return (slice(*pair) for pair in zip(ends, ends[1:], strict=False) if pair[0] < pair[1])
+    return (slice(*pair) for pair in itertools.pairwise(ends) if pair[0] < pair[1])
 
 
 def _blocks(query_SHD: Tensor, window: int | None) -> Iterator[tuple[slice, slice, Tensor | None]]:
@@ -204,6 +205,17 @@ def _(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> A
     return _empty_gradients(query, key, value)
 
 
+def held_inside(args: Sequence[Any], *, backward: bool) -> int:
+    """Bytes that the operation, called with `args`, holds for a while beside its results."""
+    query, key, value = args[1:4] if backward else args[:3]
+    offsets, softcap = args[-4], args[-1]
+    longest = max(one.stop - one.start for one in _documents(offsets))
+    if softcap is not None:
+        return softcap_bytes(longest, query, key, backward=backward)
+    tensors = (query, key, value) if backward else (query,)
+    return int(longest * sum(one[0].numel() * one.element_size() for one in tensors))
+
+
 # What torch's counter saw when these ran in the open: the products of a soft-cap's softmax, nothing of the
 # fused attention of the CPU, which it does not know.
 @register_flop_formula(torch.ops.persianmind.document_attention, get_raw=True)
@@ -227,7 +239,7 @@ def _flops_backward(
     *settings: Any,
     **_: Any,
 ) -> int:
-    scale, window, softcap = settings
+    _, window, softcap = settings
     if softcap is None:
         return 0
     return sum(softcap_flops(one.stop - one.start, query, value, window)[1] for one in _documents(offsets))

@@ -55,7 +55,7 @@ def quantise(
 ) -> tuple[Tensor, Tensor]:
     """`quantise_rows` of x, times `factor_C` where there is one: left to a compiler that is at work, which
     joins it with what comes before, else one kernel where Triton runs."""
-    if triton_runs_on(x_NC.device) and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and triton_runs_on(x_NC.device):
         from persianmind.model.int8_triton import quantise_rows_fused
 
         return quantise_rows_fused(x_NC, words_2N, factor_C)

@@ -21,15 +21,26 @@ from persianmind.model.int8_rounding import LEVELS, SHRUNK_LEVELS, SMALLEST
 # A tile of the product, and how many of them share their columns of the weight while these are in the cache.
 ROWS, COLUMNS, DEPTH, TOGETHER = 128, 128, 64, 8
 PRODUCT_WARPS, PRODUCT_STAGES = 8, 4
-FEWEST_RANKS = 16  # of a matrix instruction; the others are zeros
+FEWEST_RANKS, MOST_RANKS = 16, 32  # of a turn of the loop: a matrix instruction takes 16, some of them zeros
 # A sum with 1.5 x 2^23 has no digits behind the point: nearest, ties to even.
 _TO_WHOLE = tl.constexpr(12582912.0)
 _LEVELS, _SHRUNK, _SMALLEST = tl.constexpr(LEVELS), tl.constexpr(SHRUNK_LEVELS), tl.constexpr(SMALLEST)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def quantise_kernel(x_ptr, factor_ptr, a_ptr, b_ptr, out_ptr, scale_ptr, columns, row_stride,
-                    HAS_FACTOR: tl.constexpr, STOCHASTIC: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip  # noqa: E501
+def quantise_kernel(  # type: ignore[no-untyped-def]
+    x_ptr,
+    factor_ptr,
+    a_ptr,
+    b_ptr,
+    out_ptr,
+    scale_ptr,
+    columns,
+    row_stride,
+    HAS_FACTOR: tl.constexpr,
+    STOCHASTIC: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """A program for each row: times the factor of each column, by the largest number to int8."""
     row = tl.program_id(0).to(tl.int64)
     places = tl.arange(0, BLOCK)
@@ -51,10 +62,31 @@ def quantise_kernel(x_ptr, factor_ptr, a_ptr, b_ptr, out_ptr, scale_ptr, columns
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def product_kernel(x_ptr, w_ptr, row_scale_ptr, column_scale_ptr, bias_ptr, h_ptr, f_ptr, out_ptr,
-                   rows, columns, depth, w_depth_stride, w_column_stride, rank, f_rank_stride, f_column_stride,
-                   HAS_SCALE: tl.constexpr, HAS_BIAS: tl.constexpr, RANKS: tl.constexpr,
-                   ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, TOGETHER: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip  # noqa: E501
+def product_kernel(  # type: ignore[no-untyped-def]
+    x_ptr,
+    w_ptr,
+    row_scale_ptr,
+    column_scale_ptr,
+    bias_ptr,
+    h_ptr,
+    f_ptr,
+    out_ptr,
+    rows,
+    columns,
+    depth,
+    w_depth_stride,
+    w_column_stride,
+    rank,
+    f_rank_stride,
+    f_column_stride,
+    HAS_SCALE: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    RANKS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    TOGETHER: tl.constexpr,
+):
     """A program for each tile of `out`: x w in int32, times both scales, plus bias, plus h f."""
     tiles_down, tiles_across = tl.cdiv(rows, ROWS), tl.cdiv(columns, COLUMNS)
     tile, in_group = tl.program_id(0), TOGETHER * tiles_across
@@ -82,11 +114,15 @@ def product_kernel(x_ptr, w_ptr, row_scale_ptr, column_scale_ptr, bias_ptr, h_pt
         out = out + tl.load(bias_ptr + column, mask=column_in, other=0.0).to(tl.float32)[None, :]
     if RANKS > 0:
         ranks = tl.arange(0, RANKS)
-        rank_in = ranks < rank
-        h = tl.load(h_ptr + row[:, None] * rank + ranks[None, :], mask=row_in[:, None] & rank_in[None, :], other=0.0)  # noqa: E501  # fmt: skip
+        h_tile = h_ptr + row[:, None] * rank + ranks[None, :]
         f_tile = f_ptr + ranks[:, None] * f_rank_stride + column[None, :] * f_column_stride
-        f = tl.load(f_tile, mask=rank_in[:, None] & column_in[None, :], other=0.0)
-        out = out + tl.dot(h, f, input_precision="ieee")
+        for start in range(0, rank, RANKS):
+            left = ranks < rank - start
+            h = tl.load(h_tile, mask=row_in[:, None] & left[None, :], other=0.0)
+            f = tl.load(f_tile, mask=left[:, None] & column_in[None, :], other=0.0)
+            out = tl.dot(h, f, out, input_precision="ieee")
+            h_tile += RANKS
+            f_tile += RANKS * f_rank_stride
     inside = row_in[:, None] & column_in[None, :]
     tl.store(
         out_ptr + row[:, None] * columns + column[None, :], out.to(out_ptr.dtype.element_ty), mask=inside
@@ -148,9 +184,9 @@ def scaled_product(
     """
     (rows, depth), columns = x8_NK.shape, w8_KC.shape[1]
     out_NC = x8_NK.new_empty(rows, columns, dtype=dtype)
-    h, f, rank, f_strides = None, None, 0, (0, 0)
+    h, f, rank, f_strides = None, None, 0, [0, 0]
     if added is not None:
-        h, f, rank, f_strides = added.h_NR, added.f_RC, added.h_NR.shape[1], added.f_RC.stride()
+        h, f, rank, f_strides = added.h_NR, added.f_RC, added.h_NR.shape[1], [*added.f_RC.stride()]
     tiles = triton.cdiv(rows, ROWS) * triton.cdiv(columns, COLUMNS)
     product_kernel[(tiles,)](
         x8_NK, w8_KC, row_scale_N1, column_scale_C, bias_C, h, f, out_NC,
@@ -163,5 +199,5 @@ def scaled_product(
 
 
 def padded_rank(rank: int) -> int:
-    """As a matrix instruction takes it; 0: nothing is added."""
-    return 0 if rank == 0 else max(FEWEST_RANKS, triton.next_power_of_2(rank))
+    """How many ranks a turn of the loop adds; 0: nothing is added."""
+    return 0 if rank == 0 else min(MOST_RANKS, max(FEWEST_RANKS, triton.next_power_of_2(rank)))

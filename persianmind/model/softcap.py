@@ -93,6 +93,13 @@ def softcap_flops(size: int, query_THD: Tensor, value_TKD: Tensor, window: int |
     return product + of_values, 3 * product + 2 * of_values
 
 
+def softcap_bytes(size: int, query_THD: Tensor, key_TKD: Tensor, *, backward: bool) -> int:
+    """What one document of `size` tokens holds beside its results: fp32 scores of a block of queries (as they
+    are, scaled, tanh, capped, softmax; backward their gradients as well), and sums of gradients."""
+    scores = (7 if backward else 5) * query_THD.shape[1] * min(BLOCK, size) * size
+    return 4 * (scores + (2 * size * key_TKD[0].numel() if backward else 0))
+
+
 def _by_head(query_SHD: Tensor, key_SKD: Tensor, value_SKD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """[K, G, S, D], [K, S, D], [K, S, D]."""
     size, _, head_size = query_SHD.shape

@@ -43,11 +43,12 @@ class Train(Section):
     whole layers (`full`), or whole layers for the first N alone (`{full_layers: N}`); `auto` is the first of
     these that memory takes, decided when the run begins. `memory_gb`: what a rank may take of its device, in
     units of 2**30 bytes; null: what the device has, on CPUs the rank's part of what is free. `compile`:
-    torch.compile of each decoder layer while it trains; `auto`: on GPUs, where triton is. `attention: auto`
-    is torch's varlen kernel on GPUs of compute
-    capability 8.0 and up in bf16, and SDPA document by document elsewhere; `sdpa` is the latter everywhere;
-    `flash_attention_2` needs the package flash-attn and falls back to auto, saying so, where it is missing.
-    `quantize`: frozen projections in 4 bits (`nf4`), or in int8, in which they are then multiplied as well.
+    torch.compile of each decoder layer while it trains; `auto`: on GPUs, where triton is. `kernels: liger`
+    takes Liger's for norms, rotations and SwiGLU instead, from the package liger-kernel. `attention: auto` is
+    torch's varlen kernel on GPUs of compute capability 8.0 and up in bf16, and SDPA document by document
+    elsewhere; `sdpa` is the latter everywhere; `flash_attention_2` needs the package flash-attn and falls
+    back to auto, saying so, where it is missing. `quantize`: frozen projections in 4 bits (`nf4`), or in
+    int8, in which they are then multiplied as well.
     `trackers` beside TensorBoard.
     """
 
@@ -73,6 +74,7 @@ class Train(Section):
     spike_sigma: Positive | None = None
     spike_window: Annotated[int, Field(ge=2)] = 128
     compile: bool | Literal["auto"] = "auto"
+    kernels: Literal["torch", "liger"] = "torch"
     attention: Literal["auto", "sdpa", "flash_attention_2"] = "auto"
     trackers: list[Literal["wandb", "trackio"]] = Field(default_factory=list)
     self_tests: bool = True
@@ -88,6 +90,12 @@ class Train(Section):
                 "selectively"
             )
         return "off" if value is False else value
+
+    @model_validator(mode="after")
+    def _joined_once(self) -> Self:
+        if self.compile is True and self.kernels == "liger":
+            raise ValueError("kernels: liger stands in for compile: true; give one of the two")
+        return self
 
 
 class Checkpoint(Section):

@@ -174,14 +174,19 @@ def _build_model(
         check_forward(model, base, documents, recipe.train.quantize)
     if attention_implementation(recipe.train.attention) != IMPLEMENTATIONS[recipe.train.attention]:
         logger.info("attention: flash-attn cannot run here; torch's own kernels are used instead")
-    _compile(recipe, model, device, ranks)
+    _fuse(recipe, model, device, ranks)
     return model
 
 
-def _compile(recipe: Recipe, model: AdaptedModel, device: torch.device, ranks: Ranks) -> None:
-    """All ranks or none: compiled layers round differently."""
+def _fuse(recipe: Recipe, model: AdaptedModel, device: torch.device, ranks: Ranks) -> None:
+    """Compiled layers on all ranks or on none, which would round differently; or Liger's kernels."""
     from persianmind.model.compiling import compile_layers, decide_compile
+    from persianmind.model.liger import apply_liger
 
+    if recipe.train.kernels == "liger":
+        apply_liger(model.causal_lm, device.type)
+        logger.info("kernels: Liger's for norms, rotations and SwiGLU, in place of compiled layers")
+        return
     decisions = TorchGroup(ranks).all_gather(decide_compile(recipe.train.compile, device.type))
     wanted, why = min(decisions, key=lambda decision: bool(decision[0]))
     logger.info(why)

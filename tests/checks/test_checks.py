@@ -98,7 +98,16 @@ def test_a_good_recipe_fails_no_check_and_nothing_is_written(tmp_path: Path) -> 
     findings = without_text(load_recipe("tiny"), folder)
     # The machine may have something to warn of (a port that another test holds), the recipe has nothing.
     assert not [one for one in findings if one.level == Level.FAIL]
-    of_the_recipe = {"engine config", "run folder", "base model", "sources", "compile", "trackers", "hub"}
+    of_the_recipe = {
+        "engine config",
+        "run folder",
+        "base model",
+        "sources",
+        "compile",
+        "kernels",
+        "trackers",
+        "hub",
+    }
     assert {one.level for one in findings if one.name in of_the_recipe} == {Level.OK}
     assert list(tmp_path.iterdir()) == []
 

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config, Gemm
 
 from persianmind.evaluate.generate import generation_mode, stream_ids, stream_text
 from persianmind.model.adapted import AdaptedModel, build_adapted
-from persianmind.model.compiling import compile_layers
 from persianmind.model.bases import resolve_base
+from persianmind.model.compiling import compile_layers
 from persianmind.recipe.loading import load_recipe
 from persianmind.tokenizer import FolderTokenizer
 

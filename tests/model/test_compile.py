@@ -27,7 +27,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {},
     "gemma3_text": {"head_dim": 16, "sliding_window": 6, "layer_types": ["sliding_attention"] * 2},
     "gemma2": {
-        "head_dim": 16, "attn_logit_softcapping": 2.0, "sliding_window": 6, "layer_types": ["full_attention"] * 2,
+        "head_dim": 16, "attn_logit_softcapping": 2.0, "sliding_window": 6,
+        "layer_types": ["full_attention"] * 2,
     },
 }  # fmt: skip
 MIXED = {"full_layers": 1}  # the first layer whole, the second selectively
