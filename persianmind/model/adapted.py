@@ -17,6 +17,7 @@ from persianmind.model.bases import read_config
 from persianmind.model.documents import Documents, documents_of
 from persianmind.model.families import check_family, embedding_scale, family_of, logit_transform
 from persianmind.model.folded_lora import fold_adapters
+from persianmind.model.heap import give_back_freed
 from persianmind.model.init import initial_embeddings
 from persianmind.model.int8 import SampleRounding
 from persianmind.model.lora import add_adapters
@@ -90,6 +91,8 @@ class AdaptedModel(nn.Module):
         """
         self._rounding.set(sample_keys, input_ids.shape[1])
         hidden_BLD = self.hidden_states(input_ids, position_ids, documents)
+        if hidden_BLD.requires_grad and hidden_BLD.device.type == "cpu":
+            give_back_freed()
         table, bias = self.output_table, self.head.bias
         if base_vocab_only and bias is not None:
             bias = bias[: table.base_vocab]  # type: ignore[assignment]

@@ -45,8 +45,8 @@ class SkipReason(StrEnum):
 
 class MemoryBytes(RunRecord):
     """What rank 0's memory holds. weights: of the frozen layers, their buffers among them; embeddings: both
-    parts of the tables; optimizer: masters and moments, this rank's part; activations: what the layers keep of
-    a micro-batch for its backward pass; loss: what the loss holds beside it at its highest; other: what is
+    parts of the tables; optimizer: masters and moments, this rank's part; activations: what the layers keep
+    of a micro-batch for its backward pass; loss: what the loss holds beside it at its highest; other: what is
     left of the highest use, on a GPU of torch's tensors, on a CPU of the process with its libraries."""
 
     weights: int

@@ -66,7 +66,7 @@ def _uncompiled(model: AdaptedModel) -> AbstractContextManager[Any]:
     return stance
 
 
-def memory_bytes(engine: Engine, micro_batch: MicroBatchBytes, peak_bytes: int) -> MemoryBytes:
+def memory_by_kind(engine: Engine, micro_batch: MicroBatchBytes, peak_bytes: int) -> MemoryBytes:
     """By kind, on one rank.
 
     Args:

@@ -40,10 +40,11 @@ def test_another_number_of_ranks_keeps_it_too(fleet: Fleet, tmp_path: Path, tiny
     update_results(RunFolder(run), recompute=small)
     begun = fleet.run(run, AUTO, *BARE, fault="kill:0:9")
     assert "recompute: 1 of 2 layers whole, the others selectively" in begun.text, begun.text
-    again = fleet.run(run, AUTO, *BARE, ranks=1)
-    assert again.code == 0 and "1 of 2 layers whole" in again.text, again.text
+    again = fleet.run(run, AUTO, *BARE, ranks=1, fault="term:0:6")
+    assert again.code == 75 and "1 of 2 layers whole" in again.text, again.text
     assert "it will not fit" in again.text  # by the figures written above
     assert read_results(RunFolder(run)).recompute == small
     known, found = losses(tiny_run), losses(again)
-    assert found.keys() == known.keys()
-    assert {step: known[step] for step in range(1, 9)} == {step: found[step] for step in range(1, 9)}
+    assert {step: known[step] for step in range(1, 5)} == {step: found[step] for step in range(1, 5)}
+    for step in sorted(found)[4:]:  # sums over ranks come in another order
+        assert float.fromhex(found[step]) == pytest.approx(float.fromhex(known[step]), rel=1e-4)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from persianmind.model.adapted import AdaptedModel, adapt
-from persianmind.train.memory import MicroBatchBytes, measure_micro_batch, memory_bytes, storage_bytes
+from persianmind.train.memory import MicroBatchBytes, measure_micro_batch, memory_by_kind, storage_bytes
 from tests.model.helpers import BASE_VOCAB, PIECES, make_recipe
 from tests.model.test_attention import make_model
 
@@ -40,7 +40,7 @@ def batch() -> dict[str, Any]:
 
 def test_kinds_add_up_to_the_peak() -> None:
     model = adapted()
-    found = memory_bytes(EngineOf(model), MicroBatchBytes(1000, 200), 10**9)  # type: ignore[arg-type]
+    found = memory_by_kind(EngineOf(model), MicroBatchBytes(1000, 200), 10**9)  # type: ignore[arg-type]
     names = dict(model.named_parameters())
     lora = sum(value.numel() for name, value in names.items() if "lora_" in name)
     tables = 2 * (BASE_VOCAB + len(PIECES)) * HIDDEN

@@ -12,7 +12,7 @@ from persianmind.estimate.flops import flops_per_token, peak_flops
 from persianmind.recipe import Recipe
 from persianmind.run.records import SkipReason, StepRecord
 from persianmind.train.callbacks.base import Callback
-from persianmind.train.memory import memory_bytes
+from persianmind.train.memory import memory_by_kind
 
 if TYPE_CHECKING:
     from persianmind.train.context import RunContext, StepOutcome
@@ -75,7 +75,7 @@ class LogCallback(Callback):
             peak_device_memory_bytes=peak_device_bytes,
             memory=None
             if context.micro_batch is None
-            else memory_bytes(context.engine, context.micro_batch, peak_device_bytes or peak_bytes),
+            else memory_by_kind(context.engine, context.micro_batch, peak_device_bytes or peak_bytes),
             joules=joules,
             step_joules=self._difference(joules),
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
