@@ -186,7 +186,7 @@ def adamw_rows(shape: LlamaShape, device: torch.device) -> Sequence[dict[str, An
     rows = []
     for kernel in ("fused", "foreach", "loop"):
         masters = [torch.nn.Parameter(torch.zeros(shape.added * shape.hidden_size, device=device))]
-        flags = {"fused": kernel == "fused", "foreach": kernel == "foreach"}
+        flags: dict[str, Any] = {"fused": kernel == "fused", "foreach": kernel == "foreach"}
         optimizer = torch.optim.AdamW(masters, **flags)
         masters[0].grad = torch.ones_like(masters[0])
         rows.append({"lever": f"AdamW {kernel}", "ms": median_ms(optimizer.step, device)})
