@@ -9,9 +9,18 @@ from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.lib.train_parts import HANG_TIMEOUT_S, INT8, BareLoop, micro_batches, open_engine, steps
+from benchmarks.lib.train_parts import (
+    HANG_TIMEOUT_S,
+    INT8,
+    BareLoop,
+    keyed,
+    micro_batches,
+    open_engine,
+    steps,
+)
 from benchmarks.lib.train_setup import Size, ours, packed_sequences, read_documents, recipe_of
 from persianmind.common.errors import PersianMindError
+from persianmind.engine.base import Engine
 from persianmind.engine.ranks import Ranks
 from persianmind.engine.registry import backend
 
@@ -39,7 +48,7 @@ def levers(folder: Path, size: Size, ranks: Ranks, *, rounds: int) -> dict[str, 
         except PersianMindError as error:
             missing[name] = str(error)
             continue
-        sides[name] = open_engine(model, recipe, ranks).step
+        sides[name] = _keyed_step(open_engine(model, recipe, ranks))
     for name, recompute in BARE.items():
         sides[name] = BareLoop(ours(folder, size, recompute=recompute)).step
     groups = steps(packed_sequences(read_documents(folder)[1], size.seq_len), size.micro_batch_size)
@@ -60,3 +69,7 @@ def levers(folder: Path, size: Size, ranks: Ranks, *, rounds: int) -> dict[str, 
             sides[name](batches)
             seconds[name].append(time.perf_counter() - started_s)
     return {"seconds": seconds, "flops": flops, "missing_levers": missing}
+
+
+def _keyed_step(engine: Engine) -> Callable[[list[dict[str, Any]]], Any]:
+    return lambda batches: engine.step(keyed(batches))

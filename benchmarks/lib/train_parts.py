@@ -88,7 +88,7 @@ def run_ours(
     engine = open_engine(ours(folder, size, *overrides, recompute=recompute), recipe, ranks)
     timer = StepTimer(useful_tokens)
     for group in steps(packed_sequences(documents, size.seq_len), recipe.train.global_batch_size):
-        engine.step(micro_batches(group[ranks.rank :: ranks.world_size], size))
+        engine.step(keyed(micro_batches(group[ranks.rank :: ranks.world_size], size)))
         if timer.step(sum(one["useful"] for one in group), tokens=_tokens(group)):
             break
     figures: dict[str, Any] = timer.figures(before)
@@ -177,6 +177,13 @@ def micro_batches(sequences: list[dict[str, Any]], size: Size) -> list[dict[str,
     return [
         {name: np.concatenate([sequence[name] for sequence in group]) for name in names} for group in groups
     ]
+
+
+def keyed(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """With what an int8 base rounds its gradients by: a number of its own for each sequence."""
+    rng = np.random.default_rng(0)
+    limit = np.iinfo(np.int64).max
+    return [{**one, "sample_keys": rng.integers(0, limit, len(one["labels"]))} for one in batches]
 
 
 def targets_of(sequences: list[dict[str, Any]]) -> int:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from persianmind.common.errors import PersianMindError
@@ -119,7 +120,8 @@ def lever_on_rank(setting: PartSetting, findings: Findings) -> None:
         unfold_adapters(model)
     if lever.compiled:
         compile_layers(model)
-    batch = packed_batch(opened.shape, 1, seed=60)
+    # sample_keys: an int8 base rounds its gradients by them.
+    batch = {**packed_batch(opened.shape, 1, seed=60), "sample_keys": np.array([60])}
     started_s = time.perf_counter()
     opened.engine.step([batch])
     first_step_s = time.perf_counter() - started_s
@@ -184,7 +186,7 @@ def adamw_rows(shape: LlamaShape, device: torch.device) -> Sequence[dict[str, An
     rows = []
     for kernel in ("fused", "foreach", "loop"):
         masters = [torch.nn.Parameter(torch.zeros(shape.added * shape.hidden_size, device=device))]
-        flags = {"fused": kernel == "fused", "foreach": kernel == "foreach"}
+        flags: dict[str, Any] = {"fused": kernel == "fused", "foreach": kernel == "foreach"}
         optimizer = torch.optim.AdamW(masters, **flags)
         masters[0].grad = torch.ones_like(masters[0])
         rows.append({"lever": f"AdamW {kernel}", "ms": median_ms(optimizer.step, device)})
