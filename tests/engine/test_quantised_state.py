@@ -1,4 +1,4 @@
-"""A checkpoint over a quantised base: what is trained is in it alone, and a run goes on from it bit for bit."""
+"""A checkpoint over a quantised base: nothing but what is trained, and a run goes on from it bit for bit."""
 
 from __future__ import annotations
 
