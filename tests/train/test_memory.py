@@ -74,11 +74,11 @@ def test_nothing_of_the_run_is_moved() -> None:
 
 def test_compiled_layers_are_measured_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without compiling them: a meter would be in the graph."""
-    from persianmind.model.adapted import compile_layers
+    from persianmind.model.compiling import compile_layers
 
     expected = measure_micro_batch(adapted(), batch(), CPU)
     model = adapted()
-    compile_layers(model)
+    compile_layers(model.causal_lm)
     assert measure_micro_batch(model, batch(), CPU) == expected
 
 

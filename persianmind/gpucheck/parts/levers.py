@@ -22,7 +22,8 @@ from persianmind.gpucheck.kinds import multiplies_bf16
 from persianmind.gpucheck.setting import PartSetting
 from persianmind.gpucheck.shapes import TINY, LlamaShape, llama_2_7b, packed_batch
 from persianmind.gpucheck.timing import median_ms, memory_bytes, reset_peak
-from persianmind.model.adapted import AdaptedModel, compile_layers
+from persianmind.model.adapted import AdaptedModel
+from persianmind.model.compiling import compile_layers
 from persianmind.model.folded_lora import unfold_adapters
 
 LAYERS = 4  # of the 7B: the time of each is the same, and any recompute fits
@@ -119,7 +120,7 @@ def lever_on_rank(setting: PartSetting, findings: Findings) -> None:
     if not lever.folded:
         unfold_adapters(model)
     if lever.compiled:
-        compile_layers(model)
+        compile_layers(model.causal_lm)
     # sample_keys: an int8 base rounds its gradients by them.
     batch = {**packed_batch(opened.shape, 1, seed=60), "sample_keys": np.array([60])}
     started_s = time.perf_counter()
