@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils.flop_counter import register_flop_formula
 
 from persianmind.model.softcap import softcap_backward, softcap_bytes, softcap_flops, softcap_forward
@@ -156,6 +157,14 @@ def _documents(offsets: Tensor) -> Iterator[slice]:
     return (slice(*pair) for pair in itertools.pairwise(ends) if pair[0] < pair[1])
 
 
+def _sizes(offsets: Tensor, tokens: int) -> list[int]:
+    """Of the documents; where these have no values, in a backward pass that is only planned, one."""
+    if isinstance(offsets, FakeTensor):
+        return [tokens]
+    with unset_fake_temporarily():
+        return [one.stop - one.start for one in _documents(offsets)]
+
+
 def _blocks(query_SHD: Tensor, window: int | None) -> Iterator[tuple[slice, slice, Tensor | None]]:
     """(queries, keys, mask) that together are one document's attention; a mask of None is the causal one.
 
@@ -209,7 +218,7 @@ def held_inside(args: Sequence[Any], *, backward: bool) -> int:
     """Bytes that the operation, called with `args`, holds for a while beside its results."""
     query, key, value = args[1:4] if backward else args[:3]
     offsets, softcap = args[-4], args[-1]
-    longest = max(one.stop - one.start for one in _documents(offsets))
+    longest = max(_sizes(offsets, len(query)))
     if softcap is not None:
         return softcap_bytes(longest, query, key, backward=backward)
     tensors = (query, key, value) if backward else (query,)
@@ -224,7 +233,7 @@ def _flops(
 ) -> int:
     if softcap is None:
         return 0
-    return sum(softcap_flops(one.stop - one.start, query, value, window)[0] for one in _documents(offsets))
+    return sum(softcap_flops(size, query, value, window)[0] for size in _sizes(offsets, len(query)))
 
 
 @register_flop_formula(torch.ops.persianmind.document_attention_backward, get_raw=True)
@@ -242,4 +251,4 @@ def _flops_backward(
     _, window, softcap = settings
     if softcap is None:
         return 0
-    return sum(softcap_flops(one.stop - one.start, query, value, window)[1] for one in _documents(offsets))
+    return sum(softcap_flops(size, query, value, window)[1] for size in _sizes(offsets, len(query)))
