@@ -6,7 +6,8 @@ unknown key is an error that names the nearest known one. Nothing else in the pr
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -59,8 +60,10 @@ class Recipe(Section):
         """The languages that are evaluated on held-out text, in the order of `heldout.sources`."""
         return list(dict.fromkeys(self.sources[name].language for name in self.heldout.sources))
 
-    def with_recompute(self, setting: str | FullLayers) -> Self:
+    def with_recompute(self, setting: str | FullLayers | Mapping[Literal["full_layers"], int]) -> Self:
         """The recipe with another `train.gradient_checkpointing`."""
+        if isinstance(setting, Mapping):
+            setting = FullLayers.model_validate(setting)
         train = self.train.model_copy(update={"gradient_checkpointing": setting})
         return self.model_copy(update={"train": train})
 

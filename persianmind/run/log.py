@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from persianmind.common.atomic import write_text
 from persianmind.common.checksum import dump_checked_line, read_checked, write_checked
 from persianmind.common.errors import DamagedFileError
-from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.records import (
     EvaluationResult,
@@ -22,6 +21,9 @@ from persianmind.run.records import (
     read_lines,
 )
 from persianmind.run.trackers import Tracker
+
+if TYPE_CHECKING:  # the energy meter, a light process, reads records by this module
+    from persianmind.recipe import Recipe
 
 TENSORBOARD_SCALARS = ("loss", "learning_rate", "grad_norm", "tokens_per_s")
 

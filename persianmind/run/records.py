@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from persianmind.common.checksum import parse_checked_line
-from persianmind.recipe.train import FullLayers
 
 R = TypeVar("R", bound="RunRecord")
 BASE_STAGE = "base"  # the untouched base model, before any stage
@@ -158,9 +157,10 @@ class Determinism(RunRecord):
 
 class Recompute(RunRecord):
     """What `train.gradient_checkpointing: auto` came to. needed_bytes: of a rank at its highest, with
-    reserve, as planned; usable_bytes: what every rank has at least."""
+    reserve, as planned; usable_bytes: what every rank has at least. The light processes that read this file
+    do without the recipe's own types."""
 
-    setting: Literal["off", "selective", "full"] | FullLayers
+    setting: Literal["off", "selective", "full"] | dict[Literal["full_layers"], int]
     needed_bytes: int
     usable_bytes: int
 

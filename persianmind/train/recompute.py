@@ -60,7 +60,7 @@ def decide_recompute(
         target = replace(target, usable_bytes=usable_bytes)
         plan = plan_on(target, recipe, config, vocabulary, engine_config, ranks.world_size)
         recorded = Recompute(
-            setting=plan.recipe.train.gradient_checkpointing,
+            setting=plan.recipe.model_dump(mode="json")["train"]["gradient_checkpointing"],
             needed_bytes=plan.peak.with_reserve,
             usable_bytes=usable_bytes,
         )

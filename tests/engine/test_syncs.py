@@ -30,6 +30,8 @@ READS = {
     for name in ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "is_nonzero", "equal")
 }
 METHODS = ("tolist", "cpu", "numpy")  # on the CPU these never reach the dispatcher
+# Reads offsets that lie on the host whatever the device is: on an imitated GPU nothing else can be read.
+HOST_READERS = {"document_attention.py"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,6 +59,8 @@ class Waits(TorchDispatchMode):
         inside = theirs > ours and "/persianmind/engine/deepspeed/" not in files[theirs]
         owner = "deepspeed" if inside else "ours"
         line = traceback.extract_stack()[theirs if inside else ours]
+        if Path(line.filename).name in HOST_READERS:
+            return
         self.places[owner] += 1
         self.places[f"{owner}: {what} at {Path(line.filename).name}:{line.lineno}"] += 1
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from persianmind.recipe.train import FullLayers
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import read_results, update_results
 from persianmind.run.records import Recompute
@@ -36,7 +35,7 @@ def test_a_killed_run_goes_on_with_its_choice_to_the_bit(tmp_path: Path, tiny_ru
 def test_another_number_of_ranks_keeps_it_too(fleet: Fleet, tmp_path: Path, tiny_run: Launched) -> None:
     """As begun on a machine with less memory than this one."""
     run = prepared_copy(tiny_run.run, tmp_path / "run", AUTO)
-    small = Recompute(setting=FullLayers(full_layers=1), needed_bytes=10**12, usable_bytes=10**12)
+    small = Recompute(setting={"full_layers": 1}, needed_bytes=10**12, usable_bytes=10**12)
     update_results(RunFolder(run), recompute=small)
     begun = fleet.run(run, AUTO, *BARE, fault="kill:0:9")
     assert "recompute: 1 of 2 layers whole, the others selectively" in begun.text, begun.text

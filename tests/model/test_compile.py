@@ -32,6 +32,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 MIXED = {"full_layers": 1}  # the first layer whole, the second selectively
+WAYS = [pytest.param("off", marks=pytest.mark.more, id="off"), pytest.param(MIXED, id="mixed")]
 LAYOUTS = ((20, 1, 17, 10, 5, 43), (48, 48), (3,) * 32, (40, 8, 24, 24))
 
 
@@ -71,8 +72,14 @@ def furthest(some: dict[str, Tensor], others: dict[str, Tensor]) -> float:
     return max(float((some[n] - others[n]).norm() / others[n].norm().clamp_min(1e-9)) for n in some)
 
 
-@pytest.mark.parametrize("recompute", ["off", MIXED], ids=["off", "mixed"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("recompute", WAYS)
+@pytest.mark.parametrize(
+    "family",
+    [
+        one if one in ("llama", "gemma3_text") else pytest.param(one, marks=pytest.mark.more)
+        for one in FAMILIES
+    ],
+)
 def test_layers_compile_whole_and_once_for_all_documents(family: str, recompute: Any, tmp_path: Path) -> None:
     """No graph break, one compilation for each way of recomputing, and gradients of the model as it was."""
     model = make_model(tmp_path, family, recompute)
@@ -88,7 +95,7 @@ def test_layers_compile_whole_and_once_for_all_documents(family: str, recompute:
     assert counters["frames"]["total"] == 1 + (recompute == MIXED)
 
 
-@pytest.mark.parametrize("recompute", ["off", MIXED], ids=["off", "mixed"])
+@pytest.mark.parametrize("recompute", WAYS)
 def test_int8_layers_compile_whole(recompute: Any, tmp_path: Path) -> None:
     """Where a sum is rounded otherwise, a number may be drawn to the next int8 one."""
     model = make_model(tmp_path, "llama", recompute, "int8")
@@ -109,6 +116,7 @@ def test_control_a_break_is_counted(tmp_path: Path) -> None:
     assert counters["graph_break"]
 
 
+@pytest.mark.more
 def test_selective_recompute_multiplies_nothing_twice_when_compiled(tmp_path: Path) -> None:
     counts = {}
     for name, recompute in (("off", "off"), ("selective", "selective"), ("full", "full")):

@@ -164,8 +164,8 @@ def test_the_mean_over_many_keys_is_the_exact_gradient_and_to_the_nearest_is_not
     for projection in int8_projections(model):
         projection.kind = "stochastic"
     one = distance(gradient_of(model), exact)
-    mean = sum(gradient_of(model, keys=KEYS + i) for i in range(64)) / 64
-    assert distance(mean, exact) < 0.3 * min(one, nearest)  # type: ignore[arg-type]
+    mean = sum(gradient_of(model, keys=KEYS + i) for i in range(24)) / 24
+    assert distance(mean, exact) < 0.4 * min(one, nearest)  # type: ignore[arg-type]
 
 
 def test_training_lowers_the_loss_and_leaves_the_base_alone(base: Path) -> None:

@@ -36,7 +36,12 @@ ROOMY: dict[str, Any] = {
 TIGHT: dict[str, Any] = {
     "data": {"seq_len": 512},
     "adapter": {"rank": 8},
-    "train": {"precision": "bf16", "quantize": "nf4", "loss_chunk_tokens": 128},
+    "train": {
+        "precision": "bf16",
+        "quantize": "nf4",
+        "loss_chunk_tokens": 128,
+        "gradient_checkpointing": "full",
+    },
 }
 SETTINGS = (
     "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF",
