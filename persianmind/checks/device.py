@@ -22,6 +22,7 @@ from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
 
 BF16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}  # the last one is what 64-bit Arm calls it
+INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 BF16_CAPABILITY = (8, 0)
 # Two CPU ranks stand for two GPUs; GPUs are counted by DeepSpeed itself.
 CPU_LAUNCHER_FLAGS = "--num_accelerators 2"
@@ -61,7 +62,7 @@ def check_device(recipe: Recipe) -> str:
     choice = current_device().required()
     precision = recipe.train.precision
     if choice.kind == "cpu":
-        return f"CPU ({choice.reason}), {precision}"
+        return f"CPU ({choice.reason}), {precision}{_of_int8(recipe)}"
     missing = _without_bf16(choice)
     if precision == "bf16" and missing is not None:
         raise MachineError(
@@ -72,6 +73,12 @@ def check_device(recipe: Recipe) -> str:
         missing = "bf16 needs capability 8.0, which nobody here can tell"
     why = f" ({missing})" if precision == "fp32" and missing is not None else ""
     return f"{choice.reason}, {precision}{why}"
+
+
+def _of_int8(recipe: Recipe) -> str:
+    if recipe.train.quantize != "int8" or cpu_flags() & INT8_FLAGS:
+        return ""
+    return "; int8 by fp32 matmuls, slower than train.quantize=none: this CPU has no VNNI"
 
 
 def _without_bf16(choice: DeviceChoice) -> str | None:

@@ -114,6 +114,16 @@ def test_a_cpu_says_why_it_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
 
 
+@pytest.mark.parametrize("flags", [{"avx2"}, {"avx2", "avx512_vnni"}])
+def test_a_cpu_that_does_not_multiply_int8_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: set[str]
+) -> None:
+    imitate(monkeypatch, tmp_path, Machine([]))
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(flags))
+    line = check_device(load_recipe("tiny", [*BF16, "train.quantize=int8"]))
+    assert ("has no VNNI" in line) is ("avx512_vnni" not in flags)
+
+
 def test_imitated_gpus_are_counted_by_the_launcher_and_cpu_ranks_are_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
