@@ -33,7 +33,7 @@ STAMP_TRITON  := $(VENV)/.installed-triton-3.7.1
 
 .PHONY: setup demo test test-unit test-integration test-more check bench gpu-check faults clean
 
-setup: $(STAMP) $(STAMP4) $(STAMP_TRITON)
+setup: $(STAMP) $(STAMP4)
 
 # torch goes first: deepspeed is built from source and asks for it. Where torch sees a GPU that build would ask
 # for a CUDA toolkit as well, which nothing here compiles with. The demo's packages are data to us and are
@@ -72,7 +72,7 @@ test-unit: setup
 test-integration: setup
 	$(PYTEST) -m "integration and not more and not long"
 
-test-more: setup
+test-more: setup $(STAMP_TRITON)
 	$(PYTEST) -m "more and not long"
 
 check: setup
