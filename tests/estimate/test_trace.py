@@ -117,7 +117,7 @@ def test_the_7b_is_traced_whole_in_little_time_and_memory() -> None:
         "from persianmind.estimate.shapes import meta_model\n"
         "from persianmind.estimate.trace import trace_few_layers, trace_micro_batch, with_layers\n"
         "from persianmind.recipe.loading import load_recipe\n"
-        "recipe = load_recipe('persianmind-7b'); config = base_config(recipe.base)\n"
+        "recipe = load_recipe('persianmind-7b', ['train.gradient_checkpointing=full']); config = base_config(recipe.base)\n"
         "make = lambda n, way: meta_model(recipe, with_layers(config, n), 32000, 9510)\n"
         "model = make(32, 'full')\n"
         "start = time.process_time(); whole = trace_micro_batch(model, 1, 2048)\n"
