@@ -61,7 +61,7 @@ def values(report: dict[str, Any], name: str) -> dict[str, Any]:
 def test_numbers_are_checked_in_every_way_and_controls_were_seen(report: dict[str, Any]) -> None:
     checks = [check["name"] for check in report["parts"]["numerics"]["checks"]]
     ways = [name for name in checks if not name.startswith("control: ")]
-    assert len(ways) == 3 * 2 * 2 * 2 and len(checks) - len(ways) == 3 * 2 * 2
+    assert len(ways) == 3 * 2 * 2 * 3 and len(checks) - len(ways) == 3 * 2 * 2
     assert set(values(report, "numerics")["worst_gradient_error"]) == {"fp32", "bf16", "nf4"}
     for name in ("isolation", "ranks"):
         assert any(check["name"].startswith("control: ") for check in report["parts"][name]["checks"])
