@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from persianmind.checks.device import cpu_flags
+from persianmind.common.device.instructions import INT8_INSTRUCTIONS
+
 ROOT = Path(__file__).resolve().parents[2]
 TWO_RANKS = ("ours", "ours-selective", "ours-full", "ours-int8", "hf", "trl", "traffic")
-# What a processor must have for int8 matmuls to be several times faster than fp32.
-INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +72,10 @@ def part_environment(environment: Mapping[str, str], sites: Sequence[str], threa
 
 def processor() -> dict[str, Any]:
     """Its name, and which of the instructions it has that int8 matmuls want."""
-    flags: set[str] = set()
-    name = "unknown"
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            flags |= set(value.split())
-        if key.strip() == "model name":
-            name = value.strip()
-    found = [flag for flag in INT8_FLAGS if flag in flags]
+    from cpuinfo import get_cpu_info
+
+    name = str(get_cpu_info().get("brand_raw", "unknown"))
+    found = sorted(cpu_flags() & INT8_INSTRUCTIONS)
     return {"name": name, "cores": len(os.sched_getaffinity(0)), "int8_instructions": found}
 
 

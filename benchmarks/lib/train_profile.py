@@ -13,7 +13,7 @@ from persianmind.engine.ranks import Ranks
 from persianmind.engine.registry import backend
 
 RECOMPUTE = "selective"
-# The first class with a part of its name in the operator's has it. The adapters' small products are mm too.
+# The first class with a part of its name in the operator's has it. The adapters' small matmuls are mm too.
 CLASSES = {
     "attention": ("scaled_dot_product", "flash", "varlen", "packed_attention", "document_attention"),
     "int8 matmuls": ("_int_mm", "int8"),

@@ -15,6 +15,7 @@ from typing import Literal
 
 from persianmind.common.console import run_guarded
 from persianmind.common.device.choice import DeviceChoice, current_device
+from persianmind.common.device.instructions import INT8_INSTRUCTIONS
 from persianmind.common.errors import MachineError
 from persianmind.common.log import print_line
 from persianmind.recipe import Recipe
@@ -22,7 +23,6 @@ from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
 
 BF16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}  # the last one is what 64-bit Arm calls it
-INT8_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 BF16_CAPABILITY = (8, 0)
 # Two CPU ranks stand for two GPUs; GPUs are counted by DeepSpeed itself.
 CPU_LAUNCHER_FLAGS = "--num_accelerators 2"
@@ -76,7 +76,7 @@ def check_device(recipe: Recipe) -> str:
 
 
 def _of_int8(recipe: Recipe) -> str:
-    if recipe.train.quantize != "int8" or cpu_flags() & INT8_FLAGS:
+    if recipe.train.quantize != "int8" or cpu_flags() & INT8_INSTRUCTIONS:
         return ""
     return "; int8 by fp32 matmuls, slower than train.quantize=none: this CPU has no VNNI"
 

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from persianmind.model.document_attention import held_inside
-from persianmind.model.int8_products import product_bytes
+from persianmind.model.int8_matmuls import matmul_bytes
 
 # FlashAttention 2 pads each document to whole blocks of queries in its backward pass (arXiv 2307.08691).
 FLASH_BLOCK = 128
@@ -135,7 +135,7 @@ def _flash_backward_bytes(args: Any) -> int:
 
 def _int8_bytes(rows: Tensor, weight: Tensor, itemsize: int) -> int:
     """Beside the result, which is made last."""
-    size = product_bytes(len(rows), weight.shape[1], len(weight), rows.device)
+    size = matmul_bytes(len(rows), weight.shape[1], len(weight), rows.device)
     return size - len(rows) * len(weight) * itemsize
 
 

@@ -10,10 +10,10 @@ Setting = str | FullLayers
 
 
 def choose_recompute(headroom: Callable[[Setting], int], layers: int) -> Setting:
-    """The fastest way that fits: nothing computed again, or what costs no product, or as few whole layers as
+    """The fastest way that fits: nothing computed again, or what costs no matmul, or as few whole layers as
     memory asks for. `full` where that does not fit either: nothing takes less.
 
-    Selective recompute runs no product twice, but its bookkeeping takes the host milliseconds per layer, for
+    Selective recompute runs no matmul twice, but its bookkeeping takes the host milliseconds per layer, for
     which a fast GPU waits; so nothing is recomputed where that fits.
 
     Args:

@@ -225,7 +225,7 @@ def held_inside(args: Sequence[Any], *, backward: bool) -> int:
     return int(longest * sum(one[0].numel() * one.element_size() for one in tensors))
 
 
-# What torch's counter saw when these ran in the open: the products of a soft-cap's softmax, nothing of the
+# What torch's counter saw when these ran in the open: the matmuls of a soft-cap's softmax, nothing of the
 # fused attention of the CPU, which it does not know.
 @register_flop_formula(torch.ops.persianmind.document_attention, get_raw=True)
 def _flops(

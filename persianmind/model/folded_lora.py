@@ -1,8 +1,8 @@
 """LoRA without passes of its own over the activations.
 
-peft computes base(x) + scale * B(A(x)): besides the small products that is a scaled copy and a sum of whole
+peft computes base(x) + scale * B(A(x)): besides the small matmuls that is a scaled copy and a sum of whole
 outputs, and in the backward pass a sum of whole input gradients, for every projection. Here the scale goes
-into the small product, the adapter is added by the product that computes it, and projections that read the
+into the small matmul, the adapter is added by the matmul that computes it, and projections that read the
 same input share it and its gradient's buffer. Modules, names and files stay peft's; only `forward` differs,
 and only where it is the same mathematics: no dropout at work, no DoRA, not merged.
 
@@ -26,7 +26,7 @@ from persianmind.model.int8_lora import project_int8
 SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
-# Not torch.library.custom_op, whose checks in Python take longer than an H100 takes for a small product.
+# Not torch.library.custom_op, whose checks in Python take longer than an H100 takes for a small matmul.
 _LIBRARY = torch.library.Library("persianmind", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(  # type: ignore[no-untyped-call]
     "lora_projection(Tensor x, Tensor weight, Tensor? bias, Tensor A, Tensor B, float scale)"

@@ -2,7 +2,7 @@
 
 Forward, inputs are rotated (`int8_rotation`) and quantised per token to the nearest. Backward, the output
 scale goes into the gradient before that is quantised per token, stochastically (`int8_rounding`), so that one
-int8 weight, a rotated one, serves both products. Their sums are exact int32.
+int8 weight, a rotated one, serves both matmuls. Their sums are exact int32.
 
 Shape legend: N tokens, I input features, O output features, K of a block.
 """
@@ -16,12 +16,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from persianmind.model.int8_products import int8_input_gradient, int8_projection, quantise
+from persianmind.model.int8_matmuls import int8_input_gradient, int8_projection, quantise
 from persianmind.model.int8_rotation import rotate_blocks
 from persianmind.model.int8_rounding import row_words
 
 # How the gradient of an input is made: stochastic and nearest name its rounding to int8, float multiplies the
-# gradient as it is with the dequantised weight. docs/training.md has what each does to the loss.
+# gradient as it is with the dequantised weight. What each does to the loss: benchmarks/int8_quality.py.
 GradientKind = Literal["stochastic", "nearest", "float"]
 
 

@@ -13,7 +13,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from persianmind.common.errors import BaseModelError
 from persianmind.model.int8 import Int8Linear
-from persianmind.model.int8_products import MULTIPLE
+from persianmind.model.int8_matmuls import MULTIPLE
 from persianmind.model.int8_rotation import hadamard, rotate_blocks, rotation_block
 from persianmind.model.int8_rounding import quantise_rows
 

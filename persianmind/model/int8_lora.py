@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from persianmind.model.int8 import GradientKind, Int8Linear, input_gradient
-from persianmind.model.int8_products import int8_projection, quantise, triton_runs_on
+from persianmind.model.int8_matmuls import int8_projection, quantise, triton_runs_on
 from persianmind.model.int8_rotation import rotate_blocks
 
 _LIBRARY = torch.library.Library("persianmind", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -38,10 +38,10 @@ def _int8_lora_projection(
     """(x W^T + bias + h B^T [N, O], h = scale * x A^T [N, R]), as `persianmind::lora_projection`."""
     h_NR = torch.mm(x_NI, A_RI.t()).mul_(lora_scale)
     if triton_runs_on(x_NI.device):
-        from persianmind.model.int8_triton import AddedProduct, scaled_product
+        from persianmind.model.int8_triton import AddedMatmul, scaled_matmul
 
-        added = AddedProduct(h_NR, B_OR.t())
-        return scaled_product(
+        added = AddedMatmul(h_NR, B_OR.t())
+        return scaled_matmul(
             x8_NI, weight_OI.t(), x_scale_N1, x_NI.dtype, column_scale_C=scale_O, bias_C=bias_O, added=added
         ), h_NR
     y_NO = int8_projection(x8_NI, x_scale_N1, weight_OI, scale_O, bias_O, x_NI.dtype)

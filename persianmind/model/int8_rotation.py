@@ -1,7 +1,7 @@
 """Block Hadamard rotations: what an outlier channel holds is spread over its block before it is quantised.
 
 With H of +1 and -1 and K columns, x W^T = (x H) (W H / K)^T: rotated weights and inputs give the same
-product, and outliers no longer set the scales of their rows (QuaRot, arXiv 2404.00456; in
+matmul, and outliers no longer set the scales of their rows (QuaRot, arXiv 2404.00456; in
 training arXiv 2512.03673). H is symmetric, exact in every dtype, and its own inverse but for K.
 
 Shape legend: N rows, I input features, K of a block.

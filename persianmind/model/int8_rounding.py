@@ -4,7 +4,7 @@ A stochastic rounding is drawn from what a number is (run, sample, position, pro
 a generator's state: the same bits whatever the ranks, the micro-batch size, recomputation and restarts. Each
 row has two hashed 32-bit words a and b, and column c takes a c + b modulo 2^32: a strongly universal hash
 (Dietzfelbinger, STACS 1996) whose upper 16 bits are uniform and independent for any two columns below 2^17,
-so that errors are unbiased and add up in a product as independent ones do. One multiplication per number;
+so that errors are unbiased and add up in a matmul as independent ones do. One multiplication per number;
 all of it is int32 arithmetic with wrap-around, which any kernel can repeat bit by bit.
 
 Shape legend: B sequences of L tokens, N = B x L rows, C columns, P projections.

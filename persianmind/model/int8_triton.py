@@ -1,6 +1,6 @@
-"""The int8 base's two kernels on a GPU, in Triton: rows to int8, and the product with what follows it.
+"""The int8 base's two kernels on a GPU, in Triton: rows to int8, and the matmul with what follows it.
 
-The product's int32 sums never reach memory: scales, bias and what LoRA adds are applied where they are. Same
+The matmul's int32 sums never reach memory: scales, bias and what LoRA adds are applied where they are. Same
 numbers as `int8` and `int8_rounding` in plain torch, which are their reference: the integers to the bit.
 Imported only where triton is.
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from persianmind.model.int8_rounding import LEVELS, SHRUNK_LEVELS, SMALLEST
 
-# A tile of the product, and how many of them share their columns of the weight while these are in the cache.
+# A tile of the output, and how many of them share their columns of the weight while these are in the cache.
 ROWS, COLUMNS, DEPTH, TOGETHER = 128, 128, 64, 8
 PRODUCT_WARPS, PRODUCT_STAGES = 8, 4
 FEWEST_RANKS, MOST_RANKS = 16, 32  # of a turn of the loop: a matrix instruction takes 16, some of them zeros
@@ -62,7 +62,7 @@ def quantise_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def product_kernel(  # type: ignore[no-untyped-def]
+def matmul_kernel(  # type: ignore[no-untyped-def]
     x_ptr,
     w_ptr,
     row_scale_ptr,
@@ -130,8 +130,8 @@ def product_kernel(  # type: ignore[no-untyped-def]
 
 
 @dataclass(frozen=True, slots=True)
-class AddedProduct:
-    """What LoRA adds to a product: h f. h: [N, R], contiguous; f: [R, C], any strides."""
+class AddedMatmul:
+    """What LoRA adds to a matmul: h f. h: [N, R], contiguous; f: [R, C], any strides."""
 
     h_NR: Tensor
     f_RC: Tensor
@@ -166,7 +166,7 @@ def quantise_warps(block: int) -> int:
     return min(16, max(1, block // 1024))
 
 
-def scaled_product(
+def scaled_matmul(
     x8_NK: Tensor,
     w8_KC: Tensor,
     row_scale_N1: Tensor,
@@ -174,7 +174,7 @@ def scaled_product(
     *,
     column_scale_C: Tensor | None = None,
     bias_C: Tensor | None = None,
-    added: AddedProduct | None = None,
+    added: AddedMatmul | None = None,
 ) -> Tensor:
     """x w of int8 matrices times their scales, plus bias, plus what LoRA adds; [N, C] in `dtype`.
 
@@ -188,7 +188,7 @@ def scaled_product(
     if added is not None:
         h, f, rank, f_strides = added.h_NR, added.f_RC, added.h_NR.shape[1], [*added.f_RC.stride()]
     tiles = triton.cdiv(rows, ROWS) * triton.cdiv(columns, COLUMNS)
-    product_kernel[(tiles,)](
+    matmul_kernel[(tiles,)](
         x8_NK, w8_KC, row_scale_N1, column_scale_C, bias_C, h, f, out_NC,
         rows, columns, depth, *w8_KC.stride(), rank, *f_strides,
         HAS_SCALE=column_scale_C is not None, HAS_BIAS=bias_C is not None, RANKS=padded_rank(rank),

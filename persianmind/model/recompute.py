@@ -1,8 +1,8 @@
 """What the backward pass finds again and what it computes again.
 
 `full` keeps a layer's input alone and runs the layer a second time: a third of a step's arithmetic.
-`selective` keeps what is expensive, the outputs of products and of attention, and computes norms, rotations,
-activations and residuals again: no product runs twice. On a Llama-2 shape that is 11.4 x hidden size numbers
+`selective` keeps what is expensive, the outputs of matmuls and of attention, and computes norms, rotations,
+activations and residuals again: no matmul runs twice. On a Llama-2 shape that is 11.4 x hidden size numbers
 per token and layer (q, k, v, o and attention 5 x; gate and up 5.4 x; down 1 x), and attention's statistics.
 """
 

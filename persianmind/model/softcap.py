@@ -85,7 +85,7 @@ def softcap_backward(
 
 
 def softcap_flops(size: int, query_THD: Tensor, value_TKD: Tensor, window: int | None) -> tuple[int, int]:
-    """(forward, backward) of one document of `size` tokens: two products of scores, and five."""
+    """(forward, backward) of one document of `size` tokens: two matmuls of scores, and five."""
     pairs = sum(
         (queries.stop - queries.start) * (keys.stop - keys.start) for queries, keys in _blocks(size, window)
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from persianmind.model import int8_products
+from persianmind.model import int8_matmuls
 from tests.support.triton_cpu import run_with_triton
 
 ROWS = """
@@ -42,7 +42,7 @@ print("same")
 
 PRODUCTS = """
 import torch
-from persianmind.model.int8_triton import AddedProduct, scaled_product
+from persianmind.model.int8_triton import AddedMatmul, scaled_matmul
 draw = torch.Generator().manual_seed(0)
 def whole(*shape):
     return torch.randint(-127, 128, shape, generator=draw, dtype=torch.int8)
@@ -51,23 +51,23 @@ for rows, depth, columns, rank in ((5, 48, 40, 0), (130, 200, 136, 4), (33, 64, 
     x[0], w[0] = 127, -127
     ones = torch.ones(rows, 1)
     for matrix in (w.t(), other_w):  # as forward reads the weight, and as backward does
-        found = scaled_product(x, matrix, ones, torch.float32)
+        found = scaled_matmul(x, matrix, ones, torch.float32)
         assert torch.equal(found.long(), x.long() @ matrix.long())
     scale, by, bias = (torch.rand(size, generator=draw) for size in (rows, columns, columns))
     h, B = (torch.randn(size, max(rank, 1), generator=draw) for size in (rows, columns))
-    added = AddedProduct(h, B.t()) if rank else None
+    added = AddedMatmul(h, B.t()) if rank else None
     more = {"column_scale_C": by, "bias_C": bias, "added": added}
-    found = scaled_product(x, w.t(), scale[:, None], torch.float32, **more)
+    found = scaled_matmul(x, w.t(), scale[:, None], torch.float32, **more)
     sums = (x.long() @ w.t().long()).float() * scale[:, None] * by
     expected = sums.double() + bias.double() + (h.double() @ B.double().t() if rank else 0)
     assert float((found - expected).abs().max() / expected.abs().max()) < 1e-6
-    assert torch.equal(scaled_product(x, w.t(), scale[:, None], torch.float32, column_scale_C=by), sums)
+    assert torch.equal(scaled_matmul(x, w.t(), scale[:, None], torch.float32, column_scale_C=by), sums)
 print("same")
 """
 
 LAYER = """
 import torch
-from persianmind.model import int8_products, int8_lora
+from persianmind.model import int8_matmuls, int8_lora
 from persianmind.model.int8 import input_gradient
 from persianmind.model.int8_rounding import row_words
 draw = torch.Generator().manual_seed(0)
@@ -76,12 +76,12 @@ scale, x = torch.rand(40, generator=draw) / 100, torch.randn(33, 48, generator=d
 A, B = torch.randn(4, 48, generator=draw), torch.randn(40, 4, generator=draw)
 words, dy = row_words(torch.arange(1), 33, 1)[0], torch.randn(33, 40, generator=draw)
 def everything():
-    x8, x_scale = int8_products.quantise(x)
+    x8, x_scale = int8_matmuls.quantise(x)
     y, h = int8_lora.int8_lora_projection(x, x8, x_scale, weight, scale, None, A, B, 2.0)
-    plain = int8_products.int8_projection(x8, x_scale, weight, scale, None, x.dtype)
+    plain = int8_matmuls.int8_projection(x8, x_scale, weight, scale, None, x.dtype)
     return y, h, plain, input_gradient(dy, weight, scale, words, "stochastic")
 expected, calls = everything(), []
-for module in (int8_products, int8_lora):  # the CPU, imitating a GPU that has Triton
+for module in (int8_matmuls, int8_lora):  # the CPU, imitating a GPU that has Triton
     module.triton_runs_on = lambda device: not calls.append(device)
 found = everything()
 assert len(calls) == 5, calls
@@ -125,7 +125,7 @@ for capability in (80, 86, 89, 90):
         if backward:
             constants |= {"column_scale_ptr": None, "h_ptr": None, "f_ptr": None}
         found[f"product {backward} {capability}"] = facts(built(
-            ours.product_kernel, capability, of_product, constants,
+            ours.matmul_kernel, capability, of_product, constants,
             num_warps=ours.PRODUCT_WARPS, num_stages=ours.PRODUCT_STAGES))
 print(json.dumps(found))
 """
@@ -152,11 +152,11 @@ def test_compiled_for_each_capability(tmp_path: Path) -> None:
 def test_nothing_but_a_gpu_of_8_0_and_up_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     for capability, taken in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
-        int8_products.triton_runs_on.cache_clear()
+        int8_matmuls.triton_runs_on.cache_clear()
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
-        assert int8_products.triton_runs_on(torch.device("cuda")) is taken
-        assert not int8_products.triton_runs_on(torch.device("cpu"))
+        assert int8_matmuls.triton_runs_on(torch.device("cuda")) is taken
+        assert not int8_matmuls.triton_runs_on(torch.device("cpu"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    int8_products.triton_runs_on.cache_clear()
-    assert not int8_products.triton_runs_on(torch.device("cuda"))
-    int8_products.triton_runs_on.cache_clear()
+    int8_matmuls.triton_runs_on.cache_clear()
+    assert not int8_matmuls.triton_runs_on(torch.device("cuda"))
+    int8_matmuls.triton_runs_on.cache_clear()

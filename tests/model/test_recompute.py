@@ -1,4 +1,4 @@
-"""Recompute: the same gradients to the bit, no product twice where it is selective, and what it keeps."""
+"""Recompute: the same gradients to the bit, no matmul twice where it is selective, and what it keeps."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_gradients_are_the_same_to_the_bit(kind: str, folded: bool, dtype: torch
         hidden_of(make())
     selective, full, mixed = flops
     assert selective == once
-    # torch ends the second pass at the last value that is asked for, before a layer's very last LoRA product.
+    # torch ends the second pass at the last value that is asked for, before a layer's very last LoRA matmul.
     assert full == pytest.approx(once + forward.get_total_flops(), rel=0.005)
     assert mixed == pytest.approx(once + forward.get_total_flops() / 2, rel=0.005)
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from tests.support.launch import BIN
+from tests.support.python_process import run_python
 
 FOLDER = BIN.parent / "transformers4"
 VERSION = "4.57.6"
@@ -39,17 +38,13 @@ def run_in_transformers4(script: str, *args: str | Path, timeout_s: float = 300)
     """
     if not (FOLDER / "transformers").is_dir():
         raise RuntimeError(f"{FOLDER} holds no transformers {VERSION}; `make setup` installs it")
-    done = subprocess.run(
-        [sys.executable, "-c", _PRELUDE.format(version=VERSION) + script, *map(str, args)],
-        env={**os.environ, "PYTHONPATH": str(FOLDER), "HF_HUB_OFFLINE": "1"},
+    printed = run_python(
+        _PRELUDE.format(version=VERSION) + script,
+        *args,
+        environment={**os.environ, "PYTHONPATH": str(FOLDER), "HF_HUB_OFFLINE": "1"},
         cwd=FOLDER,
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        timeout=timeout_s,
-        check=False,
+        timeout_s=timeout_s,
+        where=f"transformers {VERSION}",
     )
-    if done.returncode:
-        raise RuntimeError(f"under transformers {VERSION}: {done.stderr[-4000:]}")
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    answer: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return answer

@@ -7,11 +7,10 @@ a folder of this environment that is on no path.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.support.launch import BIN
+from tests.support.python_process import run_python
 
 FOLDER = BIN.parent / "triton"
 VERSION = "3.7.1"
@@ -35,16 +34,10 @@ def run_with_triton(script: str, cache: Path, *, interpreted: bool, timeout_s: f
         raise RuntimeError(f"{FOLDER} holds no triton {VERSION}; `make setup` installs it")
     environment = {**os.environ, "PYTHONPATH": f"{FOLDER}:{ROOT}", "TRITON_CACHE_DIR": str(cache)}
     environment.pop("TRITON_INTERPRET", None)
-    done = subprocess.run(
-        [sys.executable, "-c", f"import triton\nassert triton.__version__ == {VERSION!r}\n{script}"],
-        env=environment | ({"TRITON_INTERPRET": "1"} if interpreted else {}),
+    return run_python(
+        f"import triton\nassert triton.__version__ == {VERSION!r}\n{script}",
+        environment=environment | ({"TRITON_INTERPRET": "1"} if interpreted else {}),
         cwd=cache,
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        timeout=timeout_s,
-        check=False,
+        timeout_s=timeout_s,
+        where=f"triton {VERSION}",
     )
-    if done.returncode:
-        raise RuntimeError(f"under triton {VERSION}: {done.stderr[-4000:]}")
-    return done.stdout

@@ -1,4 +1,4 @@
-"""Exact products of int8 matrices on any device, and with the scales of their rows.
+"""Exact matmuls of int8 matrices on any device, and with the scales of their rows.
 
 Shape legend: N tokens, I input features, O output features, K summed over, C columns.
 """
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
+from persianmind.common.device.instructions import INT8_INSTRUCTIONS
 from persianmind.model.int8_rounding import quantise_rows
 
 # An fp32 sum of products of two int8 numbers is exact while it stays below 2^24, in any order.
 EXACT_TERMS = 1024
-# cuBLAS refuses int8 products of 16 rows or fewer, and of lengths that are no multiple of 8.
+# cuBLAS refuses int8 matmuls of 16 rows or fewer, and of lengths that are no multiple of 8.
 FEWEST_ROWS = 32
 MULTIPLE = 8
 TRITON_CAPABILITY = (8, 0)
@@ -34,12 +35,12 @@ _LIBRARY.define(  # type: ignore[no-untyped-call]
 
 
 @functools.cache
-def has_int8_products(machine: str = platform.machine()) -> bool:
+def has_int8_matmuls(machine: str = platform.machine()) -> bool:
     """Whether this CPU multiplies int8 by itself; without, torch takes a second for each GFLOP."""
     if machine.lower() not in ("x86_64", "amd64"):
         return False
     found = torch.cpu.get_capabilities()
-    return any(found.get(name, False) for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+    return any(found.get(name, False) for name in INT8_INSTRUCTIONS)
 
 
 @functools.cache
@@ -62,18 +63,18 @@ def quantise(
     return quantise_rows(x_NC if factor_C is None else x_NC.to(torch.float32) * factor_C, words_2N)
 
 
-def int8_product(a_NK: Tensor, b_KC: Tensor) -> Tensor:
-    """The exact product of two int8 matrices, int32 [N, C]; the same bits on every device."""
+def int8_matmul(a_NK: Tensor, b_KC: Tensor) -> Tensor:
+    """The exact matmul of two int8 matrices, int32 [N, C]; the same bits on every device."""
     if a_NK.is_cuda:
         rows = len(a_NK)
         if rows < FEWEST_ROWS:
             a_NK = nn.functional.pad(a_NK, (0, 0, 0, FEWEST_ROWS - rows))
         return torch._int_mm(a_NK, b_KC)[:rows]
-    return torch._int_mm(a_NK, b_KC) if has_int8_products() else _product_in_parts(a_NK, b_KC)
+    return torch._int_mm(a_NK, b_KC) if has_int8_matmuls() else _matmul_in_parts(a_NK, b_KC)
 
 
-def _product_in_parts(a_NK: Tensor, b_KC: Tensor) -> Tensor:
-    """By fp32 products of parts so short that these are exact."""
+def _matmul_in_parts(a_NK: Tensor, b_KC: Tensor) -> Tensor:
+    """By fp32 matmuls of parts so short that these are exact."""
     total_NC: Tensor | None = None
     for start in range(0, a_NK.shape[1], EXACT_TERMS):
         part = slice(start, start + EXACT_TERMS)
@@ -83,10 +84,10 @@ def _product_in_parts(a_NK: Tensor, b_KC: Tensor) -> Tensor:
     return total_NC
 
 
-def product_bytes(rows: int, terms: int, columns: int, device: torch.device) -> int:
-    """The most that an int32 product and its fp32 copy hold, with what is made on the way."""
+def matmul_bytes(rows: int, terms: int, columns: int, device: torch.device) -> int:
+    """The most that an int32 matmul and its fp32 copy hold, with what is made on the way."""
     whole = 4 * rows * columns
-    if device.type != "cpu" or has_int8_products():
+    if device.type != "cpu" or has_int8_matmuls():
         return 2 * whole
     copies = 4 * min(terms, EXACT_TERMS) * (rows + columns)
     return (whole if terms > EXACT_TERMS else 0) + max(whole + copies, 2 * whole)
@@ -103,10 +104,10 @@ def _int8_projection(
 ) -> Tensor:
     """x W^T + bias, [N, O] in `dtype`."""
     if triton_runs_on(x8_NI.device):
-        from persianmind.model.int8_triton import scaled_product
+        from persianmind.model.int8_triton import scaled_matmul
 
-        return scaled_product(x8_NI, weight_OI.t(), x_scale_N1, dtype, column_scale_C=scale_O, bias_C=bias_O)
-    y_NO = int8_product(x8_NI, weight_OI.t()).to(torch.float32).mul_(x_scale_N1).mul_(scale_O)
+        return scaled_matmul(x8_NI, weight_OI.t(), x_scale_N1, dtype, column_scale_C=scale_O, bias_C=bias_O)
+    y_NO = int8_matmul(x8_NI, weight_OI.t()).to(torch.float32).mul_(x_scale_N1).mul_(scale_O)
     return (y_NO if bias_O is None else y_NO.add_(bias_O)).to(dtype)
 
 
@@ -116,10 +117,10 @@ def _int8_input_gradient(
 ) -> Tensor:
     """dY W, [N, I] in `dtype`, of a dY that has the output scale in it."""
     if triton_runs_on(dy8_NO.device):
-        from persianmind.model.int8_triton import scaled_product
+        from persianmind.model.int8_triton import scaled_matmul
 
-        return scaled_product(dy8_NO, weight_OI, dy_scale_N1, dtype)
-    return int8_product(dy8_NO, weight_OI).to(torch.float32).mul_(dy_scale_N1).to(dtype)
+        return scaled_matmul(dy8_NO, weight_OI, dy_scale_N1, dtype)
+    return int8_matmul(dy8_NO, weight_OI).to(torch.float32).mul_(dy_scale_N1).to(dtype)
 
 
 int8_projection = torch.ops.persianmind.int8_projection.default

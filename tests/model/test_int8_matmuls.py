@@ -1,4 +1,4 @@
-"""Products of int8 matrices and rotated projections, beside torch's int64 and fp32."""
+"""Matmuls of int8 matrices and rotated projections, beside torch's int64 and fp32."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from persianmind.model import int8_products
+from persianmind.model import int8_matmuls
 from persianmind.model.int8 import Int8Linear
 from persianmind.model.int8_loading import Int8Quantize
-from persianmind.model.int8_products import EXACT_TERMS, int8_product
+from persianmind.model.int8_matmuls import EXACT_TERMS, int8_matmul
 from persianmind.model.int8_rotation import hadamard, rotate_blocks, rotation_block
 
 KINDS = ["of torch", "in parts"]
@@ -22,7 +22,7 @@ def int8(*shape: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.fixture(params=KINDS)
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8_products, "has_int8_products", lambda: request.param == "of torch")
+    monkeypatch.setattr(int8_matmuls, "has_int8_matmuls", lambda: request.param == "of torch")
 
 
 @pytest.mark.usefixtures("either_way")
@@ -31,13 +31,13 @@ def test_products_are_exact_at_the_extremes_and_between(terms: int) -> None:
     for value in (127, -127):
         a, b = torch.full((3, terms), value).to(torch.int8), torch.full((terms, 8), 127).to(torch.int8)
         a[1, 0] -= value // 127  # an odd sum: beyond 2^24 no fp32 number
-        assert torch.equal(int8_product(a, b), (a.long() @ b.long()).int())
+        assert torch.equal(int8_matmul(a, b), (a.long() @ b.long()).int())
     a, b = int8(17, terms), int8(24, terms, seed=1)
-    assert torch.equal(int8_product(a, b.t()), (a.long() @ b.t().long()).int())
-    assert torch.equal(int8_product(b, b.t()), (b.long() @ b.t().long()).int())
+    assert torch.equal(int8_matmul(a, b.t()), (a.long() @ b.t().long()).int())
+    assert torch.equal(int8_matmul(b, b.t()), (b.long() @ b.t().long()).int())
 
 
-def test_control_one_fp32_product_is_not_exact() -> None:
+def test_control_one_fp32_matmul_is_not_exact() -> None:
     a, b = torch.full((1, 5504), 127).to(torch.int8), torch.full((5504, 8), 127).to(torch.int8)
     a[0, 0] = 126
     assert not torch.equal((a.float() @ b.float()).long(), a.long() @ b.long())
@@ -47,7 +47,7 @@ def test_both_ways_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     linear, x = quantised(2048, 32), torch.randn(5, 2048)
     found = []
     for kind in KINDS:
-        monkeypatch.setattr(int8_products, "has_int8_products", lambda kind=kind: kind == "of torch")
+        monkeypatch.setattr(int8_matmuls, "has_int8_matmuls", lambda kind=kind: kind == "of torch")
         found.append(linear(x))
     assert torch.equal(*found)
 
