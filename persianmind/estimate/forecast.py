@@ -90,6 +90,7 @@ def forecast(
     recipe: Recipe,
     *,
     traced_flops_per_micro_batch: float,
+    traced_int8_flops: float = 0.0,
     parameters: CountedWeights,
     layers: int,
     gpu: GpuSpec | None,
@@ -102,6 +103,7 @@ def forecast(
 
     Args:
         traced_flops_per_micro_batch: forward, recomputation and backward of a full micro-batch on one rank.
+        traced_int8_flops: of these, of matmuls with an int8 base.
         parameters: of the adapted model.
         layers: of its decoder.
         gpu: of each rank; None: the CPU of this machine, which all ranks share.
@@ -114,7 +116,15 @@ def forecast(
         EnergyError: codecarbon's table of countries is missing.
     """
     job = PlannedJob(
-        recipe, traced_flops_per_micro_batch, parameters, layers, gpu, ranks, link or find_link(DEFAULT_LINK)
+        recipe,
+        traced_flops_per_micro_batch,
+        traced_int8_flops,
+        parameters,
+        layers,
+        gpu,
+        ranks,
+        link or find_link(DEFAULT_LINK),
+        is_measured=measured is not None,
     )
     slow, middle, fast = _speeds(job, measured)
     power_w = _power_w(gpu, ranks, measured)
@@ -213,6 +223,8 @@ def _assumptions(
     """Everything that was taken for granted, a line each."""
     recipe = job.recipe
     yield f"speed: {_speed_source(job, measured)}"
+    if job.int8_flops_per_micro_batch and measured is None:
+        yield f"int8: matmuls over the base {job.int8_speedup:.1f} times as fast as others, a guess"
     if job.ranks > 1 and job.gpu is not None:
         yield f"link: {job.link.name}, {job.link.bytes_per_s / 1e9:.1f} GB/s in practice, nothing hidden"
     whose = "of all boards, their rating, at all times" if job.gpu is not None else "of this machine"

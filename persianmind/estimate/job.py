@@ -8,6 +8,7 @@ from typing import Protocol
 
 from persianmind.common.errors import UsageError
 from persianmind.estimate.gpus import GpuSpec
+from persianmind.estimate.int8 import int8_speedup
 from persianmind.estimate.links import Link, exchange_s
 from persianmind.estimate.memory import OPTIMIZER_BYTES, WEIGHT_BYTES, tokens_per_step
 from persianmind.estimate.phases import DISK_BYTES_PER_S, Phases, run_phases
@@ -36,18 +37,21 @@ class CountedWeights(Protocol):
 class PlannedJob:
     """What a forecast is made for.
 
-    flops_per_micro_batch: forward, recomputation and backward of a full one on one rank. layers: of the base.
-    gpu: of each
-    rank; None: the CPU of this machine, which all ranks share.
+    flops_per_micro_batch: forward, recomputation and backward of a full one on one rank;
+    int8_flops_per_micro_batch: of these, of matmuls with an int8 base. layers: of the base. gpu: of each
+    rank; None: the CPU of this machine, which all ranks share. is_measured: its speed is that of an earlier
+    run, over such a base where there is one.
     """
 
     recipe: Recipe
     flops_per_micro_batch: float
+    int8_flops_per_micro_batch: float
     parameters: CountedWeights
     layers: int
     gpu: GpuSpec | None
     ranks: int
     link: Link
+    is_measured: bool = False
 
     @property
     def steps(self) -> int:
@@ -82,6 +86,11 @@ class PlannedJob:
                 f"{self.gpu.name} multiplies no {self.precision}; give train.precision=fp32, or another --gpu"
             )
         return peak
+
+    @property
+    def int8_speedup(self) -> float:
+        """Of matmuls with an int8 base, over the speed of the run."""
+        return 1.0 if self.is_measured else int8_speedup(self.gpu, self.precision)
 
     @property
     def bandwidth(self) -> float:
@@ -122,7 +131,8 @@ def job_phases(job: PlannedJob, flops: float) -> Phases:
 def step_seconds(job: PlannedJob, flops: float) -> tuple[float, float]:
     """(one full micro-batch, one optimizer step) of the rank with the most sequences."""
     recipe, trained = job.recipe, job.parameters.trained
-    micro_batch_s = job.flops_per_micro_batch / flops
+    saved = job.int8_flops_per_micro_batch * (1 - 1 / job.int8_speedup)
+    micro_batch_s = (job.flops_per_micro_batch - saved) / flops
     if recipe.train.quantize == "nf4":
         passes = 2.0 + recomputed_ratio(recipe, job.layers)
         micro_batch_s += passes * job.parameters.base * DEQUANTISED_BYTES / job.bandwidth

@@ -43,7 +43,8 @@ def find_measured(
     runs: Path, gpu: GpuSpec | None, recipe: Recipe, weights: int, layers: int
 ) -> MeasuredRun | None:
     """The newest run in the folder `runs` on such GPUs (None: on this CPU), with steps enough, of the same
-    recipe or else of a model about as large. Folders that cannot be read are none.
+    recipe or else of a model about as large, both over an int8 base or neither. Folders that cannot be read
+    are none.
 
     Args:
         weights, layers: of the planned model.
@@ -69,6 +70,8 @@ def _measure(
     if len(steady) < LEAST_STEPS or not _is_of(ledger, gpu) or not (is_alike or recipe.name == planned.name):
         return None
     if recipe.train.gradient_checkpointing == "auto":  # its results.json was lost
+        return None
+    if (recipe.train.quantize == "int8") != (planned.train.quantize == "int8"):
         return None
     passes = 2.0 + recomputed_ratio(recipe, layers)
     if gpu is not None:

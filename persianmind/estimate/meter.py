@@ -17,6 +17,9 @@ from persianmind.model.int8_matmuls import matmul_bytes
 # FlashAttention 2 pads each document to whole blocks of queries in its backward pass (arXiv 2307.08691).
 FLASH_BLOCK = 128
 FP32 = 4
+INT8_MATMULS = frozenset(
+    f"persianmind::int8_{name}" for name in ("lora_projection", "projection", "input_gradient")
+)
 
 
 class AllocationMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -27,13 +30,14 @@ class AllocationMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     current_bytes: held now; peak_bytes: the most that was at once; parameters and buffers are not counted.
     gradient_bytes: of gradients of parameters at that moment. largest_bytes, largest: the largest single
-    tensor, in words. flops: of matmuls and attention.
+    tensor, in words. flops: of matmuls and attention; int8_flops: of these, those over an int8 base.
     """
 
     def __init__(self, model: nn.Module, held: Iterable[Tensor]) -> None:
         """held: what is there before and is not counted."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak_bytes = self.gradient_bytes = self.largest_bytes = self.flops = 0
+        self.peak_bytes = self.gradient_bytes = self.largest_bytes = 0
+        self.flops = self.int8_flops = 0
         self.largest = ""
         self.current_bytes = self._gradients = 0
         self._known: dict[int, Any] = {one.untyped_storage()._cdata: None for one in held}
@@ -60,13 +64,16 @@ class AllocationMeter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         packet = func._overloadpacket
-        if (count := _FLOPS.get(packet._qualified_op_name)) is not None:
-            self.flops += count(args)
+        name, flops = packet._qualified_op_name, 0
+        if (count := _FLOPS.get(name)) is not None:
+            flops = count(args)
         elif packet in flop_registry:
-            self.flops += flop_registry[packet](*args, **(kwargs or {}), out_val=out)
+            flops = flop_registry[packet](*args, **(kwargs or {}), out_val=out)
+        self.flops += flops
+        self.int8_flops += flops if name in INT8_MATMULS else 0
         for value in _tensors(out):
             self._add(value, func)
-        if (workspace := _WORKSPACES.get(packet._qualified_op_name)) is not None:
+        if (workspace := _WORKSPACES.get(name)) is not None:
             self._see(self.current_bytes + workspace(args))
         return out
 

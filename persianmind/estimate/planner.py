@@ -160,6 +160,7 @@ class Planner:
         return forecast(
             estimate.recipe,
             traced_flops_per_micro_batch=estimate.trace.flops,
+            traced_int8_flops=estimate.trace.int8_flops,
             parameters=counts,
             layers=self.layers,
             gpu=gpu,

@@ -34,7 +34,8 @@ class MicroBatchTrace:
     """Of one micro-batch.
 
     peak_bytes: beyond parameters and buffers, gradients of the trained weights among them. gradient_bytes: of
-    these at the peak. largest, largest_bytes: the largest single tensor. flops: recomputation counted.
+    these at the peak. largest, largest_bytes: the largest single tensor. flops: recomputation counted; int8_flops: of
+    these, of matmuls with an int8 base.
     """
 
     peak_bytes: int
@@ -42,12 +43,18 @@ class MicroBatchTrace:
     largest: str
     largest_bytes: int
     flops: float
+    int8_flops: float
 
     @property
     def doubled(self) -> MicroBatchTrace:
         """With every tensor twice as wide."""
         return MicroBatchTrace(
-            2 * self.peak_bytes, 2 * self.gradient_bytes, self.largest, 2 * self.largest_bytes, self.flops
+            2 * self.peak_bytes,
+            2 * self.gradient_bytes,
+            self.largest,
+            2 * self.largest_bytes,
+            self.flops,
+            self.int8_flops,
         )
 
 
@@ -92,7 +99,12 @@ def _traced(
     for value in model.parameters():
         value.grad = None
     return MicroBatchTrace(
-        meter.peak_bytes, meter.gradient_bytes, meter.largest, meter.largest_bytes, float(meter.flops)
+        meter.peak_bytes,
+        meter.gradient_bytes,
+        meter.largest,
+        meter.largest_bytes,
+        float(meter.flops),
+        float(meter.int8_flops),
     )
 
 
@@ -144,6 +156,7 @@ def _grown(
         more.largest,
         more.largest_bytes,
         start.flops + times * (more.flops - less.flops),
+        start.int8_flops + times * (more.int8_flops - less.int8_flops),
     )
 
 

@@ -21,14 +21,20 @@ class NumberKind:
     precision: str
     quantize: str
 
+    @property
+    def rounding(self) -> str:
+        """What decides how near it is to exact arithmetic."""
+        return "int8" if self.quantize == "int8" else self.precision
+
 
 def number_kinds(device: torch.device) -> list[NumberKind]:
-    """fp32, bf16 where this device multiplies it, and nf4 over the better of the two."""
+    """fp32, bf16 where this device multiplies it, nf4 over the better of the two, and int8 beside it."""
     kinds = [NumberKind("fp32", "fp32", "none")]
     best = "bf16" if multiplies_bf16(device) else "fp32"
     if best == "bf16":
         kinds.append(NumberKind("bf16", "bf16", "none"))
-    return [*kinds, NumberKind("nf4", best, "nf4")]
+    kinds.append(NumberKind("nf4", best, "nf4"))
+    return [*kinds, NumberKind("int8", best, "int8")] if multiplies_bf16(device) else kinds
 
 
 def multiplies_bf16(device: torch.device) -> bool:

@@ -21,7 +21,8 @@ Gradients = Mapping[str, Tensor]
 
 
 def plain_model(base: Path, ours: AdaptedModel, recipe: Recipe, device: torch.device) -> Any:
-    """The base as transformers loads it, with tables and adapters of the values that `ours` has."""
+    """The base as transformers loads it, with tables and adapters of the values that `ours` has; beside an int8
+    base of ours, unrounded."""
     from peft import LoraConfig, inject_adapter_in_model
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -53,7 +54,7 @@ def plain_model(base: Path, ours: AdaptedModel, recipe: Recipe, device: torch.de
         if "lora_" in name:
             value.data = values[name].detach().clone()
             value.requires_grad_(True)
-    return plain.to(device) if recipe.train.quantize == "none" else plain
+    return plain if recipe.train.quantize == "nf4" else plain.to(device)
 
 
 def plain_gradients(

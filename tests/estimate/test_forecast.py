@@ -16,6 +16,7 @@ from persianmind.estimate.forecast import (
     forecast,
 )
 from persianmind.estimate.gpus import find_gpu
+from persianmind.estimate.int8 import int8_speedup
 from persianmind.estimate.links import find_link
 from persianmind.estimate.measured import MeasuredRun
 from persianmind.recipe import Recipe
@@ -169,6 +170,22 @@ def test_speed_follows_gpus_ranks_and_link() -> None:
 def test_dequantising_costs_time() -> None:
     bf16, nf4 = planned(), planned("train.quantize=nf4")
     assert 1.01 < nf4.phases.steps_s / bf16.phases.steps_s < 1.1
+
+
+def test_int8_matmuls_take_their_own_time_until_a_run_has_measured_it() -> None:
+    """The base's matmuls are nearly all there is to do; a T4 has no bf16, and int8 gains nothing then."""
+    traced = flops_per_token(41_510) * LENGTH
+    over_base = 3 * 2.0 * LAYERS * (4 * WIDTH * WIDTH + 3 * WIDTH * MLP) * LENGTH
+    bf16, int8 = planned(), planned("train.quantize=int8", traced_int8_flops=over_base)
+    speedup = int8_speedup(find_gpu("RTX 3090"), "bf16")
+    assert speedup == pytest.approx(4 * 0.55 / 0.82)
+    saved = over_base / traced * (1 - 1 / speedup)
+    assert int8.phases.steps_s / bf16.phases.steps_s == pytest.approx(1 - saved, abs=0.02)
+    assert any(line.startswith("int8: matmuls over the base 2.7 times") for line in int8.assumptions)
+    run = MeasuredRun("runs/x", "persianmind-7b", 30e12, None, None)
+    measured = [planned(measured=run, traced_int8_flops=flops).phases.steps_s for flops in (0.0, over_base)]
+    assert measured[0] == measured[1]
+    assert int8_speedup(find_gpu("T4"), "bf16") == 1.0
 
 
 def test_a_gpu_without_bf16_is_refused_or_multiplies_fp32() -> None:

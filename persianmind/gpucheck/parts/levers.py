@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from persianmind.common.errors import PersianMindError
@@ -121,8 +120,7 @@ def lever_on_rank(setting: PartSetting, findings: Findings) -> None:
         unfold_adapters(model)
     if lever.compiled:
         compile_layers(model.causal_lm)
-    # sample_keys: an int8 base rounds its gradients by them.
-    batch = {**packed_batch(opened.shape, 1, seed=60), "sample_keys": np.array([60])}
+    batch = packed_batch(opened.shape, 1, seed=60)
     started_s = time.perf_counter()
     opened.engine.step([batch])
     first_step_s = time.perf_counter() - started_s

@@ -1,0 +1,26 @@
+"""How much faster than others the matmuls over an int8 base are: what a forecast takes for granted of them."""
+
+from __future__ import annotations
+
+from persianmind.estimate.gpus import GpuSpec
+
+# The part of its own peak that an int8 matmul gets, beside that of a 16-bit one, rounding included: a guess
+# (benchmarks/forecast_3090.py uses the same) until `make gpu-check` has measured its row `int8 base`.
+GPU_RATIO = 0.55 / 0.82
+# Of a CPU that multiplies int8 by itself, against fp32, rounding included: benchmarks/train.py, docs/benchmarks.md.
+CPU_SPEEDUP = 2.5
+
+
+def int8_speedup(gpu: GpuSpec | None, precision: str) -> float:
+    """Time of a matmul in `precision` over that of an int8 one of the same shape; 1 where int8 gains nothing.
+
+    Args:
+        gpu: None: the CPU of this machine.
+    """
+    if gpu is None:
+        from persianmind.model.int8_matmuls import has_int8_matmuls
+
+        return CPU_SPEEDUP if has_int8_matmuls() else 1.0
+    if "int8" not in gpu.peak_flops or precision not in gpu.peak_flops:
+        return 1.0
+    return max(1.0, GPU_RATIO * gpu.peak_flops["int8"] / gpu.peak_flops[precision])
