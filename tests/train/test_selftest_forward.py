@@ -120,7 +120,7 @@ def test_nothing_is_changed_and_nothing_is_kept(tmp_path: Path) -> None:
 
 
 def _tensor_bytes() -> int:
-    """The bytes of all storages that live; tensors that stand for others (traced, compiled elsewhere) have none."""
+    """Of all storages that live; tensors that stand for others (traced or compiled ones) have none."""
     gc.collect()
     sizes: dict[int, int] = {}
     for one in gc.get_objects():
