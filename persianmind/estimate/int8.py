@@ -1,4 +1,4 @@
-"""How much faster than others the matmuls over an int8 base are: what a forecast takes for granted of them."""
+"""How much faster than others matmuls with an int8 base are: what a forecast takes for granted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from persianmind.estimate.gpus import GpuSpec
 # The part of its own peak that an int8 matmul gets, beside that of a 16-bit one, rounding included: a guess
 # (benchmarks/forecast_3090.py uses the same) until `make gpu-check` has measured its row `int8 base`.
 GPU_RATIO = 0.55 / 0.82
-# Of a CPU that multiplies int8 by itself, against fp32, rounding included: benchmarks/train.py, docs/benchmarks.md.
+# Of a CPU that multiplies int8 by itself, against fp32, rounding included (docs/benchmarks.md, levers).
 CPU_SPEEDUP = 2.5
 
 

@@ -34,8 +34,8 @@ class MicroBatchTrace:
     """Of one micro-batch.
 
     peak_bytes: beyond parameters and buffers, gradients of the trained weights among them. gradient_bytes: of
-    these at the peak. largest, largest_bytes: the largest single tensor. flops: recomputation counted; int8_flops: of
-    these, of matmuls with an int8 base.
+    these at the peak. largest, largest_bytes: the largest single tensor. flops: recomputation counted;
+    int8_flops: of these, of matmuls with an int8 base.
     """
 
     peak_bytes: int

@@ -21,8 +21,8 @@ Gradients = Mapping[str, Tensor]
 
 
 def plain_model(base: Path, ours: AdaptedModel, recipe: Recipe, device: torch.device) -> Any:
-    """The base as transformers loads it, with tables and adapters of the values that `ours` has; beside an int8
-    base of ours, unrounded."""
+    """The base as transformers loads it, with tables and adapters of the values that `ours` has; where our
+    base is int8, unrounded."""
     from peft import LoraConfig, inject_adapter_in_model
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
