@@ -73,7 +73,8 @@ test-integration: setup
 	$(PYTEST) -m "integration and not more and not long"
 
 test-more: setup $(STAMP_TRITON)
-	$(PYTEST) -m "more and not long"
+	$(PYTEST) -m "more and not integration and not long" -n $(WORKERS) --dist loadgroup
+	$(PYTEST) -m "more and integration and not long"
 
 check: setup
 	$(BIN)/ruff check .

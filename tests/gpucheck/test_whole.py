@@ -16,7 +16,7 @@ from tests.support.launch import ROOT
 
 # What the check itself allows: a busy machine must not fail it; its folder's budget holds the time.
 TIMEOUT_S = SMALL_WHOLE_LIMIT_S + 30
-pytestmark = [pytest.mark.more, pytest.mark.timeout(TIMEOUT_S + 30)]
+pytestmark = [pytest.mark.more, pytest.mark.integration, pytest.mark.timeout(TIMEOUT_S + 30)]
 
 
 @pytest.fixture(scope="module")
