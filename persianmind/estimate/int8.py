@@ -7,7 +7,7 @@ from persianmind.estimate.gpus import GpuSpec
 # The part of its own peak that an int8 matmul gets, beside that of a 16-bit one, rounding included: a guess
 # (benchmarks/forecast_3090.py uses the same) until `make gpu-check` has measured it.
 GPU_RATIO = 0.55 / 0.82
-# Of a CPU that multiplies int8 by itself, against fp32: a guess as well, below the 3.9 times that torch._int_mm
+# Of a CPU that multiplies int8 by itself, against fp32: a guess too, below the 3.9 times that torch._int_mm
 # alone gets with VNNI, because rounding takes time.
 CPU_SPEEDUP = 2.5
 
