@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -100,8 +101,13 @@ def measured_peak(model: AdaptedModel, shape: Shape, folder: Path) -> int:
 
 def profiled_peak(run: Callable[[], object], file: Path) -> int:
     """The highest sum of allocations and frees while `run` runs."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        run()
+    gc.collect()
+    gc.disable()  # models of earlier tests, collected in between, would count as given back by this run
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            run()
+    finally:
+        gc.enable()
     profiler.export_chrome_trace(str(file))
     events = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
     held = peak = 0
