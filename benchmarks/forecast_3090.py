@@ -22,6 +22,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from persianmind.estimate.gpus import find_gpu  # noqa: E402
+from persianmind.estimate.int8 import INT8_MATMUL_RATIO, MATMUL_RATIO  # noqa: E402
 from persianmind.estimate.links import DEFAULT_LINK, find_link  # noqa: E402
 from persianmind.gpucheck.shapes import llama_2_7b  # noqa: E402
 
@@ -29,9 +30,6 @@ from persianmind.gpucheck.shapes import llama_2_7b  # noqa: E402
 GPU, LINK = find_gpu("RTX 3090"), find_link(DEFAULT_LINK)
 SHAPE = llama_2_7b()
 RANKS, SEQUENCES_PER_STEP, RANK = 4, 64, 8
-# Ratio of the peak that large matmuls get. bf16: cuBLAS under the 350 W limit. int8: torch._int_mm and a
-# Triton kernel of that shape on GA102 get less of theirs; a guess, and the one that the last rows depend on.
-MATMUL_RATIO, INT8_MATMUL_RATIO = 0.82, 0.55
 # The loss of an unaligned table (41,510 columns): cuBLAS falls back to slower kernels.
 UNALIGNED_MATMUL_RATIO = 0.45
 BANDWIDTH_RATIO = 0.85

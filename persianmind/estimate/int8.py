@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from persianmind.estimate.gpus import GpuSpec
 
-# The part of its own peak that an int8 matmul gets, beside that of a 16-bit one, rounding included: a guess
-# (benchmarks/forecast_3090.py uses the same) until `make gpu-check` has measured it.
-GPU_RATIO = 0.55 / 0.82
+# The part of a GPU's peak that large matmuls get. 16 bits: cuBLAS at an RTX 3090's 350 W. int8: torch._int_mm
+# and a Triton kernel on GA102 get less of theirs; a guess until `make gpu-check` has measured it.
+MATMUL_RATIO, INT8_MATMUL_RATIO = 0.82, 0.55
 # Of a CPU that multiplies int8 by itself, against fp32: a guess too, below the 3.9 times that torch._int_mm
 # alone gets with VNNI, because rounding takes time.
 CPU_SPEEDUP = 2.5
@@ -24,4 +24,5 @@ def int8_speedup(gpu: GpuSpec | None, precision: str) -> float:
         return CPU_SPEEDUP if has_int8_matmuls() else 1.0
     if "int8" not in gpu.peak_flops or precision not in gpu.peak_flops:
         return 1.0
-    return max(1.0, GPU_RATIO * gpu.peak_flops["int8"] / gpu.peak_flops[precision])
+    ratio = INT8_MATMUL_RATIO / MATMUL_RATIO
+    return max(1.0, ratio * gpu.peak_flops["int8"] / gpu.peak_flops[precision])

@@ -34,6 +34,7 @@ def number_kinds(device: torch.device) -> list[NumberKind]:
     if best == "bf16":
         kinds.append(NumberKind("bf16", "bf16", "none"))
     kinds.append(NumberKind("nf4", best, "nf4"))
+    # An int8 base asks for the same capability (int8_matmuls.TRITON_CAPABILITY).
     return [*kinds, NumberKind("int8", best, "int8")] if multiplies_bf16(device) else kinds
 
 

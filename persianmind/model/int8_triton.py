@@ -20,7 +20,7 @@ from persianmind.model.int8_rounding import LEVELS, SHRUNK_LEVELS, SMALLEST
 
 # A tile of the output, and how many of them share their columns of the weight while these are in the cache.
 ROWS, COLUMNS, DEPTH, TOGETHER = 128, 128, 64, 8
-PRODUCT_WARPS, PRODUCT_STAGES = 8, 4
+MATMUL_WARPS, MATMUL_STAGES = 8, 4
 FEWEST_RANKS, MOST_RANKS = 16, 32  # of a turn of the loop: a matrix instruction takes 16, some of them zeros
 # A sum with 1.5 x 2^23 has no digits behind the point: nearest, ties to even.
 _TO_WHOLE = tl.constexpr(12582912.0)
@@ -193,7 +193,7 @@ def scaled_matmul(
         rows, columns, depth, *w8_KC.stride(), rank, *f_strides,
         HAS_SCALE=column_scale_C is not None, HAS_BIAS=bias_C is not None, RANKS=padded_rank(rank),
         ROWS=ROWS, COLUMNS=COLUMNS, DEPTH=DEPTH, TOGETHER=TOGETHER,
-        num_warps=PRODUCT_WARPS, num_stages=PRODUCT_STAGES,
+        num_warps=MATMUL_WARPS, num_stages=MATMUL_STAGES,
     )  # fmt: skip
     return out_NC
 

@@ -86,6 +86,13 @@ def test_the_same_recipe_comes_first_and_sizes_must_be_alike(tmp_path: Path) -> 
     assert first is not None and first.recipe == "demo"
 
 
+def test_an_int8_base_is_no_measure_of_another(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    int8 = RECIPE.model_copy(update={"train": RECIPE.train.model_copy(update={"quantize": "int8"})})
+    assert found(tmp_path) is not None
+    assert find_measured(tmp_path, None, int8, WEIGHTS, layers=30) is None
+
+
 def test_few_steps_and_damaged_folders_measure_nothing(tmp_path: Path) -> None:
     assert found(tmp_path) is None
     folder = make_run(tmp_path)

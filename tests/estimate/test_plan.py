@@ -47,6 +47,12 @@ def test_the_paper_model_has_its_parameters_and_fits_four_24_gb_gpus(paper: Reci
     assert found["headroom_bytes"] == found["usable_bytes"] - found["peak_with_reserve_bytes"]
 
 
+def test_an_int8_base_has_hours_of_its_own(paper: RecipePlan) -> None:
+    found = estimate_recipe("persianmind-7b", [*EXACT, "train.quantize=int8"], 4, gpu="RTX 3090").as_json()
+    assert any(line.startswith("int8: matmuls") for line in found["forecast"]["assumptions"])
+    assert found["forecast"]["hours"] < 0.7 * paper.as_json()["forecast"]["hours"]
+
+
 def test_bytes_add_up_and_every_key_of_the_contract_is_there(paper: RecipePlan) -> None:
     found = json.loads(json.dumps(paper.as_json()))
     assert found.keys() >= KEYS

@@ -84,7 +84,7 @@ def test_few_layers_give_the_whole_model_to_the_byte(setting: str, quantize: str
         2,
     )
     assert few.peak_bytes == whole.peak_bytes and few.gradient_bytes == whole.gradient_bytes
-    assert few.flops == whole.flops
+    assert few.flops == whole.flops and few.int8_flops == whole.int8_flops
 
 
 def test_the_largest_tensor_is_named() -> None:
@@ -92,6 +92,17 @@ def test_the_largest_tensor_is_named() -> None:
     trace = trace_micro_batch(meta_model(shape.recipe, shape.config, VOCAB, ADDED), 1, 256)
     assert trace.largest.startswith("new_empty in the loss, float32 [128, 2,304]")
     assert trace.largest_bytes == 128 * 2304 * 4
+
+
+def test_int8_flops_are_those_of_the_base_and_of_the_adapters_folded_into_it() -> None:
+    """By hand: 2 per weight forward and for the activations' gradient, and an adapter's forward."""
+    shape, length, hidden, inner, kv, rank = Shape(False, "int8", "off", 512), 512, 128, 352, 64, 8
+    trace = trace_micro_batch(meta_model(shape.recipe, shape.config, VOCAB, ADDED), 1, length)
+    layer = 2 * hidden * hidden + 2 * hidden * kv + 3 * hidden * inner
+    adapters = rank * (2 * (hidden + hidden) + 2 * (hidden + kv) + 3 * (hidden + inner))
+    assert trace.int8_flops == shape.layers * length * (4 * layer + 2 * adapters) < trace.flops
+    plain = Shape(False, "none", "off", 512)
+    assert trace_micro_batch(meta_model(plain.recipe, plain.config, VOCAB, ADDED), 1, length).int8_flops == 0
 
 
 def test_flops_are_those_of_the_papers_count() -> None:

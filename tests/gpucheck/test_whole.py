@@ -61,8 +61,8 @@ def values(report: dict[str, Any], name: str) -> dict[str, Any]:
 def test_numbers_are_checked_in_every_way_and_controls_were_seen(report: dict[str, Any]) -> None:
     checks = [check["name"] for check in report["parts"]["numerics"]["checks"]]
     ways = [name for name in checks if not name.startswith("control: ")]
-    assert len(ways) == 3 * 2 * 2 * 3 and len(checks) - len(ways) == 3 * 2 * 2
-    assert set(values(report, "numerics")["worst_gradient_error"]) == {"fp32", "bf16", "nf4"}
+    assert len(ways) == 4 * 2 * 2 * 3 and len(checks) - len(ways) == 4 * 2 * 2
+    assert set(values(report, "numerics")["worst_gradient_error"]) == {"fp32", "bf16", "nf4", "int8"}
     for name in ("isolation", "ranks"):
         assert any(check["name"].startswith("control: ") for check in report["parts"][name]["checks"])
     assert values(report, "ranks")["ranks"] == 2

@@ -27,7 +27,7 @@ def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("terms", [8, EXACT_TERMS, EXACT_TERMS + 8, 5504])
-def test_products_are_exact_at_the_extremes_and_between(terms: int) -> None:
+def test_matmuls_are_exact_at_the_extremes_and_between(terms: int) -> None:
     for value in (127, -127):
         a, b = torch.full((3, terms), value).to(torch.int8), torch.full((terms, 8), 127).to(torch.int8)
         a[1, 0] -= value // 127  # an odd sum: beyond 2^24 no fp32 number

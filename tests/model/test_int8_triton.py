@@ -40,7 +40,7 @@ assert not torch.equal(quantise_rows_fused(x, words)[0], quantise_rows_fused(x, 
 print("same")
 """
 
-PRODUCTS = """
+MATMULS = """
 import torch
 from persianmind.model.int8_triton import AddedMatmul, scaled_matmul
 draw = torch.Generator().manual_seed(0)
@@ -116,7 +116,7 @@ for capability in (80, 86, 89, 90):
         found[f"rows {backward} {capability}"] = facts(built(
             ours.quantise_kernel, capability, of_rows, constants,
             num_warps=ours.quantise_warps(16384), enable_fp_fusion=False))
-        of_product = {"x_ptr": "*i8", "w_ptr": "*i8", "row_scale_ptr": "*fp32", "column_scale_ptr": "*fp32",
+        of_matmul = {"x_ptr": "*i8", "w_ptr": "*i8", "row_scale_ptr": "*fp32", "column_scale_ptr": "*fp32",
                       "bias_ptr": "*bf16", "h_ptr": "*bf16", "f_ptr": "*bf16", "out_ptr": "*bf16"}
         constants = {"HAS_SCALE": not backward, "HAS_BIAS": False, "bias_ptr": None,
                      "RANKS": 0 if backward else ours.padded_rank(8), "ROWS": ours.ROWS,
@@ -124,15 +124,15 @@ for capability in (80, 86, 89, 90):
                      "w_column_stride" if backward else "w_depth_stride": 1}
         if backward:
             constants |= {"column_scale_ptr": None, "h_ptr": None, "f_ptr": None}
-        found[f"product {backward} {capability}"] = facts(built(
-            ours.matmul_kernel, capability, of_product, constants,
-            num_warps=ours.PRODUCT_WARPS, num_stages=ours.PRODUCT_STAGES))
+        found[f"matmul {backward} {capability}"] = facts(built(
+            ours.matmul_kernel, capability, of_matmul, constants,
+            num_warps=ours.MATMUL_WARPS, num_stages=ours.MATMUL_STAGES))
 print(json.dumps(found))
 """
 
 
 @pytest.mark.more
-@pytest.mark.parametrize("script", [ROWS, PRODUCTS, LAYER], ids=["rows", "products", "layer"])
+@pytest.mark.parametrize("script", [ROWS, MATMULS, LAYER], ids=["rows", "matmuls", "layer"])
 def test_interpreted_it_gives_what_plain_torch_gives(script: str, tmp_path: Path) -> None:
     assert run_with_triton(script, tmp_path, interpreted=True).endswith("same\n")
 
@@ -140,12 +140,12 @@ def test_interpreted_it_gives_what_plain_torch_gives(script: str, tmp_path: Path
 @pytest.mark.more
 def test_compiled_for_each_capability(tmp_path: Path) -> None:
     """By ptxas: tensor cores on int8, nothing spilled, shared memory of the smallest (99 KB on 8.6 and 8.9),
-    and no product joined with a sum where the bits of a rounding depend on both."""
+    and no multiplication joined with a sum where the bits of a rounding depend on both."""
     found = json.loads(run_with_triton(AHEAD, tmp_path, interpreted=False).splitlines()[-1])
     assert len(found) == 4 * 4
     for name, kernel in found.items():
         assert kernel["cubin"] > 1000 and kernel["shared"] <= 99 * 1024 and not kernel["spilled"], name
-        assert kernel["int8"] == name.startswith("product"), name
+        assert kernel["int8"] == name.startswith("matmul"), name
         assert not (kernel["joined"] and name.startswith("rows")), name
 
 

@@ -138,7 +138,7 @@ def test_columns_beyond_the_vocabulary_are_never_read(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_every_product_with_logits_has_an_aligned_leading_dimension(dtype: torch.dtype) -> None:
+def test_every_matmul_with_logits_has_an_aligned_leading_dimension(dtype: torch.dtype) -> None:
     """Control: the matmuls of a vocabulary of 522 without it would have leading dimensions of 522."""
     leading: set[int] = set()
 
