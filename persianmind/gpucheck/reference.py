@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from persianmind.engine.base import Batch
-from persianmind.model.adapted import DTYPES, AdaptedModel
+from persianmind.model.adapted import DTYPES, AdaptedModel, keep_4bit_layout
 from persianmind.recipe import Recipe
 
 Gradients = Mapping[str, Tensor]
@@ -38,6 +38,8 @@ def plain_model(base: Path, ours: AdaptedModel, recipe: Recipe, device: torch.de
             bnb_4bit_compute_dtype=dtype,
         )
     plain: Any = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True, **options)
+    if recipe.train.quantize == "nf4":
+        keep_4bit_layout(plain)
     adapter = recipe.adapter
     names = {name.rsplit(".", 1)[-1] for name, _ in ours.named_modules() if name.endswith("_proj")}
     config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=sorted(names), bias="none")

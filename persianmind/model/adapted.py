@@ -219,7 +219,17 @@ def load_base(base: Path, recipe: Recipe, device: torch.device = CPU) -> nn.Modu
             f"base {base}: its files lack {len(missing)} weights of a {type(model).__name__}, which would be "
             f"random values; the first is {missing[0]}; copy or convert the whole model again"
         )
+    if recipe.train.quantize == "nf4":
+        keep_4bit_layout(model)
     return model
+
+
+def keep_4bit_layout(model: nn.Module) -> None:
+    """On CPUs with bf16 instructions bitsandbytes lays 4-bit weights out anew, in place, at the first pass of
+    evaluation: training would then multiply garbage, and widths that are no multiple of 64 raise."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def attention_implementation(asked: str) -> str:

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from persianmind.common.atomic import atomic_dir
 from persianmind.common.checksum import hash_files
 from persianmind.common.errors import BaseModelError, nearest
@@ -171,10 +173,15 @@ def _check_folder(folder: Path) -> None:
 
 
 def _made_once(folder_name: str, make: Callable[[Path], None]) -> Path:
+    """One process makes it; others that ask meanwhile (two first runs on a machine) wait and find it."""
     folder = cache_folder() / "bases" / folder_name
-    if not (folder / "config.json").is_file():
-        with atomic_dir(folder) as temporary:
-            make(temporary)
+    if (folder / "config.json").is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder_name}.lock"), mode=0o644):
+        if not (folder / "config.json").is_file():
+            with atomic_dir(folder) as temporary:
+                make(temporary)
     return folder
 
 

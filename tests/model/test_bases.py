@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,21 @@ def test_random_base_is_made_once_and_alike(tmp_path: Path, monkeypatch: pytest.
         assert (folder / "model.safetensors").stat().st_mtime_ns == before
         prints.append(base_fingerprint(folder))
     assert prints[0] == prints[1]
+
+
+def test_two_processes_that_ask_at_once_make_one_base(tmp_path: Path) -> None:
+    """Two first runs on a machine: both once made it under one temporary name, and one of them failed."""
+    environment = {**os.environ, "PERSIANMIND_CACHE": str(tmp_path / "cache")}
+    source = "from persianmind.model.bases import resolve_base; print(resolve_base('random://llama'))"
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", source], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    ended = [one.communicate(timeout=120) for one in both]
+    assert [one.returncode for one in both] == [0, 0], ended
+    assert ended[0][0] == ended[1][0]
 
 
 def test_fingerprint_sees_one_changed_byte(tmp_path: Path) -> None:

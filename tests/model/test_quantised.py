@@ -51,6 +51,28 @@ def test_projections_are_packed_and_tables_are_not(tmp_path: Path, architecture:
     assert list(model.trained()) == list(whole.trained())
 
 
+@pytest.mark.parametrize("guarded", [True, False])
+def test_evaluation_leaves_the_layout_of_4_bit_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guarded: bool
+) -> None:
+    """As on a CPU with bf16 instructions, where bitsandbytes lays them out anew at the first evaluation."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    if not guarded:
+        monkeypatch.setattr("persianmind.model.adapted.keep_4bit_layout", lambda model: None)
+    model = build_adapted(make_base(tmp_path / "base", "llama", tied=False), _recipe(), PIECES, BASE_VOCAB)
+    before = {name: value.clone() for name, value in _quantised(model).items()}
+    layers: Any = model.eval().causal_lm.get_decoder()  # type: ignore[operator]
+    projection = layers.layers[0].mlp.gate_proj.base_layer
+    sound = True
+    with torch.no_grad():
+        try:
+            projection(torch.ones(1, projection.in_features))
+        except Exception:  # too narrow for it, or without that layout's kernel
+            sound = False
+    sound &= all(torch.equal(value, before[name]) for name, value in _quantised(model).items())
+    assert sound == guarded
+
+
 def test_the_loss_is_near_that_of_the_whole_base(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", "llama", tied=False)
     batch = packed_batch(vocab=VOCAB)

@@ -1,8 +1,8 @@
 """A pytest plugin: how long the tests of each folder took, and a failure where that is over its budget.
 
-Budgets are seconds of test time, set-up included, on two cores (tests/budget.json, a number for the unit
-tests of a folder and one for its integration tests). A machine that is known to be slower sets
-$PERSIANMIND_TEST_SLOWNESS.
+Budgets are seconds of test time, set-up included, on two cores (tests/budget.json: for each folder a number
+for its unit tests, for its integration tests, and of `make test-more` for those of one process and for those
+with ranks). A machine that is known to be slower sets $PERSIANMIND_TEST_SLOWNESS.
 """
 
 from __future__ import annotations
@@ -56,11 +56,19 @@ class TimeBudget:
             )
 
 
+def kind_of(marks: str) -> str:
+    """Which number of a folder counts, by the suite's `-m`."""
+    of_one_process = "not integration" in marks
+    if marks.startswith("more"):
+        return "more" if of_one_process else "more_with_ranks"
+    return "unit" if of_one_process else "integration"
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Active in the process that collects the reports."""
     if hasattr(config, "workerinput"):
         return
     marks = config.option.markexpr
-    kind = "unit" if "not integration" in marks else "more" if marks.startswith("more") else "integration"
+    kind = kind_of(marks)
     whole = bool(marks) and not config.args_source.name.startswith("ARGS")
     config.pluginmanager.register(TimeBudget(kind, whole), "time-budget")
