@@ -30,6 +30,9 @@ STAMP4        := $(VENV)/.installed-transformers4-4.57.6
 # torch for CPUs comes without triton; the tests of its kernels take this one (tests/support/triton_cpu.py): a
 # wheel of 198 MB, 690 MB in a folder that is on no path.
 STAMP_TRITON  := $(VENV)/.installed-triton-3.7.1
+# lm-evaluation-harness, for the tests that hold our evaluation against it, with what of its needs is not here yet.
+HARNESS       := lm-eval==0.4.13 evaluate==0.4.6 rouge_score==0.1.2 pytablewriter==1.2.1 sqlitedict==2.1.0 word2number==1.1
+STAMP_HARNESS := $(VENV)/.installed-lm-eval-0.4.13
 
 .PHONY: setup demo test test-unit test-integration test-more check bench gpu-check faults clean
 
@@ -55,6 +58,10 @@ $(STAMP4): | $(STAMP)
 	$(PIP) --no-deps --target $(VENV)/transformers4 $(TRANSFORMERS4)
 	touch $@
 
+$(STAMP_HARNESS): | $(STAMP)
+	$(PIP) -c constraints.txt --no-deps $(HARNESS)
+	touch $@
+
 $(STAMP_TRITON): | $(STAMP)
 	rm -rf $(VENV)/triton
 	$(PIP) -c constraints.txt --no-deps --target $(VENV)/triton triton==3.7.1
@@ -72,7 +79,7 @@ test-unit: setup
 test-integration: setup
 	$(PYTEST) -m "integration and not more and not long"
 
-test-more: setup $(STAMP_TRITON)
+test-more: setup $(STAMP_TRITON) $(STAMP_HARNESS)
 	$(PYTEST) -m "more and not integration and not long" -n $(WORKERS) --dist loadgroup
 	$(PYTEST) -m "more and integration and not long"
 

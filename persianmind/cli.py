@@ -16,21 +16,33 @@ from persianmind.common.log import configure_logging
 from persianmind.data.commands import app as data_app
 from persianmind.energy.commands import app as energy_app
 from persianmind.estimate.commands import plan
+from persianmind.evaluate.commands import make_evaluate
 from persianmind.gpucheck.commands import gpu_check
 from persianmind.publish.commands import export, verify
 from persianmind.report.commands import report
 from persianmind.vocab.commands import app as vocab_app
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from persianmind.checks.base import Check
+    from persianmind.evaluate.commands import Place
+
+
+def _model_place(path: Path, checkpoint: str | None) -> Place:
+    """What opens a model is above the package that measures it."""
+    from persianmind.publish.opening import ModelPlace
+
+    return ModelPlace(path, checkpoint)
 
 
 def _later_checks() -> list[Check]:
     """Doctor's checks that packages above its own make."""
     from persianmind.cluster.doctor import RAY
+    from persianmind.evaluate.doctor import SUITES
     from persianmind.gpucheck.doctor import RANKS
 
-    return [RANKS, RAY]
+    return [RANKS, RAY, SUITES]
 
 
 app = typer.Typer(
@@ -48,6 +60,7 @@ app.command()(plan)
 app.command("doctor")(make_doctor(_later_checks))
 app.command()(report)
 app.command()(chat)
+app.command("evaluate")(make_evaluate(_model_place))
 app.command()(export)
 app.command()(verify)
 app.command("gpu-check")(gpu_check)

@@ -36,13 +36,13 @@ def chat(
     ] = "auto",
 ) -> None:
     """Talk to a model: the trained prompt, answers as they are written, history."""
-    from persianmind.chat.opening import ChatPlace
+    from persianmind.publish.opening import ModelPlace
 
-    places = {_name(path, checkpoint): ChatPlace(path, checkpoint)}
+    places = {_name(path, checkpoint): ModelPlace(path, checkpoint)}
     if against is not None:
         if _name(against, None) in places:
             raise UsageError(f"--against {against} is the same model; give another, or --checkpoint STEP")
-        places[_name(against, None)] = ChatPlace(against)
+        places[_name(against, None)] = ModelPlace(against)
     for place in places.values():
         place.check()
     from transformers.utils import logging

@@ -32,9 +32,14 @@ def folder_step(folder: Path) -> int:
 
 
 def superseded(
-    checkpoints: Iterable[StoredCheckpoint], *, keep_last: int, keep_every_steps: int | None
+    checkpoints: Iterable[StoredCheckpoint],
+    *,
+    keep_last: int,
+    keep_every_steps: int | None,
+    keep_step: int | None = None,
 ) -> list[StoredCheckpoint]:
-    """What may go: all but the newest `keep_last` and, of each multiple of `keep_every_steps`, the newest."""
+    """What may go: all but the newest `keep_last`, of each multiple of `keep_every_steps` the newest, and of
+    `keep_step` the newest."""
     newest_first: Sequence[StoredCheckpoint] = sorted(checkpoints, key=lambda one: one.sequence, reverse=True)
     kept = {one.sequence for one in newest_first[:keep_last]}
     if keep_every_steps:
@@ -43,6 +48,7 @@ def superseded(
             if one.step % keep_every_steps == 0:
                 milestones.setdefault(one.step, one.sequence)
         kept.update(milestones.values())
+    kept.update([one.sequence for one in newest_first if one.step == keep_step][:1])
     return [one for one in newest_first if one.sequence not in kept]
 
 

@@ -66,6 +66,7 @@ class CheckpointStore:
         self._keep_every_steps = keep_every_steps
         self._on_phase = on_phase
         self._known_bad: set[str] = set()
+        self.keep_step: int | None = None  # its newest checkpoint is never removed
 
     # --- saving ---------------------------------------------------------------------------------------
     def save(
@@ -179,8 +180,8 @@ class CheckpointStore:
         are newer than they are."""
         readable = self.readable()
         good = [one for one in readable if one.path.name not in self._known_bad]
-        gone = superseded(good, keep_last=self._keep_last, keep_every_steps=self._keep_every_steps)
-        doomed = [one.path for one in gone]
+        rules = {"keep_every_steps": self._keep_every_steps, "keep_step": self.keep_step}
+        doomed = [one.path for one in superseded(good, keep_last=self._keep_last, **rules)]
         if len(good) >= self._keep_last:
             horizon = good[self._keep_last - 1]
             doomed += [one.path for one in readable if one not in good and one.sequence < horizon.sequence]

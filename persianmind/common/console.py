@@ -16,6 +16,7 @@ from persianmind.common.errors import PersianMindError, UsageError
 from persianmind.common.log import print_line
 
 RANK_0_SPEAKS_S = 5.0
+PIPE_WIDTH = 10_000  # more than any row has: a table is as wide as its cells
 LOST_PEER = re.compile(r"Connection (?:closed|reset) by peer|Broken pipe")  # gloo's words
 
 JsonFlag = Annotated[
@@ -33,16 +34,18 @@ def emit_json(value: Any) -> None:
 
 
 def emit_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints a table for people; numbers are right-aligned by rich's own rules."""
+    """Prints a table for people. What does not fit a terminal goes on in the next line; in a pipe or a file
+    each row is one line of its full width. Cells are text, never markup."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for name in header:
-        table.add_column(name)
+        table.add_column(Text(name), overflow="fold")
     for row in rows:
-        table.add_row(*[str(cell) for cell in row])
-    Console().print(table)
+        table.add_row(*[Text(str(cell)) for cell in row])
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 def invoke(app: typer.Typer, arguments: Sequence[str], prog: str) -> Any:

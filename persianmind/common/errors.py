@@ -175,6 +175,13 @@ class PowerLimitError(PersianMindError):
     """Power limits of the GPUs cannot be read or set; the message says why."""
 
 
+class ForgettingError(PersianMindError):
+    """A language that the base knows got worse than the recipe allows; the run stopped, saved."""
+
+    exit_code = 10
+    by_all_ranks = True
+
+
 # --- cluster -----------------------------------------------------------------------------------------
 class ClusterError(PersianMindError):
     """The Ray cluster cannot run the job as asked."""

@@ -61,3 +61,6 @@ def configure_logging(rank: int = 0) -> None:
     logger.handlers = [LineHandler(rank)]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    # On a CPU with bf16 instructions every import says that a kernel from the Hub is missing; it is not used
+    # here (model/adapted.py keeps the layout of 4-bit weights that training needs).
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

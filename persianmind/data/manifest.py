@@ -48,9 +48,9 @@ class Manifest(_Closed):
     """Counts of a finished build.
 
     tokens: positions filled; fill: tokens / (sequences x seq_len); targets: tokens that are loss targets;
-    characters: of the kept documents' text; documents_cut: documents longer than a sequence (cut into pieces,
-    nothing lost); tokens_lost: tokens of kept documents that are in no sequence, measured; rejected: bad
-    records by reason; dropped: documents by quality filter.
+    characters, utf8_bytes: of the kept documents' text; documents_cut: documents longer than a sequence (cut
+    into pieces, nothing lost); tokens_lost: tokens of kept documents that are in no sequence, measured;
+    rejected: bad records by reason; dropped: documents by quality filter.
     """
 
     format: Literal[1] = 1
@@ -69,6 +69,7 @@ class Manifest(_Closed):
     tokens: int
     targets: int
     characters: int
+    utf8_bytes: int | None = None
     fill: float
     documents: int
     documents_cut: int

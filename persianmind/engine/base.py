@@ -53,7 +53,7 @@ class StepResult:
     """What one optimizer step did, the same on every rank.
 
     loss: mean over all targets, nats. grad_norm: before clipping; inf where a gradient was no finite number.
-    skip_reason: why no weight moved; None where they did.
+    skip_reason: why no weight moved; None where they did. source_losses: summed nats of each source.
     """
 
     loss: float
@@ -61,6 +61,7 @@ class StepResult:
     grad_norm: float
     skip_reason: SkipReason | None
     stop_level: StopLevel
+    source_losses: tuple[float, ...] = ()
 
 
 class Snapshot(Protocol):
@@ -94,12 +95,15 @@ class Engine(Protocol):
         stop_level: StopLevel = StopLevel.NONE,
         should_skip: SkipRule | None = None,
         local_targets: int | None = None,
+        sources: int = 0,
     ) -> StepResult:
         """One optimizer step over this rank's micro-batches, normalised by the targets of all ranks.
 
         Args:
             micro_batches: each is taken when its turn comes.
             local_targets: of all of them; None: they are counted, for which none may be on the device yet.
+            sources: how many there are, the `source_ids` of the batches being below it; 0: losses are not
+                told apart.
         """
         ...
 
@@ -115,6 +119,13 @@ class Engine(Protocol):
 
     def summed_loss(self, batches: Iterable[Batch], *, base_vocab_only: bool = False) -> float:
         """Summed negative log-likelihood of this rank's batches in nats, without gradients or collectives."""
+        ...
+
+    def target_losses(
+        self, batches: Iterable[Batch], *, base_vocab_only: bool = False
+    ) -> list[NDArray[np.float64]]:
+        """The negative log-likelihood of each target of this rank's batches in nats, [N] for each batch,
+        without gradients or collectives."""
         ...
 
     def optimizer_tensors(self) -> Iterator[Tensor]:
@@ -145,6 +156,10 @@ class Engine(Protocol):
 
     def sum(self, value: float) -> float:
         """The sum of a float64 over all ranks."""
+        ...
+
+    def sum_floats(self, values: Sequence[float]) -> list[float]:
+        """The sum of each float64 over all ranks, in one exchange."""
         ...
 
     def sum_counts(self, values: Sequence[int]) -> list[int]:

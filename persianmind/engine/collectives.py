@@ -24,6 +24,13 @@ def sum_float(value: Tensor | float, device: torch.device, world_size: int) -> f
     return float(sum_tensor(torch.as_tensor(value, dtype=torch.float64).to(device), world_size))
 
 
+def sum_floats(values: Tensor | Sequence[float], device: torch.device, world_size: int) -> list[float]:
+    """The sum of each float64 over all ranks, in one exchange."""
+    numbers = torch.as_tensor(values, dtype=torch.float64).to(device)
+    found: list[float] = sum_tensor(numbers, world_size).tolist()
+    return found
+
+
 def sum_counts(values: Sequence[int], device: torch.device, world_size: int) -> list[int]:
     """The sum of each whole number over all ranks, in one exchange."""
     counts = sum_tensor(torch.tensor(list(values), dtype=torch.int64, device=device), world_size)

@@ -51,7 +51,7 @@ class FirstScores:
     """What a run has measured of itself before step 1, on the untouched base.
 
     forward_s, forward_tokens: scoring the held-out text, on all ranks together. sample_s: writing the
-    samples.
+    samples. suites_s: the suites.
     stage_tokens: what an evaluation scores once the vocabulary is expanded. weight_bytes: of the model.
     ranks: how many score together. elapsed_s: since the process began. layers: of the base.
     """
@@ -59,6 +59,7 @@ class FirstScores:
     forward_s: float
     forward_tokens: int
     sample_s: float
+    suites_s: float
     stage_tokens: int
     weight_bytes: int
     ranks: int
@@ -74,7 +75,7 @@ def remaining_phases(recipe: Recipe, steps: int, measured: FirstScores) -> Phase
         prepare_s=0.0,
         start_s=0.0,
         steps_s=eta_s(recipe, measured.layers, steps, measured.forward_s, measured.forward_tokens),
-        evaluation_s=stages * (EVALUATE_S + measured.stage_tokens * token_s),
+        evaluation_s=stages * (EVALUATE_S + measured.suites_s + measured.stage_tokens * token_s),
         samples_s=stages * measured.sample_s,
         checkpoints_s=saves(recipe, steps) * SAVE_S,
         export_s=export_s(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from persianmind.language.persian_rules import DIGITS, LETTERS, MARKS, ZWNJ, normalise
+from persianmind.language.persian_typing import TYPING
 from persianmind.language.profile import (
     GateProbes,
     LanguageProfile,
@@ -62,4 +63,5 @@ PROFILE = LanguageProfile(
     probes=_PROBES,
     prompt=_PROMPT,
     quality=_QUALITY,
+    typing=TYPING,
 )

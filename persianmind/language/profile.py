@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from persianmind.language.script import Script
@@ -78,6 +78,7 @@ class LanguageProfile:
     script: its characters and the patterns that follow from them.
     normalise: its spelling rules.
     is_valid_piece: whether a text (a leading space marks a word's start) may be a new vocabulary piece.
+    typing: by name, what people make of the same text when they type it.
     """
 
     name: str
@@ -89,6 +90,7 @@ class LanguageProfile:
     probes: GateProbes
     prompt: PromptTemplate
     quality: QualityPatterns
+    typing: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
 
     @property
     def code(self) -> str:

@@ -15,15 +15,15 @@ from persianmind.common.errors import BaseModelError
 from persianmind.model.attention import IMPLEMENTATIONS, hand_documents_on, register_packed_attention
 from persianmind.model.bases import read_config
 from persianmind.model.documents import Documents, documents_of
-from persianmind.model.families import check_family, embedding_scale, family_of, logit_transform
+from persianmind.model.expand_tables import split_tables
+from persianmind.model.families import check_family, family_of, logit_transform
 from persianmind.model.folded_lora import fold_adapters
 from persianmind.model.heap import give_back_freed
-from persianmind.model.init import initial_embeddings
 from persianmind.model.int8 import SampleRounding
 from persianmind.model.lora import add_adapters
-from persianmind.model.loss import LossFunction, summed_cross_entropy
+from persianmind.model.loss import IGNORED, LossFunction, summed_cross_entropy
 from persianmind.model.recompute import set_recompute
-from persianmind.model.tables import SplitEmbedding, SplitHead, SplitTable, new_bias
+from persianmind.model.tables import SplitHead, SplitTable
 from persianmind.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -45,6 +45,9 @@ class AdaptedModel(nn.Module):
         self.loss_chunk_tokens = loss_chunk_tokens
         self.loss = loss
         self.logit_transform = logit_transform(causal_lm.config)
+        self.loss_by_source: Tensor | None = None
+        """float64, a number per source: where it is set, each pass adds its summed loss to that of its
+        source."""
         self._rounding = SampleRounding(causal_lm)
 
     @property
@@ -79,6 +82,7 @@ class AdaptedModel(nn.Module):
         documents: Documents | None = None,
         targets_N: Tensor | None = None,
         sample_keys: Tensor | None = None,
+        source_ids: Tensor | None = None,
         base_vocab_only: bool = False,
     ) -> Tensor:
         """Summed negative log-likelihood in nats, an fp32 scalar.
@@ -86,9 +90,55 @@ class AdaptedModel(nn.Module):
         input_ids, position_ids, labels: [B, L]. Positions restart at each packed document. Labels are already
         shifted. documents, targets_N: as `model_inputs` makes them on the host; where they are left out they
         are read off the tensors, for which the host waits. sample_keys: int64 [B], by which gradients
-        through an int8 base are rounded. `base_vocab_only` scores over the base vocabulary
-        alone (the untouched base model, before any step).
+        through an int8 base are rounded. source_ids: int64 [B], for `loss_by_source`. `base_vocab_only`
+        scores over the base vocabulary alone (the untouched base model, before any step).
         """
+        by_source = self.loss_by_source if source_ids is not None else None
+        if by_source is None:
+            return self._loss(
+                input_ids, position_ids, labels, documents, targets_N, sample_keys, None, base_vocab_only
+            )
+        if targets_N is None:
+            targets_N = (labels.reshape(-1) != IGNORED).nonzero().squeeze(1)
+        losses_N = torch.empty(len(targets_N), dtype=torch.float32, device=labels.device)
+        total = self._loss(
+            input_ids, position_ids, labels, documents, targets_N, sample_keys, losses_N, base_vocab_only
+        )
+        assert source_ids is not None
+        by_source.index_add_(0, source_ids[targets_N // labels.shape[1]], losses_N.double())
+        return total
+
+    @torch.no_grad()
+    def target_losses(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        labels: Tensor,
+        *,
+        documents: Documents | None = None,
+        targets_N: Tensor | None = None,
+        base_vocab_only: bool = False,
+        **_: Tensor,
+    ) -> Tensor:
+        """The negative log-likelihood of each labelled position in nats, fp32 [N], in their order; arguments
+        as `forward`."""
+        if targets_N is None:
+            targets_N = (labels.reshape(-1) != IGNORED).nonzero().squeeze(1)
+        losses_N = torch.empty(len(targets_N), dtype=torch.float32, device=labels.device)
+        self._loss(input_ids, position_ids, labels, documents, targets_N, None, losses_N, base_vocab_only)
+        return losses_N
+
+    def _loss(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        labels: Tensor,
+        documents: Documents | None,
+        targets_N: Tensor | None,
+        sample_keys: Tensor | None,
+        losses_N: Tensor | None,
+        base_vocab_only: bool,
+    ) -> Tensor:
         self._rounding.set(sample_keys, input_ids.shape[1])
         hidden_BLD = self.hidden_states(input_ids, position_ids, documents)
         if hidden_BLD.requires_grad and hidden_BLD.device.type == "cpu":
@@ -105,6 +155,7 @@ class AdaptedModel(nn.Module):
             targets_N=targets_N,
             bias=bias,
             transform=self.logit_transform,
+            target_losses_N=losses_N,
         )
 
     def hidden_states(
@@ -165,7 +216,7 @@ def adapt(
     if not family_of(causal_lm.config).hands_documents_on:
         hand_documents_on(causal_lm)
     generator = torch.Generator().manual_seed(recipe.seed)
-    _split_tables(causal_lm, recipe, pieces, base_vocab, generator)
+    split_tables(causal_lm, recipe, pieces, base_vocab, generator)
     with torch.random.fork_rng(devices=[]):
         # The host's generator alone: those of GPUs differ by rank, or all would drop the same places.
         torch.default_generator.manual_seed(recipe.seed)
@@ -236,39 +287,6 @@ def attention_implementation(asked: str) -> str:
     """Our attention's name in transformers; `auto` where flash-attn is asked for and cannot run here."""
     has_flash = importlib.util.find_spec("flash_attn") is not None and torch.cuda.is_available()
     return IMPLEMENTATIONS["auto" if asked == "flash_attention_2" and not has_flash else asked]
-
-
-def _split_tables(
-    causal_lm: Any,
-    recipe: Recipe,
-    pieces: Sequence[Sequence[int]],
-    base_vocab: int,
-    generator: torch.Generator,
-) -> None:
-    """Replaces embeddings and head. What the base's table has beyond its tokenizer (padding) is dropped."""
-    tied = bool(causal_lm.config.tie_word_embeddings)
-    input_VD = causal_lm.get_input_embeddings().weight.detach()
-    if input_VD.shape[0] < base_vocab:
-        raise BaseModelError(
-            f"the base has {input_VD.shape[0]} embeddings but its tokenizer has {base_vocab} ids; "
-            "the tokenizer does not belong to this model"
-        )
-    method = recipe.vocab.initialise
-    input_VD = input_VD[:base_vocab].clone()
-    input_table = SplitTable(
-        input_VD, initial_embeddings(input_VD, pieces, method, generator) if pieces else None
-    )
-    output_table, head = input_table, causal_lm.get_output_embeddings()
-    if not tied:
-        output_VD = head.weight.detach()[:base_vocab].clone()
-        new_AD = initial_embeddings(output_VD, pieces, method, generator) if pieces else None
-        output_table = SplitTable(output_VD, new_AD)
-    bias = None
-    if family_of(causal_lm.config).head_bias:
-        base_bias_V = head.bias.detach()[:base_vocab]
-        bias = torch.cat([base_bias_V, new_bias(base_bias_V).expand(output_table.added_vocab)])
-    causal_lm.set_input_embeddings(SplitEmbedding(input_table, embedding_scale(causal_lm.config)))
-    causal_lm.set_output_embeddings(SplitHead(output_table, bias))
 
 
 def _choose_trained(model: AdaptedModel, recipe: Recipe) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from persianmind.model.loss import IGNORED
 
 OFFSETS_PER_SEQUENCE = 128
-_TENSORS = ("input_ids", "position_ids", "labels", "sample_keys")
+_TENSORS = ("input_ids", "position_ids", "labels", "sample_keys", "source_ids")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +53,7 @@ def documents_of(position_ids: NDArray[np.int64], device: torch.device) -> Docum
 
 def model_inputs(batch: Mapping[str, NDArray[np.int64]], device: torch.device) -> dict[str, Any]:
     """The arguments of `AdaptedModel.forward` for `input_ids`, `position_ids` and `labels`, each [B, L], and
-    `sample_keys` [B] where there are some."""
+    `sample_keys` and `source_ids` [B] where there are some."""
     targets_N = np.flatnonzero(batch["labels"].reshape(-1) != IGNORED)
     return {
         **{name: to_device(batch[name], device) for name in _TENSORS if name in batch},

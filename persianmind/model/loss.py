@@ -36,6 +36,7 @@ class LossFunction(Protocol):
         targets_N: Tensor | None,
         bias: Tensor | None,
         transform: LogitTransform,
+        target_losses_N: Tensor | None = None,
     ) -> Tensor: ...
 
 
@@ -50,6 +51,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         bias: Tensor | None,
         transform: LogitTransform,
         chunk: int,
+        losses_N: Tensor | None,
     ) -> Tensor:
         needs_hidden, _, needs_base, needs_new = ctx.needs_input_grad[:4]
         grad_hidden_ND = torch.empty_like(hidden_ND) if needs_hidden else None
@@ -63,7 +65,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             hidden_CD = hidden_ND[start : start + chunk]
             labels_C = labels_N[start : start + chunk]
             products = _products(hidden_CD, base_VD, new_AD)
-            grad_logits = _as_dtype(_chunk_loss(products, labels_C, bias, transform, total), hidden_ND.dtype)
+            losses_C = None if losses_N is None else losses_N[start : start + chunk]
+            # No name for what it returns: that would hold the memory of this chunk through the next.
+            grad_logits = _as_dtype(
+                _chunk_loss(products, labels_C, bias, transform, total, losses_C), hidden_ND.dtype
+            )
             if not (needs_hidden or needs_base or needs_new):
                 continue
             grad_logits_base = grad_logits[:, :base_vocab]
@@ -90,7 +96,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             hidden = (grad_hidden_ND.float() * grad_total).to(grad_hidden_ND.dtype)
         base = None if grad_base_VD is None else (grad_base_VD * grad_total).to(base_dtype)
         new = None if grad_new_AD is None else (grad_new_AD * grad_total).to(new_dtype)
-        return hidden, None, base, new, None, None, None
+        return hidden, None, base, new, None, None, None, None
 
 
 def _products(hidden_CD: Tensor, base_VD: Tensor, new_AD: Tensor | None) -> Tensor:
@@ -119,10 +125,15 @@ def _as_dtype(logits: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _chunk_loss(
-    products: Tensor, labels_C: Tensor, bias: Tensor | None, transform: LogitTransform, total: Tensor
+    products: Tensor,
+    labels_C: Tensor,
+    bias: Tensor | None,
+    transform: LogitTransform,
+    total: Tensor,
+    losses_C: Tensor | None,
 ) -> Tensor:
-    """Adds the chunk's summed loss to `total`; returns d loss / d products, fp32 [C, V + A], in the
-    memory of `products`."""
+    """Adds the chunk's summed loss to `total` and puts that of each target into `losses_C`; returns d loss /
+    d products, fp32 [C, V + A], in the memory of `products`."""
     logits, slope = products, None
     if bias is not None:
         logits.add_(bias)
@@ -135,6 +146,8 @@ def _chunk_loss(
     log_norm_C = torch.logsumexp(logits, dim=-1)
     picked_C = logits.gather(1, labels_C.unsqueeze(1)).squeeze(1)
     total += (log_norm_C - picked_C).sum()
+    if losses_C is not None:
+        torch.sub(log_norm_C, picked_C, out=losses_C)
     gradient = logits.sub_(log_norm_C.unsqueeze(1)).exp_()
     gradient.scatter_add_(1, labels_C.unsqueeze(1), gradient.new_full((len(labels_C), 1), -1.0))
     if slope is not None:
@@ -152,12 +165,14 @@ def summed_cross_entropy(
     targets_N: Tensor | None = None,
     bias: Tensor | None = None,
     transform: LogitTransform = PLAIN_LOGITS,
+    target_losses_N: Tensor | None = None,
 ) -> Tensor:
     """Summed (not averaged) negative log-likelihood in nats of the labelled positions, fp32 scalar.
 
     hidden: [..., D]; labels: [...] ids already shifted (the id that follows), -100 where nothing is asked.
     Positions with label -100 are dropped before the matmul; targets_N: the flat places of the others, looked
-    for here where it is not given. `new_AD=None` scores with the base vocabulary alone.
+    for here where it is not given. `new_AD=None` scores with the base vocabulary alone. target_losses_N:
+    fp32, filled with the loss of each labelled position, without a gradient.
     """
     labels_flat = labels.reshape(-1)
     if targets_N is None:
@@ -165,6 +180,6 @@ def summed_cross_entropy(
     hidden_ND = hidden.reshape(-1, hidden.shape[-1]).index_select(0, targets_N)
     labels_N = labels_flat.index_select(0, targets_N)
     total: Tensor = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, labels_N, base_VD, new_AD, bias, transform, chunk_tokens
+        hidden_ND, labels_N, base_VD, new_AD, bias, transform, chunk_tokens, target_losses_N
     )
     return total

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from persianmind.common.errors import ExportError
 from persianmind.data.read.batches import Batch
-from persianmind.evaluate.text import HeldOutSequences, held_out_sequences, score
-from persianmind.publish.check import trained_losses
+from persianmind.evaluate.text import Floats, HeldOutSequences, held_out_sequences, score
+from persianmind.model.documents import model_inputs
 from persianmind.publish.weights import TrainedRun, adapted_model, set_adapter_scale
 from persianmind.run.log import read_results
 from persianmind.run.records import BASE_STAGE
@@ -84,10 +84,13 @@ def english_of_base(run: TrainedRun) -> float | None:
 def _bits_per_byte(model: AdaptedModel, held_out: HeldOutSequences) -> float:
     """By this process alone."""
 
-    def summed_loss(batches: Sequence[Batch]) -> float:
-        return sum(float(loss) for loss in trained_losses(model, batches))
+    def target_losses(batches: Sequence[Batch]) -> list[Floats]:
+        device = model.output_table.base_VD.device
+        losses = (model.target_losses(**model_inputs(batch, device)) for batch in batches)
+        return [one.double().cpu().numpy() for one in losses]
 
-    return score(held_out, summed_loss, rank=0, world_size=1, sum_over_ranks=float).bits_per_byte
+    model.eval()
+    return score(held_out, target_losses, rank=0, world_size=1, sum_over_ranks=list).bits_per_byte
 
 
 def _held_out(run: TrainedRun, language: str) -> HeldOutSequences:

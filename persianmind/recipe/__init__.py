@@ -3,7 +3,7 @@
 from persianmind.recipe.adapter import Adapter
 from persianmind.recipe.data import Data
 from persianmind.recipe.energy import Energy
-from persianmind.recipe.evaluate import Evaluate
+from persianmind.recipe.evaluate import Evaluate, Forgetting
 from persianmind.recipe.export import Export
 from persianmind.recipe.section import Section
 from persianmind.recipe.text import HeldOut, Normalise, Quality, Source
@@ -18,6 +18,7 @@ __all__ = [
     "Energy",
     "Evaluate",
     "Export",
+    "Forgetting",
     "HeldOut",
     "Normalise",
     "Quality",

@@ -50,9 +50,11 @@ class HeldOut(Section):
     """Text split off by document before anything is trained on it, the tokenizer included.
 
     A document is held out when a keyed hash of its identity falls below `ratio`; at most
-    `max_characters` per language are evaluated, the rest of the held-out documents simply stay unused.
+    `max_characters` per language are evaluated, the rest of the held-out documents simply stay unused. Of a
+    document at most `max_document_characters`: many beginnings say more than a few long texts.
     """
 
     ratio: Ratio = 0.02
     max_characters: Count = 200_000
+    max_document_characters: Count | None = None
     sources: list[Name] = Field(default_factory=list)

@@ -10,7 +10,7 @@ from typing import Any
 from persianmind import __version__
 from persianmind.common.atomic import write_text
 from persianmind.common.template import load_template
-from persianmind.report import cost, inputs, quality
+from persianmind.report import cost, inputs, quality, suites
 from persianmind.report.read import RunFiles, read_run
 from persianmind.report.training import training
 from persianmind.report.values import mappings, scalar_text
@@ -49,6 +49,7 @@ def render(run: RunFiles) -> str:
         hero=quality.hero(run),
         gaps=run.gaps,
         evaluation=quality.evaluation(run),
+        suites=suites.suites(run),
         samples=quality.samples(run),
         energy=cost.energy(run),
         training=training(run),

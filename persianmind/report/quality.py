@@ -9,8 +9,8 @@ from persianmind.energy.show import kwh_text, mass_text
 from persianmind.report.charts import Chart, Drawing, Series, draw_wide
 from persianmind.report.read import RunFiles
 from persianmind.report.values import number, quotient
-from persianmind.report.view import Cell, Table, figure, plain
-from persianmind.run.records import EvaluationResult
+from persianmind.report.view import GAP, Cell, Table, figure, plain
+from persianmind.run.evaluation_records import EvaluationResult
 from persianmind.run.scores import scores_by_stage
 
 LANGUAGES = (("fa", "Persian", "t-fa"), ("en", "English", "t-en"))
@@ -54,11 +54,11 @@ def hero(run: RunFiles) -> list[Card]:
 
 
 def evaluation(run: RunFiles) -> EvaluationView | None:
-    """Bits per byte and perplexity after every stage."""
+    """Bits per byte after every stage, with their intervals."""
     scores = scores_by_stage(run.results)
     if not scores:
         return None
-    header = ["after", "Persian, bits/byte", "perplexity", "English, bits/byte", "perplexity"]
+    header = ["after", "Persian, bits/byte", "95% interval", "English, bits/byte", "95% interval"]
     base = next(iter(scores))
     body = [[plain(stage), *_cells(scores, stage, base)] for stage in scores]
     return EvaluationView(Table(header, body), _change_chart(scores) if len(scores) > 1 else [])
@@ -126,10 +126,16 @@ def _cells(scores: Scores, stage: str, base: str) -> list[Cell]:
     for code, _, _ in LANGUAGES:
         bits = _bits(scores, stage, code)
         change = None if stage == base else _percent(bits, _bits(scores, base, code))
-        score = scores[stage].get(code)
         cells.append(_with_change(figure(bits), change))
-        cells.append(figure(None if score is None else number(score.perplexity), 2))
+        cells.append(_interval(scores[stage].get(code)))
     return cells
+
+
+def _interval(score: EvaluationResult | None) -> Cell:
+    low, high = (None, None) if score is None else (number(score.ci_low), number(score.ci_high))
+    if score is None or low is None or high is None:
+        return GAP
+    return Cell(f"{low:.3f} to {high:.3f}", number=True, origin=f"{score.n_documents:,} documents")
 
 
 def _with_change(cell: Cell, percent: float | None) -> Cell:

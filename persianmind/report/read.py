@@ -96,7 +96,17 @@ def _read_results(run: RunFiles) -> None:
 
 def _separable(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """The part of results.json that a wrong value spoils: an item of a list or mapping, or a whole field."""
-    return place[:2] if place[0] in ("evaluation", "samples", "versions") else place[:1]
+    lists = (
+        "evaluation",
+        "within_stages",
+        "results",
+        "not_run",
+        "published",
+        "new_tokens",
+        "samples",
+        "versions",
+    )
+    return place[:2] if place[0] in lists else place[:1]
 
 
 def _without(value: Any, key: str, wrong: Container[tuple[int | str, ...]]) -> Any:

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, FiniteFloat
 
-from persianmind.run.records import Phase, RunRecord
+from persianmind.run.record import RunRecord
+from persianmind.run.records import Phase
 
 
 def _zoned(time: str) -> str:

@@ -97,6 +97,19 @@ class RunFolder:
         return self.path / "results.json"
 
     @property
+    def evaluation(self) -> Path:
+        """What evaluations keep beside results.json: records of items, scores of documents, new tokens."""
+        return self.path / "evaluation"
+
+    def base_documents(self, language: str) -> Path:
+        """The loss of each held-out document of a language under the untouched base."""
+        return self.evaluation / f"base-{language}.json"
+
+    def new_tokens(self, stage: str) -> Path:
+        """A line per new token, as it stood at the end of a stage."""
+        return self.evaluation / f"new-tokens-{stage}.jsonl"
+
+    @property
     def export(self) -> Path:
         """The merged model, a Hugging Face folder."""
         return self.path / "export"

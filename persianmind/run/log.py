@@ -11,9 +11,16 @@ from pydantic import ValidationError
 from persianmind.common.atomic import write_text
 from persianmind.common.checksum import dump_checked_line, read_checked, write_checked
 from persianmind.common.errors import DamagedFileError
+from persianmind.run.evaluation_records import (
+    EvaluationResult,
+    NewTokens,
+    NotRun,
+    PublishedScore,
+    SuiteResult,
+)
 from persianmind.run.folder import RunFolder
 from persianmind.run.records import (
-    EvaluationResult,
+    R,
     RunResults,
     SampleText,
     StepRecord,
@@ -126,6 +133,42 @@ def add_evaluation(folder: RunFolder, scores: Sequence[EvaluationResult]) -> Non
     stages = {score.stage for score in scores}
     kept = [score for score in read_results(folder).evaluation if score.stage not in stages]
     update_results(folder, evaluation=[*kept, *scores])
+
+
+def add_evaluation_within(folder: RunFolder, scores: Sequence[EvaluationResult]) -> None:
+    """Adds or replaces the scores of one step within a stage."""
+    steps = {score.step for score in scores}
+    kept = [score for score in read_results(folder).within_stages if score.step not in steps]
+    update_results(folder, within_stages=[*kept, *scores])
+
+
+def add_suite_results(
+    folder: RunFolder,
+    results: Sequence[SuiteResult],
+    not_run: Sequence[NotRun],
+    published: Sequence[PublishedScore],
+) -> None:
+    """Adds or replaces the results of one stage or step; what was not run, and what is published, stand
+    once."""
+    before = read_results(folder)
+    places = {(result.stage, result.step) for result in results}
+    kept = [result for result in before.results if (result.stage, result.step) not in places]
+    update_results(
+        folder,
+        results=[*kept, *results],
+        not_run=_once([*before.not_run, *not_run]),
+        published=_once([*before.published, *published]),
+    )
+
+
+def add_new_tokens(folder: RunFolder, found: NewTokens) -> None:
+    """Adds or replaces what is known of the new embeddings after one stage."""
+    kept = [one for one in read_results(folder).new_tokens if one.stage != found.stage]
+    update_results(folder, new_tokens=[*kept, found])
+
+
+def _once(records: Sequence[R]) -> list[R]:
+    return list({record.model_dump_json(): record for record in records}.values())
 
 
 def add_samples(folder: RunFolder, samples: Sequence[SampleText]) -> None:

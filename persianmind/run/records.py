@@ -11,18 +11,20 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from persianmind.common.checksum import parse_checked_line
+from persianmind.run.evaluation_records import (
+    EvaluationResult,
+    NewTokens,
+    NotRun,
+    PublishedScore,
+    SuiteResult,
+)
+from persianmind.run.record import RunRecord
 
-R = TypeVar("R", bound="RunRecord")
+R = TypeVar("R", bound=RunRecord)
 BASE_STAGE = "base"  # the untouched base model, before any stage
-
-
-class RunRecord(BaseModel):
-    """Base of every record."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Phase(StrEnum):
@@ -62,8 +64,10 @@ class StepRecord(RunRecord):
 
     loss: mean over all targets, nats; None where it is no finite number (`loss_hex` has it in any case).
     tokens: packed positions of all ranks; useful_tokens: those of documents. joules: of this node's meter in
-    this attempt so far. peak_memory_bytes: of rank 0's process, and of its GPU where it has one; memory: the
-    latter, or else the former, by kind.
+    this attempt so far. loss_by_source: the same mean over the targets of each source in this step;
+    bits_per_byte_by_source, ..._by_language: that loss by the bytes its targets stand for, at the source's
+    mean of bytes per token, so that vocabularies and languages compare. peak_memory_bytes: of rank 0's
+    process, and of its GPU where it has one; memory: the latter, or else the former, by kind.
     """
 
     stage: str
@@ -91,20 +95,10 @@ class StepRecord(RunRecord):
     memory: MemoryBytes | None = None
     joules: float | None
     step_joules: float | None
+    loss_by_source: dict[str, float] = Field(default_factory=dict)
+    bits_per_byte_by_source: dict[str, float] = Field(default_factory=dict)
+    bits_per_byte_by_language: dict[str, float] = Field(default_factory=dict)
     time: str
-
-
-class EvaluationResult(RunRecord):
-    """The score of one stage on the held-out text of one language. perplexity: per token of the tokenizer
-    that was used; it does not compare across vocabularies."""
-
-    stage: str
-    language: str
-    bits_per_byte: float
-    perplexity: float
-    n_tokens: int
-    n_documents: int
-    n_bytes: int
 
 
 class ExportResult(RunRecord):
@@ -118,7 +112,7 @@ class ExportResult(RunRecord):
 
     relative_loss_difference: float
     tolerance: float
-    losses: dict[str, float] = {}
+    losses: dict[str, float] = Field(default_factory=dict)
     n_texts: int = 0
     n_dialogues: int = 0
 
@@ -165,18 +159,34 @@ class Recompute(RunRecord):
     usable_bytes: int
 
 
-class RunResults(RunRecord):
-    """results.json. energy: the account (energy/ledger.py), as JSON."""
+class BestCheckpoint(RunRecord):
+    """The best value so far of the metric that `evaluate.best_metric` names, and the step that has it."""
 
-    evaluation: list[EvaluationResult] = []
+    metric: str
+    value: float
+    step: int
+
+
+class RunResults(RunRecord):
+    """results.json. evaluation: held-out scores by stage; within_stages: those on the way. results: of
+    suites; not_run: those without data; published: what others measured. energy: the account
+    (energy/ledger.py), as JSON."""
+
+    evaluation: list[EvaluationResult] = Field(default_factory=list)
+    within_stages: list[EvaluationResult] = Field(default_factory=list)
+    results: list[SuiteResult] = Field(default_factory=list)
+    not_run: list[NotRun] = Field(default_factory=list)
+    published: list[PublishedScore] = Field(default_factory=list)
+    new_tokens: list[NewTokens] = Field(default_factory=list)
+    best: BestCheckpoint | None = None
     finished: bool = False
     warm_start: WarmStart | None = None
     determinism: Determinism | None = None
     recompute: Recompute | None = None
     model: ModelSize | None = None
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
     export: ExportResult | None = None
-    samples: list[SampleText] = []
+    samples: list[SampleText] = Field(default_factory=list)
     energy: dict[str, Any] | None = None
 
 

@@ -75,14 +75,22 @@ def select_held_out(recipe: Recipe) -> dict[str, list[HeldOutDocument]]:
         if characters.setdefault(language, 0) >= recipe.heldout.max_characters:
             continue
         for document in clean_documents(spec, held_out=True):
-            text = "\n".join(document.texts)
+            text = _beginning("\n".join(document.texts), recipe.heldout.max_document_characters)
             documents.append(
                 HeldOutDocument(document.key, spec.name, text, text_fingerprint(*document.texts))
             )
-            characters[language] += sum(map(len, document.texts))
+            characters[language] += len(text)
             if characters[language] >= recipe.heldout.max_characters:
                 break
     return selected
+
+
+def _beginning(text: str, characters: int | None) -> str:
+    """At most so many characters, cut at white space where there is some."""
+    if characters is None or len(text) <= characters:
+        return text
+    cut = text[:characters]
+    return cut if text[characters].isspace() else cut.rsplit(None, 1)[0]
 
 
 def write_held_out(recipe: Recipe, folder: Path) -> None:

@@ -24,6 +24,7 @@ from persianmind.common.errors import MachineError, PersianMindError
 from persianmind.common.log import configure_logging
 from persianmind.engine.ranks import Ranks, ranks_from_environment
 from persianmind.engine.registry import backend
+from persianmind.evaluate.doctor import check_evaluation
 from persianmind.recipe.loading import known_recipes, load_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.train.gpu_errors import keep_traceback, named_gpu_error
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 EXIT_CODES = (
     "The same command again resumes. Exit codes: 0 done, 2 a mistake to fix, 3 self-test failed, "
     "4 loss not finite, 5 checkpoints unusable, 6 energy budget used up, 8 a rank hangs, "
-    "9 a GPU is out of memory or failed, 75 stopped by a signal."
+    "9 a GPU is out of memory or failed, 10 a language is being forgotten, 75 stopped by a signal."
 )
 
 RecipeOption = Annotated[
@@ -156,6 +157,7 @@ def _check_and_run(request: RunRequest, ranks: Ranks, write_report: ReportWriter
         return
     if ranks.rank == 0:
         preflight(request.recipe, request.engine_config, request.folder, ranks.world_size)
+        check_evaluation(request.recipe)
         check_resume_from(request.resume_from)
     logger.info(f"device: {_check_own_device(request, ranks)}")
     run_training(request, ranks, write_report)

@@ -39,9 +39,9 @@ class RunContext:
     """One run on one rank.
 
     step: finished optimizer steps over all stages. plan_index: the stage that is being trained.
-    nonfinite_steps: steps in a row that had no finite gradient. record: the last step; micro_batch: what one
-    holds; both on rank 0 alone. stop_requested: whether a stop was asked for. meter: on the rank that has
-    this node's.
+    nonfinite_steps: steps in a row that had no finite gradient. ended: stages that ended early. record: the
+    last step; micro_batch: what one holds; both on rank 0 alone. stop_requested: whether a stop was asked
+    for. meter: on the rank that has this node's.
     """
 
     recipe: Recipe
@@ -59,6 +59,7 @@ class RunContext:
     step: int = 0
     plan_index: int = 0
     nonfinite_steps: int = 0
+    ended: dict[str, int] = field(default_factory=dict)
     record: StepRecord | None = None
     micro_batch: MicroBatchBytes | None = None
 
@@ -93,9 +94,10 @@ class RunContext:
         return self.recipe.train.global_batch_size * self.recipe.data.seq_len
 
     def replan(self, ended: Mapping[str, int]) -> None:
-        """Computes the stages anew; `ended`: steps of those that ended early."""
+        """Computes the stages anew; `ended`: steps of those that ended early, beside those known before."""
+        self.ended |= ended
         counts = {name: dataset.num_sequences for name, dataset in self.datasets.items()}
-        self.plans = plan_stages(self.recipe, counts, ended)
+        self.plans = plan_stages(self.recipe, counts, self.ended)
 
     def mark(self, phase: Phase, stage: str = "", *, resumed_step: int | None = None) -> None:
         """Tells the energy meter, where this rank has it, what follows."""

@@ -75,6 +75,7 @@ def _step(
         stop_level=_stop_level(context),
         should_skip=should_skip if skipping else None,
         local_targets=data.target_count([sample for part in parts for sample in part]),
+        sources=len(data.sources),
     )
     return StepOutcome(data, samples, result, rates, time.perf_counter() - started_s)
 

@@ -35,7 +35,9 @@ from persianmind.train.sample import in_base_ids
 
 logger = logging.getLogger(__name__)
 SampledDocuments = Sequence[NDArray[np.int64]]
-EXACT, ROUNDED = (1e-5, 1e-3), (5e-3, 3e-2)  # relative: of the loss, of a gradient (L2); fp32, all else
+# Relative errors allowed: of the loss, of a gradient (L2). In int8 a difference of one bf16 rounding in an
+# input moves it by a whole int8 step, layer after layer: 3.5e-2 on SmolLM2's 30 layers.
+EXACT, ROUNDED, ROUNDED_TO_INT8 = (1e-5, 1e-3), (5e-3, 3e-2), (5e-3, 8e-2)
 PERTURBATION = 1e-2
 
 
@@ -80,8 +82,7 @@ def check_forward(model: AdaptedModel, base: BaseForward, documents: SampledDocu
     Raises:
         SelfTestError: a loss or a gradient is not the base's own.
     """
-    is_exact = model.output_table.base_VD.dtype == torch.float32 and quantize == "none"
-    loss_tolerance, gradient_tolerance = EXACT if is_exact else ROUNDED
+    loss_tolerance, gradient_tolerance = _tolerances(model.output_table.base_VD.dtype, quantize)
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -104,6 +105,12 @@ def check_forward(model: AdaptedModel, base: BaseForward, documents: SampledDocu
             )
     worst = max(error for what, (error, _) in errors.items() if "loss" in what)
     logger.info(f"self-test: loss and gradients are those of the base's own forward (error {worst:.1e})")
+
+
+def _tolerances(dtype: torch.dtype, quantize: str) -> tuple[float, float]:
+    if quantize == "int8" and dtype != torch.float32:
+        return ROUNDED_TO_INT8
+    return EXACT if dtype == torch.float32 and quantize == "none" else ROUNDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from persianmind.chat.opening import ChatPlace
 from persianmind.common.errors import (
     BaseModelError,
     CheckpointError,
@@ -17,6 +16,7 @@ from persianmind.common.errors import (
     UsageError,
 )
 from persianmind.model.bases import resolve_base
+from persianmind.publish.opening import ModelPlace
 from persianmind.recipe.loading import dump_recipe, load_recipe
 from tests.chat.helpers import TEMPLATE, model_folder
 
@@ -29,7 +29,7 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 
 def refusal(path: Path, kind: type[PersianMindError], checkpoint: str | None = None) -> str:
     with pytest.raises(kind) as caught:
-        place = ChatPlace(path, checkpoint)
+        place = ModelPlace(path, checkpoint)
         place.check()
         place.open("cpu")
     assert "\n" not in str(caught.value)
@@ -83,7 +83,7 @@ def test_code_of_a_folder_is_never_run(copy: Path) -> None:
 
 def test_the_template_and_the_stops_are_the_folders_own(copy: Path) -> None:
     (copy / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9]}))
-    model = ChatPlace(copy).open("cpu")
+    model = ModelPlace(copy).open("cpu")
     assert model.form.template == TEMPLATE and model.form.end_of_turn_ids == (7, 9, model.tokenizer.eos_id)
 
 
@@ -94,16 +94,16 @@ def test_a_template_by_name_in_the_tokenizers_config(copy: Path) -> None:
     dated = "{{ strftime_now('%Y') }}" + TEMPLATE
     config = json.loads(path.read_text()) | {"chat_template": [{"name": "default", "template": dated}]}
     path.write_text(json.dumps(config))
-    assert ChatPlace(copy).open("cpu").form.template == dated
+    assert ModelPlace(copy).open("cpu").form.template == dated
 
 
 def test_input_is_spelled_as_the_manifest_says(tmp_path: Path) -> None:
     stated = {"languages": ["en", "fa"], "normalise": {"digits": "persian"}, "kind": "hf"}
-    ours = ChatPlace(model_folder(tmp_path / "a", **stated)).open("cpu")
+    ours = ModelPlace(model_folder(tmp_path / "a", **stated)).open("cpu")
     assert ours.normalise(" كتاب 12 ") == "کتاب ۱۲"
-    foreign = ChatPlace(model_folder(tmp_path / "b")).open("cpu")
+    foreign = ModelPlace(model_folder(tmp_path / "b")).open("cpu")
     assert foreign.normalise(" كتاب 12 ") == "كتاب 12"
-    other = ChatPlace(model_folder(tmp_path / "c", files={})).open(
+    other = ModelPlace(model_folder(tmp_path / "c", files={})).open(
         "cpu"
     )  # a manifest that says nothing of it
     assert other.normalise(" كتاب 12 ") == "كتاب 12"

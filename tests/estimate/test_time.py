@@ -15,6 +15,7 @@ DEMO = FirstScores(
     forward_s=25.0,
     forward_tokens=8014,
     sample_s=8.0,
+    suites_s=0.0,
     stage_tokens=4274,
     weight_bytes=277_000_000,
     ranks=2,
@@ -29,7 +30,7 @@ def tiny(*overrides: str) -> Recipe:
 
 
 def scores(forward_s: float) -> FirstScores:
-    return FirstScores(forward_s, 1000, 0.0, 0, 0, 2, 60.0, 2)
+    return FirstScores(forward_s, 1000, 0.0, 0.0, 0, 0, 2, 60.0, 2)
 
 
 def test_lines_say_what_is_to_come_and_the_whole() -> None:

@@ -97,16 +97,16 @@ def _at_step(kind: str, engine: DeepSpeedEngine, active: Any) -> None:
 
 
 def _install_evaluation(step: int) -> None:
-    ordinary, sent = DeepSpeedEngine.summed_loss, False
+    ordinary, sent = DeepSpeedEngine.target_losses, False
 
-    def faulty(self: DeepSpeedEngine, *arguments: Any, **options: Any) -> float:
+    def faulty(self: DeepSpeedEngine, *arguments: Any, **options: Any) -> Any:
         nonlocal sent
         if self.steps >= step and not sent:
             sent = True
             os.kill(os.getpid(), signal.SIGTERM)
         return ordinary(self, *arguments, **options)
 
-    DeepSpeedEngine.summed_loss = faulty  # type: ignore[method-assign]
+    DeepSpeedEngine.target_losses = faulty  # type: ignore[method-assign]
 
 
 def _unwatched() -> None:

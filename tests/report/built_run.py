@@ -12,9 +12,10 @@ from pathlib import Path
 from persianmind.common.checksum import dump_checked_line
 from persianmind.recipe.loading import parse_recipe
 from persianmind.run.energy_records import EnergyLine, EnergyReading, EnergySample, EnergyStart, EnergyStop
+from persianmind.run.evaluation_records import EvaluationResult
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import add_evaluation, update_results
-from persianmind.run.records import EvaluationResult, Phase, RunRecord, StepRecord
+from persianmind.run.records import Phase, RunRecord, StepRecord
 
 STAGES = {"pretrain": 120, "instruct": 60}  # steps
 CRASHED_AT, RESUMED_AFTER = 90, 80
@@ -53,8 +54,8 @@ def build_run(path: Path, *, nodes: tuple[str, ...] = ("box1",), stages: int = 3
 def score(stage: str, language: str, bits: float) -> EvaluationResult:
     """A result on held-out text."""
     return EvaluationResult(
-        stage=stage, language=language, bits_per_byte=bits, perplexity=20 * bits, n_tokens=41_000,
-        n_documents=11, n_bytes=198_000,
+        stage=stage, language=language, bits_per_byte=bits, ci_low=0.9 * bits, ci_high=1.1 * bits,
+        n_tokens=41_000, n_documents=11, n_bytes=198_000,
     )  # fmt: skip
 
 

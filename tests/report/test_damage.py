@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 # By file: the sections that cannot be shown without it.
 LOST: dict[str, set[str]] = {
     "recipe.yaml": {"recipe"},
-    "results.json": {"evaluation", "samples"},
+    "results.json": {"evaluation", "samples", "suites"},
     "metrics.jsonl": {"training"},
     "vocab/expansion.json": {"vocabulary"},
     "data/poems/manifest.json": set(),
@@ -222,7 +222,7 @@ def test_whole_folders_may_be_missing(real_run: Path) -> None:
         shutil.rmtree(real_run / name)
     page = parse(write_report(real_run))
     assert list(sections(page)) == [
-        "evaluation", "samples", "training", "checkpoints", "recipe", "environment", "commands",
+        "evaluation", "suites", "samples", "training", "checkpoints", "recipe", "environment", "commands",
     ]  # fmt: skip
     assert [gap.partition(":")[0] for gap in gaps(page)] == [
         "vocab/expansion.json", "data/*/manifest.json", "energy/*.jsonl",

@@ -18,7 +18,7 @@ from tests.support.launch import Launched
 pytestmark = pytest.mark.integration
 
 SECTIONS = [
-    "evaluation", "samples", "energy", "training", "vocabulary", "data", "checkpoints", "recipe",
+    "evaluation", "suites", "samples", "energy", "training", "vocabulary", "data", "checkpoints", "recipe",
     "environment", "commands",
 ]  # fmt: skip
 
@@ -74,7 +74,8 @@ def test_scores_of_every_stage(light_run: Path, page: Node) -> None:
         for code in ("fa", "en"):
             bits, before = found[code]["bits_per_byte"], base[code]["bits_per_byte"]
             change = "" if stage == "base" else f" {100 * (bits - before) / before:+.1f}%".replace("-", "−")
-            expected += [f"{bits:.3f}{change}", f"{found[code]['perplexity']:,.2f}"]
+            low, high, n = (found[code][key] for key in ("ci_low", "ci_high", "n_documents"))
+            expected += [f"{bits:.3f}{change}", f"{low:.3f} to {high:.3f} {n:,} documents"]
         assert shown[stage] == expected
     for card, code in zip(page.all("div", "card"), ("fa", "en"), strict=False):
         first, last = (by_stage[stage][code]["bits_per_byte"] for stage in ("base", "instruct-2"))

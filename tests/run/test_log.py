@@ -10,9 +10,10 @@ import pytest
 
 from persianmind.common.checksum import dump_checked_line
 from persianmind.common.errors import DamagedFileError
+from persianmind.run.evaluation_records import EvaluationResult
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import RunLog, add_evaluation, add_samples, read_results, read_steps, update_results
-from persianmind.run.records import EvaluationResult, RunResults, SampleText, SkipReason, StepRecord
+from persianmind.run.records import RunResults, SampleText, SkipReason, StepRecord
 from tests.run.helpers import step_record
 
 

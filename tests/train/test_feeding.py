@@ -70,6 +70,7 @@ class FakeEngine:
         stop_level: StopLevel = StopLevel.NONE,
         should_skip: Any = None,
         local_targets: int | None = None,
+        sources: int = 0,
     ) -> StepResult:
         ids, counted = [], 0
         for batch in micro_batches:

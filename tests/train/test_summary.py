@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from persianmind.run.records import EvaluationResult, RunResults
+from persianmind.run.evaluation_records import EvaluationResult, SuiteResult
+from persianmind.run.records import BestCheckpoint, RunResults
 from persianmind.run.scores import scores_by_stage
 from persianmind.train.summary import summary_lines
 
 
-def score(stage: str, language: str, bits: float, perplexity: float) -> EvaluationResult:
+def score(stage: str, language: str, bits: float, low: float | None = None) -> EvaluationResult:
     return EvaluationResult(
         stage=stage,
         language=language,
         bits_per_byte=bits,
-        perplexity=perplexity,
+        ci_low=low,
+        ci_high=None if low is None else 2 * bits - low,
         n_tokens=10,
         n_documents=2,
         n_bytes=40,
@@ -20,18 +22,18 @@ def score(stage: str, language: str, bits: float, perplexity: float) -> Evaluati
 
 
 SCORES = [
-    score("base", "fa", 10.07196, 1076.371),
-    score("base", "en", 3.5, 1050.2354),
-    score("pretrain", "fa", 2.21964, 377.976),
-    score("pretrain", "en", 3.70019, 1348.7112),
+    score("base", "fa", 10.07196, 10.0),
+    score("base", "en", 3.5),
+    score("pretrain", "fa", 2.21964, 2.2),
+    score("pretrain", "en", 3.70019, 3.7),
 ]
 
 
 def test_a_line_for_each_stage_with_the_columns_of_both_languages() -> None:
     assert summary_lines(RunResults(evaluation=SCORES)) == [
-        "stage             fa bits/byte      fa ppl    en bits/byte      en ppl",
-        "base                   10.0720     1076.37          3.5000     1050.24",
-        "pretrain                2.2196      377.98          3.7002     1348.71",
+        "stage             fa bits/byte        95% interval    en bits/byte        95% interval",
+        "base                   10.0720  10.0000 to 10.1439          3.5000                   -",
+        "pretrain                2.2196    2.2000 to 2.2393          3.7002    3.7000 to 3.7004",
     ]
 
 
@@ -50,8 +52,25 @@ def test_nothing_scored_and_nothing_counted_is_a_header_alone() -> None:
 
 def test_a_language_that_a_stage_was_not_scored_on_is_a_dash() -> None:
     lines = summary_lines(RunResults(evaluation=SCORES[:3]))
-    assert lines[2] == "pretrain                2.2196      377.98               -           -"
+    assert (
+        lines[2] == "pretrain                2.2196    2.2000 to 2.2393               -                   -"
+    )
     assert len({len(line) for line in lines}) == 1
+
+
+def test_suites_of_the_last_stage_stand_beside_the_base() -> None:
+    def result(stage: str, metric: str, value: float, step: int | None = None) -> SuiteResult:
+        return SuiteResult(suite="own", task="t", metric=metric, value=value, ci_low=0.1, ci_high=0.9, n=7,
+                           stage=stage, step=step)  # fmt: skip
+
+    results = [result("base", "accuracy_letter", 0.25), result("base", "accuracy_text", 0.5),
+               result("pretrain", "accuracy_letter", 0.3, step=5),
+               result("pretrain", "accuracy_letter", 0.5)]  # fmt: skip
+    best = BestCheckpoint(metric="fa", value=1.5, step=4)
+    assert summary_lines(RunResults(results=results, best=best))[1:] == [
+        "own/t: accuracy_letter 0.5 [0.1, 0.9] (base 0.25), 7 items",
+        "best fa: 1.5000 at step 4, its checkpoint is kept",
+    ]
 
 
 def test_scores_are_grouped_in_the_order_they_were_measured() -> None:

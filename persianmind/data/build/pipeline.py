@@ -35,6 +35,7 @@ class TokenisedDocument:
     place: str
     sample: str
     characters: int
+    utf8_bytes: int
     fingerprint: int
     tokens: Tokens
     targets: Targets | None
@@ -101,6 +102,7 @@ class Pipeline:
             place=document.place,
             sample=document.texts[0][:SAMPLE_CHARACTERS],
             characters=sum(map(len, document.texts)),
+            utf8_bytes=sum(len(text.encode("utf-8")) for text in document.texts),
             fingerprint=text_fingerprint(*document.texts),
             tokens=tokens,
             targets=targets,

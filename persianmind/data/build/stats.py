@@ -50,6 +50,7 @@ class BuildStats:
         self.counts["documents_cut"] += pieces > 1
         self.counts["tokens_in"] += len(document.tokens)
         self.counts["characters"] += document.characters
+        self.counts["utf8_bytes"] += document.utf8_bytes
 
     def check_budget(self) -> None:
         """Raises TooManyBadRecordsError once more records are bad than the recipe allows."""
@@ -78,6 +79,7 @@ class BuildStats:
             "tokens": counts["tokens"],
             "targets": counts["targets"],
             "characters": counts["characters"],
+            "utf8_bytes": counts["utf8_bytes"],
             "documents": counts["documents"],
             "documents_cut": counts["documents_cut"],
             "documents_held_out": counts["held_out"],

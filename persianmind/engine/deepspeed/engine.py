@@ -8,7 +8,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from persianmind.checkpoint.manifest import StoredCheckpoint
@@ -74,6 +76,7 @@ class DeepSpeedEngine:
         stop_level: StopLevel = StopLevel.NONE,
         should_skip: SkipRule | None = None,
         local_targets: int | None = None,
+        sources: int = 0,
     ) -> StepResult:
         """One optimizer step over this rank's micro-batches; the loss is normalised by all ranks' targets.
 
@@ -87,8 +90,11 @@ class DeepSpeedEngine:
         total_targets, stop_level = self._agree(local_targets, stop_level)
         self._deepspeed.train()
         # ZeRO averages over ranks; times world_size makes it the sum, and the sum over targets the mean.
+        self.model.loss_by_source = torch.zeros(sources, dtype=torch.float64, device=self.device)
         local_sum = self._accumulate(micro_batches, scale=self.ranks.world_size / max(1, total_targets))
-        loss = self.sum(local_sum) / max(1, total_targets)
+        summed, *source_losses = self.sum_floats(torch.cat([local_sum.view(1), self.model.loss_by_source]))
+        self.model.loss_by_source = None
+        loss = summed / max(1, total_targets)
         norm = float(self._deepspeed.optimizer.scaled_global_norm()) if should_skip is not None else None
         spike = bool(norm is not None and norm >= 0 and should_skip is not None and should_skip(loss, norm))
         if spike or not math.isfinite(loss):
@@ -102,7 +108,7 @@ class DeepSpeedEngine:
         # DeepSpeed gives -1 for a norm that is no number.
         norm = norm if norm >= 0 and (applied or spike) else math.inf
         reason = SkipReason.SPIKE if spike else None if applied else SkipReason.NONFINITE
-        return StepResult(loss, total_targets, norm, reason, stop_level)
+        return StepResult(loss, total_targets, norm, reason, stop_level, tuple(source_losses))
 
     def reduced_gradients(
         self, micro_batches: Iterable[Batch | DeviceBatch], scale: float
@@ -158,6 +164,18 @@ class DeepSpeedEngine:
         self.model.train()
         return float(total)
 
+    def target_losses(
+        self, batches: Iterable[Batch], *, base_vocab_only: bool = False
+    ) -> list[NDArray[np.float64]]:
+        self.model.eval()
+        losses = []
+        with ReadAhead(self.prepare) as ahead:
+            for batch in ahead.items(batches):
+                self.on_progress()
+                losses.append(self.model.target_losses(**batch.inputs, base_vocab_only=base_vocab_only))
+        self.model.train()
+        return [one.cpu().double().numpy() for one in losses]
+
     def optimizer_tensors(self) -> Iterator[Tensor]:
         optimizer = self._deepspeed.optimizer
         yield from optimizer.single_partition_of_fp32_groups
@@ -182,6 +200,9 @@ class DeepSpeedEngine:
 
     def sum(self, value: Tensor | float) -> float:
         return collectives.sum_float(value, self.device, self.ranks.world_size)
+
+    def sum_floats(self, values: Tensor | Sequence[float]) -> list[float]:
+        return collectives.sum_floats(values, self.device, self.ranks.world_size)
 
     def sum_counts(self, values: Sequence[int]) -> list[int]:
         return collectives.sum_counts(values, self.device, self.ranks.world_size)

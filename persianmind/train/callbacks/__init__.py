@@ -6,16 +6,20 @@ from typing import TYPE_CHECKING
 
 from persianmind.energy.budget import Budget
 from persianmind.train.callbacks.base import Callback
+from persianmind.train.callbacks.best import BestCallback
 from persianmind.train.callbacks.budget import BudgetCallback
 from persianmind.train.callbacks.energy import EnergyCallback
 from persianmind.train.callbacks.estimate import EstimateCallback
 from persianmind.train.callbacks.evaluate import EvaluateCallback
+from persianmind.train.callbacks.forgetting import ForgettingCallback
 from persianmind.train.callbacks.log import LogCallback
+from persianmind.train.callbacks.new_tokens import NewTokenCallback
 from persianmind.train.callbacks.plateau import PlateauCallback
 from persianmind.train.callbacks.progress import ProgressCallback
 from persianmind.train.callbacks.samples import SampleCallback
 from persianmind.train.callbacks.save import SaveCallback
 from persianmind.train.callbacks.spikes import SpikeCallback
+from persianmind.train.callbacks.suites import SuiteCallback
 from persianmind.train.callbacks.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -26,7 +30,8 @@ def make_callbacks(context: RunContext, watchdog: Watchdog, budget: Budget) -> l
     """All of them, in the order in which their hooks are called: what a step was is logged and judged before
     it is saved."""
     recipe = context.recipe
-    evaluate, samples = EvaluateCallback(recipe), SampleCallback(recipe)
+    evaluate, suites, samples = EvaluateCallback(recipe), SuiteCallback(recipe), SampleCallback(recipe)
+    saves = SaveCallback(context)
     return [
         watchdog,
         EnergyCallback(),
@@ -34,9 +39,13 @@ def make_callbacks(context: RunContext, watchdog: Watchdog, budget: Budget) -> l
         ProgressCallback(budget),
         SpikeCallback(recipe.train),
         PlateauCallback(recipe.stages),
-        SaveCallback(context),
+        saves,
         BudgetCallback(budget),
         evaluate,
+        suites,
+        ForgettingCallback(recipe),
+        BestCallback(recipe, evaluate, suites, saves),
+        NewTokenCallback(recipe, evaluate),
         samples,
-        EstimateCallback(budget, evaluate, samples),
+        EstimateCallback(budget, evaluate, suites, samples),
     ]

@@ -14,6 +14,7 @@ from persianmind.run.log import decided_recipe
 from persianmind.train.callbacks.base import Callback
 from persianmind.train.callbacks.evaluate import EvaluateCallback
 from persianmind.train.callbacks.samples import SampleCallback
+from persianmind.train.callbacks.suites import SuiteCallback
 
 if TYPE_CHECKING:
     from persianmind.train.context import RunContext
@@ -22,14 +23,17 @@ logger = logging.getLogger(__name__)
 
 
 class EstimateCallback(Callback):
-    """From what scoring the untouched base and its samples took; so it stands after both, and says nothing in
-    a run that goes on."""
+    """From what scoring the untouched base, its suites and its samples took; so it stands after them, and
+    says nothing in a run that goes on."""
 
     name = "estimate"
 
-    def __init__(self, budget: Budget, evaluate: EvaluateCallback, samples: SampleCallback) -> None:
+    def __init__(
+        self, budget: Budget, evaluate: EvaluateCallback, suites: SuiteCallback, samples: SampleCallback
+    ) -> None:
         self.budget = budget
         self.evaluate = evaluate
+        self.suites = suites
         self.samples = samples
 
     def start(self, context: RunContext) -> None:
@@ -40,6 +44,7 @@ class EstimateCallback(Callback):
             forward_s=forward_s,
             forward_tokens=forward_tokens,
             sample_s=self.samples.base_s,
+            suites_s=self.suites.base_s,
             stage_tokens=self.evaluate.stage_tokens(context),
             weight_bytes=sum(
                 value.numel() * value.element_size() for value in context.engine.model.parameters()

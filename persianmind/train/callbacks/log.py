@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,8 @@ class LogCallback(Callback):
         useful = outcome.data.useful_tokens(samples)
         characters = outcome.data.characters(samples)
         tokens_per_s = tokens / seconds
+        by_source = _loss_by_source(outcome)
+        bits_by_source = _bits_by_source(outcome, by_source)
         joules = None if context.meter is None else context.meter.joules()
         peak_bytes, peak_device_bytes = _peak_memory(context.engine)
         return StepRecord(
@@ -78,6 +81,9 @@ class LogCallback(Callback):
             else memory_by_kind(context.engine, context.micro_batch, peak_device_bytes or peak_bytes),
             joules=joules,
             step_joules=self._difference(joules),
+            loss_by_source={source: nats / targets for source, (nats, targets) in by_source.items()},
+            bits_per_byte_by_source={source: bits / size for source, (bits, size) in bits_by_source.items()},
+            bits_per_byte_by_language=_by_language(context.recipe, bits_by_source),
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
 
@@ -85,6 +91,39 @@ class LogCallback(Callback):
         """Joules since the line before; the meter writes at its own interval, so a short step can show 0."""
         before, self._joules = self._joules, joules
         return None if joules is None or before is None else joules - before
+
+
+def _loss_by_source(outcome: StepOutcome) -> dict[str, tuple[float, int]]:
+    """(summed nats, targets) of each source that had targets in the step, where the loss is finite."""
+    if not outcome.result.source_losses:
+        return {}
+    targets = outcome.data.targets_by_source(outcome.samples)
+    summed = dict(zip(outcome.data.sources, outcome.result.source_losses, strict=True))
+    return {
+        source: (summed[source], count)
+        for source, count in targets.items()
+        if count and math.isfinite(summed[source])
+    }
+
+
+def _bits_by_source(
+    outcome: StepOutcome, by_source: Mapping[str, tuple[float, int]]
+) -> dict[str, tuple[float, float]]:
+    """(bits, bytes that the targets stand for); nothing of a source that is still being built."""
+    found = {}
+    for source, (nats, targets) in by_source.items():
+        if (bytes_per_token := outcome.data.bytes_per_token(source)) is not None:
+            found[source] = (nats / math.log(2), targets * bytes_per_token)
+    return found
+
+
+def _by_language(recipe: Recipe, bits_by_source: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    totals: dict[str, tuple[float, float]] = {}
+    for source, (bits, size) in bits_by_source.items():
+        language = recipe.sources[source].language
+        before = totals.get(language, (0.0, 0.0))
+        totals[language] = (before[0] + bits, before[1] + size)
+    return {language: bits / size for language, (bits, size) in totals.items() if size}
 
 
 def _peak_memory(engine: Engine) -> tuple[int, int | None]:

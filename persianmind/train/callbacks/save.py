@@ -78,6 +78,13 @@ class SaveCallback(Callback):
             self._save(context)
         self.saver.finish()
 
+    def keep(self, context: RunContext) -> None:
+        """The checkpoint of this step stays, whatever else is removed; it is saved where it was not. All
+        ranks together."""
+        if self.saved_step != context.step:
+            self._save(context)
+        self.store.keep_step = context.step
+
     def _save(self, context: RunContext) -> None:
         """Snapshots now and writes while training goes on; waits for the save before it, if one runs.
 

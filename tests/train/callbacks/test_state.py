@@ -13,16 +13,20 @@ from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 from persianmind.train import callbacks as package
 from persianmind.train.callbacks.base import Callback
+from persianmind.train.callbacks.best import BestCallback
 from persianmind.train.callbacks.budget import BudgetCallback
 from persianmind.train.callbacks.energy import EnergyCallback
 from persianmind.train.callbacks.estimate import EstimateCallback
 from persianmind.train.callbacks.evaluate import EvaluateCallback
+from persianmind.train.callbacks.forgetting import ForgettingCallback
 from persianmind.train.callbacks.log import LogCallback
+from persianmind.train.callbacks.new_tokens import NewTokenCallback
 from persianmind.train.callbacks.plateau import PlateauCallback
 from persianmind.train.callbacks.progress import ProgressCallback
 from persianmind.train.callbacks.samples import SampleCallback
 from persianmind.train.callbacks.save import SaveCallback
 from persianmind.train.callbacks.spikes import SpikeCallback
+from persianmind.train.callbacks.suites import SuiteCallback
 from persianmind.train.callbacks.watchdog import Watchdog
 
 RECIPE = load_recipe("tiny", ["train.spike_sigma=6", "train.spike_window=4", "stages.0.plateau_steps=2"])
@@ -34,7 +38,10 @@ STATELESS: list[Callback] = [
     BudgetCallback(Budget(None)),
     EnergyCallback(),
     EvaluateCallback(RECIPE),
-    EstimateCallback(Budget(None), EvaluateCallback(RECIPE), SampleCallback(RECIPE)),
+    EstimateCallback(Budget(None), EvaluateCallback(RECIPE), SuiteCallback(RECIPE), SampleCallback(RECIPE)),
+    ForgettingCallback(RECIPE),
+    NewTokenCallback(RECIPE, EvaluateCallback(RECIPE)),
+    SuiteCallback(RECIPE),
     ProgressCallback(Budget(None)),
     SampleCallback(RECIPE),
 ]
@@ -80,10 +87,10 @@ def test_names_are_unique_and_all_of_them_are_covered_here() -> None:
     }
     made.discard(Callback)
     names = {one.name for one in made}
-    assert len(names) == len(made) == 11
+    assert len(names) == len(made) == 15
     covered = {*STATEFUL, *(one.name for one in STATELESS)}
     # The rest need an engine or a folder, and inherit both methods as they are.
     rest: list[type[Callback]] = [LogCallback, SaveCallback, Watchdog]
-    assert names == covered | {one.name for one in rest}
+    assert names == covered | {one.name for one in rest} | {BestCallback.name}  # test_best.py has its state
     for one in rest:
         assert one.state_dict is Callback.state_dict and one.load_state_dict is Callback.load_state_dict

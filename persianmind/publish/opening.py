@@ -1,4 +1,4 @@
-"""From a path to a live model: any Hugging Face folder with a chat template, or a run's newest checkpoint."""
+"""From a path to a live model, to talk to or to measure: a Hugging Face folder, or a run's checkpoint."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ if TYPE_CHECKING:
 
     from persianmind.data.chat_form import ChatForm
     from persianmind.evaluate.chat_model import ChatModel
+    from persianmind.evaluate.evaluated import EvaluatedModel
     from persianmind.tokenizer import FolderTokenizer
 
 NICENESS = 10  # beside a run that trains: it goes first
 
 
 @dataclass(frozen=True, slots=True)
-class ChatPlace:
-    """A path that one can talk to. checkpoint: of a run; None: its newest good one."""
+class ModelPlace:
+    """A path that holds a model. checkpoint: of a run; None: its newest good one."""
 
     path: Path
     checkpoint: str | None = None
@@ -46,7 +47,7 @@ class ChatPlace:
         return (self.path / "recipe.yaml").is_file()
 
     def check(self) -> None:
-        """Refuses what cannot be talked to, before anything heavy is imported.
+        """Refuses what cannot be opened, before anything heavy is imported.
 
         Raises:
             UsageError: neither a model folder nor a run folder, or a checkpoint of a model folder.
@@ -56,12 +57,12 @@ class ChatPlace:
             if not RunFolder(self.path).has_checkpoints:
                 raise CheckpointError(
                     f"{self.path} has no checkpoint yet; wait for the first, which the run saves after "
-                    "checkpoint.every_steps steps, or chat with its base"
+                    "checkpoint.every_steps steps, or give its base"
                 )
             return
         if (self.path / "adapter_config.json").is_file():
             raise UsageError(
-                f"{self.path} is an adapter without its model; export it with --format hf and chat with that"
+                f"{self.path} is an adapter without its model; export it with --format hf and give that"
             )
         if not (self.path / "config.json").is_file():
             raise UsageError(
@@ -77,7 +78,7 @@ class ChatPlace:
             raise UsageError(f"--checkpoint is for a run; {self.path} is a model folder")
 
     def open(self, device: str) -> ChatModel:
-        """Loads it.
+        """Loads it, to talk to.
 
         Args:
             device: "cpu", "cuda", or "auto": the GPU for a model folder where there is one, and the CPU for a
@@ -88,6 +89,20 @@ class ChatPlace:
         """
         return _open_run(self, _device(device, "cpu")) if self.is_run else _open_folder(self.path, device)
 
+    def open_evaluated(self, device: str) -> EvaluatedModel:
+        """Loads it, to measure. Without a chat template it cannot be asked, and is measured by likelihoods.
+
+        Args:
+            device: as `open`, where "auto" is the GPU for runs as well.
+
+        Raises:
+            PersianMindError: it cannot be loaded.
+        """
+        import torch
+
+        chosen = _device(device, "cuda" if torch.cuda.is_available() else "cpu")
+        return _evaluated_run(self, chosen) if self.is_run else _evaluated_folder(self.path, chosen)
+
 
 def _device(asked: str, otherwise: str) -> torch.device:
     import torch
@@ -97,7 +112,7 @@ def _device(asked: str, otherwise: str) -> torch.device:
     return torch.device(otherwise if asked == "auto" else asked)
 
 
-def _open_run(place: ChatPlace, device: torch.device) -> ChatModel:
+def _open_run(place: ModelPlace, device: torch.device) -> ChatModel:
     """Reads alone: no lock is taken and nothing is written."""
     from persianmind.evaluate.chat_model import ChatModel
     from persianmind.publish.weights import trained_model
@@ -120,6 +135,51 @@ def _open_folder(folder: Path, device: str) -> ChatModel:
     normalise = _folder_normaliser(folder)
     chosen = _device(device, "cuda" if torch.cuda.is_available() else "cpu")
     return ChatModel(_load(folder).to(chosen), tokenizer, form, normalise)
+
+
+def _evaluated_run(place: ModelPlace, device: torch.device) -> EvaluatedModel:
+    from persianmind.common.checksum import hash_text
+    from persianmind.evaluate.chat_model import ChatModel
+    from persianmind.evaluate.evaluated import DEFAULT_WINDOW, EvaluatedModel
+    from persianmind.model.bases import base_fingerprint
+    from persianmind.publish.weights import adapted_model, read_trained_run
+    from persianmind.run.identity import recipe_fingerprint
+
+    backend().prepare_environment()
+    run = read_trained_run(RunFolder(place.path), place.checkpoint)
+    causal_lm = adapted_model(run, device).causal_lm
+    chat = ChatModel.of_recipe(causal_lm, run.folder.vocab, run.recipe)
+    identity = (base_fingerprint(run.base), run.expansion.fingerprint, recipe_fingerprint(run.recipe))
+    return EvaluatedModel(
+        name=f"{place.path} step {run.step}",
+        causal_lm=causal_lm,
+        tokenizer=chat.tokenizer,
+        fingerprint=hash_text(*identity, str(run.step)),
+        form=chat.form,
+        normalise=chat.normalise,
+        window=chat.max_positions or DEFAULT_WINDOW,
+        run=place.path,
+    )
+
+
+def _evaluated_folder(folder: Path, device: torch.device) -> EvaluatedModel:
+    from persianmind.common.checksum import hash_text
+    from persianmind.evaluate.evaluated import DEFAULT_WINDOW, EvaluatedModel
+    from persianmind.model.bases import base_fingerprint
+    from persianmind.tokenizer import FolderTokenizer
+
+    tokenizer = FolderTokenizer(folder)
+    causal_lm = _load(folder).to(device)
+    stated = getattr(causal_lm.config, "max_position_embeddings", None)
+    return EvaluatedModel(
+        name=str(folder),
+        causal_lm=causal_lm,
+        tokenizer=tokenizer,
+        fingerprint=hash_text(base_fingerprint(folder), tokenizer.fingerprint()),
+        form=None if tokenizer.chat_template() is None else _folder_form(folder, tokenizer),
+        normalise=_folder_normaliser(folder),
+        window=stated if isinstance(stated, int) and stated > 0 else DEFAULT_WINDOW,
+    )
 
 
 def _folder_form(folder: Path, tokenizer: FolderTokenizer) -> ChatForm:

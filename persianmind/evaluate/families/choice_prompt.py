@@ -1,0 +1,80 @@
+"""How a question with candidates is written for a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from persianmind.evaluate.items import ChoiceItem
+
+LETTERS = "ABCDEFGHIJ"
+_DIGITS = {ord(first) + i: ord("0") + i for first in "٠۰" for i in range(10)}
+# Persian letters of options, in their usual order.
+_PERSIAN_LETTERS = {"الف": 0, "ب": 1, "ج": 2, "د": 3}
+# A capital by itself, or a small one with what closes an option's mark.
+_LETTER = re.compile(r"(?<![A-Za-z])(?:[A-J](?![A-Za-z])|^\s*\(?[a-j](?=[).:]))")
+_WORD = re.compile(r"[\s.:)،-]")
+_NUMBER = re.compile(r"(?<![0-9])([1-9]|10)(?![0-9])")
+_ASKED = {
+    "fa": "فقط حرف گزینهٔ درست را بنویس.",
+    "en": "Answer with the letter of the right option alone.",
+}
+
+
+def rotated(candidates: Sequence[str], by: int) -> list[str]:
+    """The cyclic order in which candidate `by` stands first."""
+    return [*candidates[by:], *candidates[:by]]
+
+
+def letter_prompt(item: ChoiceItem, order: int, answer_word: str) -> str:
+    """The question with its candidates under letters, `order` of them moved to the end; up to the answer.
+
+    With a passage as the paper of Belebele has it (P:, Q:, A:, ...), else as MMLU's (A., B., ...).
+    """
+    mark = ":" if item.passage else "."
+    options = [
+        f"{letter}{mark} {text}"
+        for letter, text in zip(LETTERS, rotated(item.candidates, order), strict=False)
+    ]
+    return "\n".join([*_question(item), *options, answer_word])
+
+
+def text_prompt(item: ChoiceItem, answer_word: str) -> str:
+    """The question alone; a candidate follows as a whole."""
+    return "\n".join([*_question(item), answer_word])
+
+
+def asked_prompt(item: ChoiceItem, language: str) -> str:
+    """The question as one would type it to an assistant."""
+    options = [f"{letter}. {text}" for letter, text in zip(LETTERS, item.candidates, strict=False)]
+    passage = [item.passage] if item.passage else []
+    return "\n".join([*passage, item.question, *options, _ASKED.get(language, _ASKED["en"])])
+
+
+def read_answer(answer: str, candidates: Sequence[str]) -> int | None:
+    """The candidate that a written answer names: by its letter, its number, or its text; None where it names
+    none, or several."""
+    bare = answer.strip()
+    first = bare.split("\n", 1)[0]
+    word = _WORD.split(first, maxsplit=1)[0]
+    if _PERSIAN_LETTERS.get(word, len(candidates)) < len(candidates):
+        return _PERSIAN_LETTERS[word]
+    if found := _one_of({LETTERS.index(one.upper()) for one in _LETTER.findall(first)}, candidates):
+        return found[0]
+    numbers = {int(one) - 1 for one in _NUMBER.findall(first.translate(_DIGITS))}
+    if any(_NUMBER.search(text.translate(_DIGITS)) for text in candidates):
+        numbers = set()  # a number is what a candidate says, not which one it is
+    if found := _one_of(numbers, candidates):
+        return found[0]
+    held = {place for place, text in enumerate(candidates) if text.strip() and text.strip() in bare}
+    return held.pop() if len(held) == 1 else None
+
+
+def _one_of(places: set[int], candidates: Sequence[str]) -> list[int]:
+    """The one place that is a candidate's; none where there are none or several."""
+    found = [one for one in places if one < len(candidates)]
+    return found if len(found) == 1 else []
+
+
+def _question(item: ChoiceItem) -> list[str]:
+    return [f"P: {item.passage}", f"Q: {item.question}"] if item.passage else [item.question]

@@ -1,0 +1,5 @@
+"""Readers of published tests, a class each (base.py)."""
+
+from persianmind.evaluate.layouts.base import Layout, layouts
+
+__all__ = ["Layout", "layouts"]

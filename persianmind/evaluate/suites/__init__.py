@@ -1,0 +1,1 @@
+"""Shipped suites, a YAML file each, and the prompts of `health`."""
