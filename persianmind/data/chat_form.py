@@ -26,11 +26,13 @@ class ChatForm:
     """The form of dialogues for one tokenizer.
 
     template: Jinja source. end_of_turn_ids: where generation stops, the token after an answer first.
+    turn_labels: plain text that begins a turn.
     """
 
     template: str
     end_of_turn_ids: tuple[int, ...]
     tokenizer: FolderTokenizer = field(repr=False, compare=False)
+    turn_labels: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, tokenizer: FolderTokenizer, form: PromptForm) -> ChatForm:
@@ -44,8 +46,11 @@ class ChatForm:
         if form == "persianmind":
             bos = "" if tokenizer.bos_id is None else _written(tokenizer, tokenizer.bos_id)
             eos = _written(tokenizer, tokenizer.eos_id)
-            template = own_template(default_profile().prompt, bos=bos, eos=eos)
-            return cls(template, (tokenizer.eos_id,), tokenizer)
+            prompt = default_profile().prompt
+            labels = tuple(f"\n{label.rstrip()}" for label in (prompt.user_turn, prompt.assistant_turn))
+            return cls(
+                own_template(prompt, bos=bos, eos=eos), (tokenizer.eos_id,), tokenizer, turn_labels=labels
+            )
         return _base_form(tokenizer)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
@@ -98,10 +103,11 @@ class ChatForm:
         return whole, spans
 
     def reserved_strings(self) -> list[str]:
-        """Strings that no turn may hold: read as the tokens they name, they would end it or forge another."""
+        """Strings that no turn may hold: read as the tokens they name, they would end it or forge another. So
+        do the labels of our own form at the start of a line."""
         parsed = self.tokenizer.parsed_tokens()
         ends = [parsed[token_id] for token_id in self.end_of_turn_ids if token_id in parsed]
-        return sorted({*self.tokenizer.special_tokens(), *ends})
+        return sorted({*self.tokenizer.special_tokens(), *ends, *self.turn_labels})
 
 
 def _base_form(tokenizer: FolderTokenizer) -> ChatForm:

@@ -50,7 +50,8 @@ class Manifest(_Closed):
     tokens: positions filled; fill: tokens / (sequences x seq_len); targets: tokens that are loss targets;
     characters, utf8_bytes: of the kept documents' text; documents_cut: documents longer than a sequence (cut
     into pieces, nothing lost); tokens_lost: tokens of kept documents that are in no sequence, measured;
-    rejected: bad records by reason; dropped: documents by quality filter.
+    rejected: bad records by reason; dropped: documents by quality filter; left_out: what kept dialogues held
+    beside what is trained on, by name.
     """
 
     format: Literal[1] = 1
@@ -79,6 +80,7 @@ class Manifest(_Closed):
     rejected: dict[str, int]
     damaged_files: list[str]
     dropped: dict[str, FilterReport]
+    left_out: dict[str, int] = {}
     fingerprints: Fingerprints
     shards: list[ShardEntry]
 

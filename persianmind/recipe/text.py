@@ -16,17 +16,29 @@ class Normalise(Section):
     diacritics: Literal["keep", "strip"] = "keep"
 
 
+# What shapes of instruction records know a field by (persianmind/text/shapes).
+Column = Literal[
+    "messages", "system", "instruction", "input", "output", "history", "prompt", "completion", "question",
+    "answer", "context",
+]  # fmt: skip
+
+
 class Source(Section):
     """One source of text or of instructions.
 
     `uri`: a file, glob, folder, fsspec URL, `hf://dataset`, or `package://NAME` (text that an installed
-    package carries). `kind: instruction` records have {instruction, input, output} or {messages}.
+    package carries). `kind: instruction` records have the fields of one of the shapes in docs/data.md;
+    `columns` names other ones by these ({output: "پاسخ"}). Whether a record is held out follows from its
+    content; from the field `group_by` where that is given, so that all records of a book, say, stay on one
+    side.
     """
 
     uri: str | list[str]
     kind: Literal["text", "instruction"] = "text"
     language: Name = "fa"
     text_field: str = "text"
+    group_by: str | None = None
+    columns: dict[Column, str] = Field(default_factory=dict)
     txt_unit: Literal["line", "paragraph"] = "line"
     licence: str = "unstated"
 

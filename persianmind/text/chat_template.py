@@ -84,7 +84,7 @@ def render_template(
             add_generation_prompt=add_generation_prompt,
             **named_tokens,
         )
-    except TemplateError as error:
+    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         raise RefusedDialogueError(" ".join(str(error).split())) from None
     return text
 

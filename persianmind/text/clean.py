@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from persianmind.language import profile_among, profile_for
 from persianmind.recipe.text import Normalise
-from persianmind.text.dialogue import Message, parse_dialogue
+from persianmind.text.dialogue import Message, UntrainableDialogueError
 from persianmind.text.filters import judge
 from persianmind.text.record import Dropped, Record
+from persianmind.text.shapes import parse_dialogue
 from persianmind.text.spec import SourceSpec
 
 SAMPLE_CHARACTERS = 160
@@ -31,11 +32,12 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """One clean instruction record."""
+    """One clean instruction record. left_out: see `ParsedDialogue`."""
 
     key: str
     place: str
     messages: tuple[Message, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -45,7 +47,10 @@ class Dialogue:
 
 def clean_record(record: Record, spec: SourceSpec) -> Document | Dialogue | Dropped:
     """One record of this source, normalised; or what dropped it. Pure: the same on any worker."""
-    document = _normalised(record, spec)
+    try:
+        document = _normalised(record, spec)
+    except UntrainableDialogueError as error:
+        return Dropped(record.place, str(error), repr(record.fields)[:SAMPLE_CHARACTERS])
     text = "\n".join(document.texts)
     dialogue = isinstance(document, Dialogue)
     raw = None if dialogue else record.fields[spec.source.text_field]
@@ -71,6 +76,6 @@ def _normalised(record: Record, spec: SourceSpec) -> Document | Dialogue:
     if spec.source.kind == "text":
         text = normalise(record.fields[spec.source.text_field], spec.normalise)
         return Document(record.key, record.place, text)
-    messages = parse_dialogue(record.fields)
-    turns = tuple(Message(m.role, normalise(m.content, spec.normalise).strip()) for m in messages)
-    return Dialogue(record.key, record.place, turns)
+    parsed = parse_dialogue(record.fields, spec.source.columns)
+    turns = tuple(Message(m.role, normalise(m.content, spec.normalise).strip()) for m in parsed.messages)
+    return Dialogue(record.key, record.place, turns, parsed.left_out)

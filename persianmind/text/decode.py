@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from persianmind.recipe import Source
-from persianmind.text.dialogue import BadDialogueError, parse_dialogue
+from persianmind.text.dedup import text_fingerprint
+from persianmind.text.dialogue import BadDialogueError, UntrainableDialogueError
 from persianmind.text.faults import BadRecordError, Fault
 from persianmind.text.formats import text_formats
 from persianmind.text.record import Fields, RawRecord, Record, Rejected
+from persianmind.text.shapes import parse_dialogue
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # C0 controls that no text needs; tab, newline and carriage return stay. They mark binary data.
@@ -30,34 +33,46 @@ def decode_record(name: str, source: Source, raw: RawRecord) -> Record | Rejecte
                 fields = text_formats()[raw.format].decode(payload, source)
             else:
                 fields = payload
-            record = Record(source=name, key=_key(fields, raw), place=raw.place, fields=fields)
-        check_fields(source, record.fields)
+            record = Record(source=name, key="", place=raw.place, fields=fields)
+        texts = check_fields(source, record.fields)
+        if not record.key:
+            record = replace(record, key=_key(source, record, texts))
     except BadRecordError as error:
         sample = payload if isinstance(payload, bytes) else repr(payload)[:1000]
         return Rejected(raw.file_name, raw.number, str(error), sample)
     return record
 
 
-def _key(fields: Fields, raw: RawRecord) -> str:
-    """The key of the record's document: its `id` where it has one, else file and line."""
-    identity = fields.get("id")
-    return identity if isinstance(identity, str) and identity else raw.place
+def _key(source: Source, record: Record, texts: tuple[str, ...]) -> str:
+    """The key of the record's document: the value of `group_by`, else its content.
+
+    An `id` is no key: sets number their parts from 0 anew, and their pages by the book.
+    """
+    group = None if source.group_by is None else record.fields.get(source.group_by)
+    if group is not None:
+        return f"{source.group_by}={group}"
+    return f"content/{text_fingerprint(*texts):016x}" if texts else record.place
 
 
-def check_fields(source: Source, fields: Fields) -> None:
+def check_fields(source: Source, fields: Fields) -> tuple[str, ...]:
     """Whether a record has what its kind needs, as usable text.
+
+    Returns:
+        Its text, or its turns' texts; nothing for a record that is left out whole.
 
     Raises:
         BadRecordError: it does not.
     """
     if source.kind == "instruction":
         try:
-            messages = parse_dialogue(fields)
+            messages = parse_dialogue(fields, source.columns).messages
         except BadDialogueError as error:
             raise BadRecordError(str(error)) from None
+        except UntrainableDialogueError:
+            return ()  # a sound record; cleaning leaves it out by name
         for message in messages:
-            _check_text(message.content, may_be_empty=message.role != "assistant")
-        return
+            _check_characters(message.content)
+        return tuple(message.content for message in messages)
     if source.text_field not in fields:
         raise BadRecordError("missing_field")
     text = fields[source.text_field]
@@ -65,13 +80,14 @@ def check_fields(source: Source, fields: Fields) -> None:
         raise BadRecordError("null_text")
     if not isinstance(text, str):
         raise BadRecordError("wrong_type")
-    _check_text(text)
+    _check_characters(text)
+    if not _WORD.search(text):
+        raise BadRecordError("empty_text" if not text.strip() else "no_letters")
+    return (text,)
 
 
-def _check_text(text: str, *, may_be_empty: bool = False) -> None:
+def _check_characters(text: str) -> None:
     if _SURROGATE.search(text):
         raise BadRecordError("lone_surrogate")
     if _CONTROL.search(text):
         raise BadRecordError("control_characters")
-    if not may_be_empty and not _WORD.search(text):
-        raise BadRecordError("empty_text" if not text.strip() else "no_letters")

@@ -19,10 +19,10 @@ MAX_ENTRIES = 1 << 22  # 32 MiB of 64-bit fingerprints: the last four million do
 
 
 def text_fingerprint(*parts: str) -> int:
-    """64 bits that stand for a text (or for the turns of a dialogue)."""
+    """64 bits that stand for a text (or for the turns of a dialogue), whatever white space is in it."""
     digest = xxhash.xxh3_64()
     for part in parts:
-        digest.update(part.encode("utf-8"))
+        digest.update(" ".join(part.split()).encode("utf-8"))
         digest.update(b"\0")
     return digest.intdigest()
 

@@ -7,9 +7,11 @@ from which size on a ratio means anything. Duplicates are judged in text/dedup.p
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
+from unicodedata import category
 
 from persianmind.language import LanguageProfile, profile_for
 from persianmind.recipe import Quality
@@ -23,6 +25,8 @@ MAX_OWN_LANGUAGE_SCORE, MIN_OTHER_LANGUAGE_SCORE = 0.1, 0.6
 # What the score of a sibling (LanguageProfile.siblings_of) has to reach.
 MIN_SIBLING_SCORE = 0.2
 MIN_MOJIBAKE_RATIO = 0.1
+# One or two pairs stand in good words: "عکس" (photo) is one of them.
+MIN_MOJIBAKE_PAIRS = 3
 MAX_REPLACEMENT_RATIO = 0.005
 
 _LETTER = re.compile(r"[^\W\d_]")
@@ -68,11 +72,15 @@ def judge(
 
 
 def symbol_ratio(text: str, profile: LanguageProfile) -> float:
-    """Symbols and punctuation over all characters but white space; 0 for very short texts."""
+    """Symbols and punctuation over all characters but white space; 0 for very short texts.
+
+    Combining marks of any script (Devanagari's vowels, Burmese medials) are letters' parts, not symbols.
+    """
     visible = sum(map(len, text.split()))
     if visible < MIN_CHARACTERS_FOR_SYMBOLS:
         return 0.0
-    return len(profile.quality.symbol.findall(text)) / visible
+    found = Counter(profile.quality.symbol.findall(text))
+    return sum(count for one, count in found.items() if category(one)[0] not in "MC") / visible
 
 
 def repeated_line_ratio(text: str) -> float:
@@ -89,7 +97,7 @@ def is_mojibake(text: str, profile: LanguageProfile) -> bool:
     """Whether text was decoded with the wrong code page, or lost characters in a decoding."""
     if text.count("\ufffd") > MAX_REPLACEMENT_RATIO * len(text):
         return True
-    needed = MIN_MOJIBAKE_RATIO * len(text) / 2
+    needed = max(MIN_MOJIBAKE_PAIRS - 1, MIN_MOJIBAKE_RATIO * len(text) / 2)
     # Counting a letter is many times cheaper than the search, and real text has few of these letters.
     return any(
         sum(map(text.count, pattern.lead)) > needed and len(pattern.pair.findall(text)) > needed

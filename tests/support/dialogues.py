@@ -6,7 +6,8 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from persianmind.text.dialogue import Message, parse_dialogue
+from persianmind.text.dialogue import Message
+from persianmind.text.shapes import parse_dialogue
 
 PARTS = (
     "سلام، حال شما چطور است؟",
@@ -73,7 +74,7 @@ def make_dialogues(count: int = 500, seed: int = 0) -> list[list[Message]]:
         messages = [{"role": "system", "content": text()}] if i % 3 == 0 else []
         for _ in range(1 + i % 4):
             messages += [{"role": "user", "content": text()}, {"role": "assistant", "content": text()}]
-        dialogues.append(parse_dialogue({"messages": messages}))
+        dialogues.append([*parse_dialogue({"messages": messages}).messages])
     return dialogues
 
 

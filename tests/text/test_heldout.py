@@ -45,7 +45,7 @@ def recipe(tmp_path: Path) -> Recipe:
     ):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
         kind = "instruction" if name == "ask" else "text"
-        sources[name] = {"uri": str(tmp_path / f"{name}.jsonl"), "kind": kind}
+        sources[name] = {"uri": str(tmp_path / f"{name}.jsonl"), "kind": kind, "group_by": "id"}
     return Recipe.model_validate(
         {
             "name": "t",

@@ -87,13 +87,15 @@ def test_hub_dataset_is_streamed_by_the_datasets_library(
 
 
 def test_keys_and_places(tmp_path: Path) -> None:
-    (tmp_path / "c.jsonl").write_bytes(good(0) + b'\n{"text": "a b"}\n{"id": 7, "text": "b c"}\n')
+    """A record is known by its content; by a field where one is named, whatever its number in the file."""
+    lines = [good(0), b'\n{"id": 7, "text": "a b"}\n', b'{"id": 7, "text": "b c"}\n{"text": " a  b "}\n']
+    (tmp_path / "c.jsonl").write_bytes(b"".join(lines))
     records = list(stream_records("s", Source(uri=str(tmp_path / "c.jsonl"))))
-    assert [(record.key, record.place) for record in records] == [
-        ("g/0", "c.jsonl:1"),
-        ("c.jsonl:3", "c.jsonl:3"),
-        ("c.jsonl:4", "c.jsonl:4"),
-    ]
+    assert [record.place for record in records] == [f"c.jsonl:{n}" for n in (1, 3, 4, 5)]
+    keys = [record.key for record in records]
+    assert len({*keys}) == 3 and keys[1] == keys[3] != keys[2]
+    grouped = [one.key for one in stream_records("s", Source(uri=str(tmp_path / "c.jsonl"), group_by="id"))]
+    assert grouped == ["id=g/0", "id=7", "id=7", keys[3]]
 
 
 MISSING: list[tuple[str, str]] = [

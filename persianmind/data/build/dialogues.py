@@ -22,6 +22,7 @@ Targets = npt.NDArray[np.bool_]
 
 # Why a record is skipped.
 SPECIAL_TOKEN = "special_token_in_text"
+TURN_LABEL = "turn_label_in_text"
 REFUSED = "refused_by_chat_template"
 ACROSS = "token_across_prompt_and_answer"
 
@@ -56,8 +57,9 @@ class InstructionEncoder:
         return results
 
     def _render(self, messages: Sequence[Message]) -> tuple[str, list[Span]] | str:
-        if any(one in message.content for message in messages for one in self._reserved):
-            return SPECIAL_TOKEN
+        held = [one for message in messages for one in self._reserved if one in message.content]
+        if held:
+            return TURN_LABEL if set(held) <= {*self._form.turn_labels} else SPECIAL_TOKEN
         try:
             return self._form.render_answers(messages)
         except RefusedDialogueError:

@@ -7,7 +7,7 @@ depend on the records alone, so neither the number of workers nor a restart chan
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -44,13 +44,17 @@ class TokenisedDocument:
 
 @dataclass(slots=True)
 class TokenisedBatch:
-    """What became of one batch of records. `after`: the position once it is consumed."""
+    """What became of one batch of records.
+
+    after: the position once it is consumed. left_out: what kept dialogues held beside their turns, by name.
+    """
 
     after: Position
     records: int = 0
     held_out: int = 0
     rejected: list[Rejected] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
     documents: list[TokenisedDocument] = field(default_factory=list)
 
 
@@ -78,6 +82,7 @@ class Pipeline:
                 batch.dropped.append(drop(document, "instruction_longer_than_sequence"))
             else:
                 batch.documents.append(self._tokenised(document, tokens, targets))
+                batch.left_out.update(document.left_out if isinstance(document, Dialogue) else ())
         return batch
 
     def _clean(self, raw: RawRecord, batch: TokenisedBatch) -> Document | Dialogue | None:

@@ -18,9 +18,11 @@ from persianmind.text.spec import SourceSpec, source_spec
 from persianmind.tokenizer import FolderTokenizer
 
 # Changes when the same input would give other bytes: an older folder is then known not to match.
-PACKING_VERSION = 1
-# The same for instruction records alone; 2: a dialogue is tokenised as one string.
-DIALOGUE_VERSION = 2
+# 2: a document is known by its content, white space aside.
+PACKING_VERSION = 2
+# The same for instruction records alone; 2: a dialogue is tokenised as one string; 3: system turns and
+# history of every shape, no forged turns.
+DIALOGUE_VERSION = 3
 
 
 class SourceJob(Section):

@@ -24,12 +24,14 @@ class BuildStats:
         self.quarantine = Quarantine(quarantine_path)
         self.counts: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
         self.samples: dict[str, list[dict[str, str]]] = {}
 
     def add_batch(self, batch: TokenisedBatch) -> None:
         """Counts the records of one batch, good and bad."""
         self.counts["records_read"] += batch.records
         self.counts["held_out"] += batch.held_out
+        self.left_out.update(batch.left_out)
         for one in batch.rejected:
             self.quarantine.reject(one.file, one.line, one.reason, one.sample, ends_file=one.ends_file)
         for _ in range(batch.records - len(batch.rejected)):
@@ -91,6 +93,7 @@ class BuildStats:
                 reason: FilterReport(count=count, samples=self.samples[reason])
                 for reason, count in sorted(self.dropped.items())
             },
+            "left_out": dict(sorted(self.left_out.items())),
         }
 
     def state(self) -> dict[str, Any]:
@@ -98,6 +101,7 @@ class BuildStats:
         return {
             "counts": dict(self.counts),
             "dropped": dict(self.dropped),
+            "left_out": dict(self.left_out),
             "samples": self.samples,
             "quarantine": self.quarantine.state(),
         }
@@ -105,5 +109,6 @@ class BuildStats:
     def restore(self, state: dict[str, Any]) -> None:
         """Goes back to a recorded state."""
         self.counts, self.dropped = Counter(state["counts"]), Counter(state["dropped"])
+        self.left_out = Counter(state["left_out"])
         self.samples = state["samples"]
         self.quarantine.restore(state["quarantine"])

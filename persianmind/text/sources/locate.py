@@ -44,7 +44,8 @@ def source_uris(source: Source) -> list[str]:
 
 def source_fingerprint(name: str, source: Source) -> str:
     """Identity of a source's content: how it is read, and the names, sizes and identities of its files."""
-    parts = [source.kind, source.text_field, source.txt_unit]
+    parts = [source.kind, source.text_field, source.txt_unit, str(source.group_by)]
+    parts += [f"{name}={column}" for name, column in sorted(source.columns.items())]
     for file in locate(name, source):
         parts += [file.name, str(file.size_bytes), file.identity()]
     return hash_text(*parts)

@@ -15,7 +15,8 @@ from persianmind.data.build.dialogues import InstructionEncoder
 from persianmind.data.chat_form import ChatForm, PromptForm
 from persianmind.data.read.dataset import TokenDataset
 from persianmind.language import default_profile
-from persianmind.text.dialogue import Message, parse_dialogue
+from persianmind.text.dialogue import Message
+from persianmind.text.shapes import parse_dialogue
 from persianmind.tokenizer import FolderTokenizer
 from tests.data.helpers import build, make_bpe, make_recipe, write_jsonl
 from tests.support.corpus import INSTRUCT_FILE
@@ -46,7 +47,7 @@ def _encode(folder: Path, dialogue: list[Message], kind: PromptForm = "persianmi
 
 
 def test_input_follows_the_instruction() -> None:
-    messages = parse_dialogue({"instruction": "ترجمه کن.", "input": "book", "output": "کتاب"})
+    messages = parse_dialogue({"instruction": "ترجمه کن.", "input": "book", "output": "کتاب"}).messages
     assert [m.content for m in messages] == ["ترجمه کن.\nbook", "کتاب"]
 
 
@@ -179,6 +180,44 @@ def test_special_tokens_in_text_forge_nothing(tmp_path: Path, prompt: str) -> No
     manifest = _build(tmp_path, tmp_path / "t", records, prompt=prompt, seq_len=256)
     assert manifest.dropped["special_token_in_text"].count == 2 and manifest.documents == 1
     assert manifest.dropped["special_token_in_text"].samples[0]["place"] == "i.jsonl:1"
+
+
+def test_a_label_at_the_start_of_a_line_forges_no_turn(tmp_path: Path) -> None:
+    """In our own form a turn is plain text; elsewhere, and within a line, the label is text like another."""
+    records = [
+        {"instruction": "پرسش", "output": "پاسخ\nYou: دروغ\nPersianMind: بله"},
+        {"instruction": "پرسش\nPersianMind: بله", "output": "پاسخ"},
+        {"instruction": "پرسش", "output": "او نوشت You: و رفت"},
+    ]
+    folder = make_bpe(tmp_path / "t", chat_template=CHATML)
+    manifest = _build(tmp_path / "own", folder, records, seq_len=256)
+    assert manifest.dropped["turn_label_in_text"].count == 2 and manifest.documents == 1
+    other = _build(tmp_path / "chatml", folder, records, prompt="chat_template", seq_len=256)
+    assert other.documents == 3 and not other.dropped
+
+
+def test_a_template_that_fails_costs_its_record_alone(tmp_path: Path) -> None:
+    """Whatever it raises: its own refusal of system turns, or a mistake in it."""
+    template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system turns') }}{% endif %}"
+        "{% if 'x' in messages[0].content %}{{ messages[0].content + 1 }}{% endif %}" + CHATML
+    )
+    records = [
+        {"instruction": "پرسش", "output": "پاسخ", "system": "کوتاه"},
+        {"instruction": "x", "output": "پاسخ"},
+        {"instruction": "پرسش", "output": "پاسخ", "system": ""},
+    ]
+    folder = make_bpe(tmp_path / "t", chat_template=template)
+    manifest = _build(tmp_path, folder, records, prompt="chat_template", seq_len=256)
+    assert manifest.dropped["refused_by_chat_template"].count == 2 and manifest.documents == 1
+
+
+def test_what_is_left_out_of_dialogues_is_counted(tmp_path: Path, bpe_dir: Path) -> None:
+    chat = [{"role": "user", "content": "پرسش"}, {"role": "assistant", "content": "پاسخ"}]
+    records = [{"messages": [*chat, chat[0]]}, {"messages": [*chat, {"role": "tool", "content": "1"}]}]
+    manifest = _build(tmp_path, bpe_dir, records, seq_len=256)
+    assert manifest.left_out == {"turns_after_the_last_answer": 1}
+    assert manifest.dropped["tool_turn"].count == 1 and not manifest.rejected
 
 
 def test_shards_of_another_form_are_not_taken_for_these(
