@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from persianmind.recipe import Quality
-from persianmind.text.clean import Dialogue, Document, clean_record, drop
+from persianmind.text.clean import SAMPLE_CHARACTERS, Dialogue, Document, clean_record, drop
 from persianmind.text.decode import decode_record
 from persianmind.text.dedup import DuplicateRule, text_fingerprint, wanted_signature
 from persianmind.text.record import Dropped, Rejected
@@ -14,11 +15,22 @@ from persianmind.text.spec import SourceSpec
 from persianmind.text.stream import read_records
 
 SAMPLES = 5
+USABLE = "usable"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One record: where it stands, its beginning, and the names of its fields where it has some."""
+
+    place: str
+    sample: str
+    fields: list[str] | None = None
 
 
 @dataclass(slots=True)
 class Finding:
-    """What a source holds. `samples`: by reason, a few places with what stands there."""
+    """What a source holds. samples: by reason, a few places with what stands there. left_out: what kept
+    dialogues held beside their turns."""
 
     records_read: int = 0
     documents: int = 0
@@ -27,8 +39,14 @@ class Finding:
     rejected: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     damaged_files: list[str] = field(default_factory=list)
-    samples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
     verdict: str = ""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a build would go through."""
+        return self.verdict == USABLE
 
     def as_json(self) -> dict[str, Any]:
         """All of it, as plain JSON."""
@@ -37,7 +55,7 @@ class Finding:
     def add_rejected(self, record: Rejected, place: str) -> None:
         """Counts a bad record."""
         self.rejected[record.reason] = self.rejected.get(record.reason, 0) + 1
-        self.sample(record.reason, place, repr(record.sample[:160]))
+        self.sample(record.reason, place, *_shown(record.sample))
         if record.ends_file:
             self.damaged_files.append(f"{record.file}: {record.reason}")
 
@@ -49,12 +67,14 @@ class Finding:
             return
         self.documents += 1
         self.characters += sum(map(len, document.texts))
+        for name in document.left_out if isinstance(document, Dialogue) else ():
+            self.left_out[name] = self.left_out.get(name, 0) + 1
 
-    def sample(self, reason: str, place: str, content: str) -> None:
+    def sample(self, reason: str, place: str, content: str, fields: list[str] | None = None) -> None:
         """Keeps the first few of every reason."""
         kept = self.samples.setdefault(reason, [])
         if len(kept) < SAMPLES:
-            kept.append({"place": place, "sample": content[:160]})
+            kept.append(Sample(place, content[:SAMPLE_CHARACTERS], fields))
 
 
 def examine_source(spec: SourceSpec, evaluated: frozenset[int], max_bad_record_ratio: float) -> Finding:
@@ -100,4 +120,14 @@ def _verdict(finding: Finding, max_bad_record_ratio: float) -> str:
     if bad > max_bad_record_ratio * finding.records_read:
         allowed = f"the recipe allows {max_bad_record_ratio:g}"
         return f"too many bad records: {bad} of {finding.records_read}, {allowed}"
-    return "usable"
+    return USABLE
+
+
+def _shown(sample: str | bytes) -> tuple[str, list[str] | None]:
+    """The beginning of a bad record as text, and the fields that it has where it is an object."""
+    try:
+        value = json.loads(sample)
+    except (ValueError, RecursionError):
+        value = None
+    text = sample.decode("utf-8", "backslashreplace") if isinstance(sample, bytes) else sample
+    return text, sorted(value) if isinstance(value, dict) else None

@@ -124,7 +124,9 @@ def check(
     overrides: OverrideArgument = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """The data doctor: read every record of the sources and say what is wrong with them. Writes nothing."""
+    """The data doctor: read every record of the sources and say what is wrong with them. Writes nothing; ends
+    with 1 where a build would not go through."""
+    from persianmind.data import check_lines
     from persianmind.data.check import examine_source
     from persianmind.text.heldout import fingerprints_of, select_held_out
     from persianmind.text.spec import source_specs
@@ -137,22 +139,13 @@ def check(
     findings = {spec.name: examine_source(spec, evaluated, plan.data.max_bad_record_ratio) for spec in specs}
     if as_json:
         emit_json({"sources": {name: finding.as_json() for name, finding in findings.items()}})
-        return
-    header = ["source", "records", "documents", "characters", "rejected", "dropped", "held out", "verdict"]
-    lines = [
-        [
-            name,
-            f"{one.records_read:,}",
-            f"{one.documents:,}",
-            f"{one.characters:,}",
-            _counts(one.rejected),
-            _counts(one.dropped),
-            f"{one.held_out:,}",
-            one.verdict,
-        ]
-        for name, one in findings.items()
-    ]
-    emit_table("sources", header, lines)
+    else:
+        emit_table("sources", check_lines.HEADER, check_lines.table(findings))
+        for name, finding in findings.items():
+            for line in check_lines.reasons(name, finding, plan.sources[name]):
+                typer.echo(line)
+    if not all(finding.is_usable for finding in findings.values()):
+        raise typer.Exit(1)
 
 
 def summary(manifests: list[Manifest]) -> dict[str, Any]:

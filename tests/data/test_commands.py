@@ -16,7 +16,9 @@ _RUN = """
 import sys
 from persianmind.common.console import run_guarded
 from persianmind.data.commands import app
-code = run_guarded(lambda: app(sys.argv[1:], standalone_mode=False))
+codes = []
+code = run_guarded(lambda: codes.append(app(sys.argv[1:], standalone_mode=False)))
+code = code or (codes[0] or 0)
 print("torch" in sys.modules, file=sys.stderr)
 sys.exit(code)
 """
@@ -27,9 +29,9 @@ def persianmind_data(*arguments: str | Path) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def as_json(*arguments: str | Path) -> dict[str, Any]:
+def as_json(*arguments: str | Path, returncode: int = 0) -> dict[str, Any]:
     result = persianmind_data(*arguments, "--json")
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == returncode, result.stderr
     assert result.stderr.splitlines()[-1] == "False", "the data package needs no torch"
     value: dict[str, Any] = json.loads(result.stdout)
     return value
@@ -92,8 +94,29 @@ def test_check_counts_and_writes_nothing(corpus: Path, tmp_path: Path) -> None:
     assert finding["verdict"] == "usable"
     assert finding["samples"]["null_text"][0]["place"] == "a.jsonl:31"
     assert sorted(path.name for path in corpus.iterdir()) == before
-    strict = as_json("check", "--source", corpus, "data.max_bad_record_ratio=0.001")
+    strict = as_json("check", "--source", corpus, "data.max_bad_record_ratio=0.001", returncode=1)
     assert strict["sources"]["source"]["verdict"].startswith("too many bad records: 1 of 62")
+
+
+def test_check_names_place_fields_fix_and_fails(tmp_path: Path) -> None:
+    """Nothing usable: exit 1; each reason whole, with paths below the folder, in a pipe and as JSON."""
+    inner = tmp_path / "set" / "deep"
+    write_jsonl(inner / "a.jsonl", [{"txet": "سلام", "id": 1}] * 4)
+    (inner / "b.jsonl").write_bytes('{"text": "سلام"}\n'.encode("cp1256") + b'{"text": "\x1b[2J\\u0000"}\n')
+    found = persianmind_data("check", "--source", tmp_path / "set")
+    assert found.returncode == 1 and "no usable document" in found.stdout
+    lines = found.stdout.splitlines()
+    missing = next(i for i, line in enumerate(lines) if "missing_field" in line)
+    assert (
+        "rejected 4: missing_field - there is no 'text' (did you mean 'txet'?); set text_field"
+        in lines[missing]
+    )
+    assert lines[missing + 1].strip().startswith("deep/a.jsonl:1 (fields: id, txet): ")
+    assert any("invalid_utf8 - convert the file" in line for line in lines)
+    assert "deep/b.jsonl:1" in found.stdout and "\x1b" not in found.stdout
+    finding = as_json("check", "--source", tmp_path / "set", returncode=1)["sources"]["source"]
+    assert finding["samples"]["missing_field"][0]["fields"] == ["id", "txet"]
+    assert not any("b'" in one["sample"] for kept in finding["samples"].values() for one in kept)
 
 
 def test_tables_for_people(corpus: Path, built: Path) -> None:

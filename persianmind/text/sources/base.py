@@ -15,8 +15,8 @@ from persianmind.text.record import Payload
 class SourceFile(Protocol):
     """One file of a source, or what stands for one.
 
-    name: its last path component, what keys and messages carry. remote: an OSError may be the network's, so
-    the rest of the file is not lost. format: see RawRecord.
+    name: its path below a folder that was named, else its last path component; what messages carry. remote:
+    an OSError may be the network's, so the rest of the file is not lost. format: see RawRecord.
     """
 
     @property

@@ -69,7 +69,7 @@ def locate_local(source_name: str, path: Path) -> list[SourceFile]:
                 f"sources.{source_name}: the folder {path} holds no file of a known kind "
                 f"({supported_kinds()})"
             )
-        return [_local_file(source_name, p) for p in inside]
+        return [_local_file(source_name, p, p.relative_to(path).as_posix()) for p in inside]
     if path.exists() or path.is_symlink():
         return [_local_file(source_name, path)]
     if any(letter in str(path) for letter in "*?["):
@@ -84,13 +84,13 @@ def locate_local(source_name: str, path: Path) -> list[SourceFile]:
     raise SourceError(f"sources.{source_name}: no such file or folder: {path}{nearest(path.name, siblings)}")
 
 
-def _local_file(source_name: str, path: Path) -> LocalFile:
+def _local_file(source_name: str, path: Path, name: str | None = None) -> LocalFile:
+    """name: what messages call it; its last path component unless given."""
     if not path.exists():
         raise SourceError(f"sources.{source_name}: {path} is a broken symbolic link; repair or remove it")
     if not os.access(path, os.R_OK):
         raise SourceError(
             f"sources.{source_name}: {path} may not be read by this user; change its permissions"
         )
-    return LocalFile(
-        str(path), path.name, *require_kind(source_name, path.name), size_bytes=path.stat().st_size
-    )
+    kind = require_kind(source_name, path.name)
+    return LocalFile(str(path), name or path.name, *kind, size_bytes=path.stat().st_size)
