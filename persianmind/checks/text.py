@@ -23,6 +23,7 @@ from persianmind.common.errors import VocabError
 from persianmind.language import default_profile
 from persianmind.model.bases import present_base
 from persianmind.recipe import Recipe
+from persianmind.recipe.train import GOOD_PASSES
 from persianmind.text.spec import source_spec
 from persianmind.vocab.count import ChunkCounter
 from persianmind.vocab.families import open_base, open_files
@@ -31,7 +32,6 @@ from persianmind.vocab.learn import Learned, continue_bpe
 from persianmind.vocab.pieces import is_valid_piece, learn_like_paper
 from persianmind.vocab.plan import MIN_OCCURRENCES
 
-GOOD_PASSES = 4
 MAX_CHUNKS = 200_000
 # Tokens per word where no tokenizer is at hand: Persian with 10,000 new pieces (docs/vocabulary.md).
 USUAL_FERTILITY = 1.43
@@ -155,8 +155,11 @@ def times_seen(recipe: Recipe, tokens: Mapping[str, int | None]) -> dict[str, fl
             for name, weight in stage.sources.items()
         }
         total = stage.tokens
-        if total is None and None not in known.values():
-            total = math.ceil((stage.epochs or 0) * sum(one or 0 for one in known.values()))
+        if stage.passes is not None:
+            counted, often = stage.passes
+            known_count = known[counted]
+            if known_count is not None:
+                total = math.ceil(often * known_count * sum(weights.values()) / weights[counted])
         for name, weight in weights.items():
             before, own = passes[name], known[name]
             if before is None or own is None or total is None:

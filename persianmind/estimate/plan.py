@@ -33,7 +33,7 @@ class PlannedStage:
     name: str
     sources: tuple[str, ...]
     trained: tuple[str, ...]
-    epochs: float | None
+    epochs: dict[str, float] | None
     steps: int | None
     tokens: int | None
 
@@ -180,7 +180,7 @@ def _stages(recipe: Recipe) -> list[PlannedStage]:
                 stage.name,
                 tuple(stage.sources),
                 tuple(stage.trained),
-                stage.epochs,
+                None if stage.passes is None else dict([stage.passes]),
                 steps,
                 None if steps is None else steps * per_step,
             )

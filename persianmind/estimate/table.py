@@ -96,7 +96,8 @@ def _model_rows(plan: RecipePlan) -> list[Row]:
 def _stage(stage: PlannedStage) -> str:
     what = f"{', '.join(stage.sources)}; trains {' and '.join(stage.trained)}"
     if stage.steps is None:
-        return f"{stage.epochs:g} epochs, as long as its text, not counted below; {what}"
+        length = ", ".join(f"{often:g} epochs of {name}" for name, often in (stage.epochs or {}).items())
+        return f"{length}, as long as its text, not counted below; {what}"
     return f"{stage.steps:,} steps, {stage.tokens:,} tokens; {what}"
 
 

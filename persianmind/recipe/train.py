@@ -8,6 +8,9 @@ from pydantic import Field, field_validator, model_validator
 
 from persianmind.recipe.section import Count, Name, Positive, Ratio, Section
 
+# Beyond so many passes repeated text gains little (Muennighoff et al. 2023, arXiv 2305.16264).
+GOOD_PASSES = 4
+
 
 class FullLayers(Section):
     """How many decoder layers, from the first on, are recomputed whole; the others selectively."""
@@ -107,7 +110,8 @@ class Checkpoint(Section):
 
 
 class Stage(Section):
-    """One step of the curriculum. Length in `tokens` (packed positions) or in `epochs` of its data.
+    """One step of the curriculum. Length in `tokens` (packed positions) or in `epochs`: passes over one of
+    its sources, `{instructions: 2}`; a number alone where there is one source.
 
     `plateau_steps` N: the stage ends early once the mean loss of N steps is not lower than that of the N
     before by the ratio `plateau_min_gain`; meant for a first stage that trains the new embeddings alone.
@@ -116,7 +120,7 @@ class Stage(Section):
     name: Name
     sources: dict[Name, Positive] = Field(min_length=1)
     tokens: Count | None = None
-    epochs: Positive | None = None
+    epochs: Positive | dict[Name, Positive] | None = None
     learning_rate: Positive | None = None
     embedding_learning_rate: Positive | None = None
     trained: list[Literal["adapters", "embeddings"]] = Field(default=["adapters", "embeddings"], min_length=1)
@@ -127,4 +131,23 @@ class Stage(Section):
     def _one_length(self) -> Self:
         if (self.tokens is None) == (self.epochs is None):
             raise ValueError(f"stage {self.name!r} needs exactly one of `tokens` and `epochs`")
+        if self.epochs is not None and not isinstance(self.epochs, dict) and len(self.sources) > 1:
+            first = next(iter(self.sources))
+            raise ValueError(
+                f"stage {self.name!r} has several sources: say which one `epochs` passes over, as in "
+                f"epochs: {{{first}: {self.epochs:g}}}"
+            )
+        if isinstance(self.epochs, dict) and (len(self.epochs) != 1 or not {*self.epochs} <= {*self.sources}):
+            raise ValueError(
+                f"stage {self.name!r}: `epochs` names one of its own sources ({', '.join(self.sources)})"
+            )
         return self
+
+    @property
+    def passes(self) -> tuple[str, float] | None:
+        """(source, passes over it) where the length is given in `epochs`."""
+        if self.epochs is None:
+            return None
+        if isinstance(self.epochs, dict):
+            return next(iter(self.epochs.items()))
+        return next(iter(self.sources)), self.epochs

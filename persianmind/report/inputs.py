@@ -152,10 +152,16 @@ def _asked(options: dict[str, Any], key: str) -> Cell:
     return plain(scalar_text(options.get(key, "–")))
 
 
+def _epochs(value: object) -> str:
+    named = section(value)
+    if not named:
+        return f"{scalar_text(value)} epochs"
+    return ", ".join(f"{scalar_text(often)} epochs of {name}" for name, often in named.items())
+
+
 def _stages(run: RunFiles) -> Iterator[tuple[str, Cell]]:
     for stage in mappings(run.recipe.get("stages")):
         tokens = number(stage.get("tokens"))
-        epochs = scalar_text(stage.get("epochs", "?"))
-        length = f"{tokens:,.0f} tokens" if tokens is not None else f"{epochs} epochs"
+        length = f"{tokens:,.0f} tokens" if tokens is not None else _epochs(stage.get("epochs", "?"))
         mixture = ", ".join(f"{name} {scalar_text(r)}" for name, r in section(stage.get("sources")).items())
         yield scalar_text(stage.get("name", "?")), plain(f"{length}: {mixture}")

@@ -62,7 +62,7 @@ def assemble(
     from persianmind.train.context import RunContext
     from persianmind.train.memory import measure_micro_batch
     from persianmind.train.selftest import run_self_tests
-    from persianmind.train.stages import plan_stages
+    from persianmind.train.stages import log_passes, plan_stages
 
     torch.set_num_threads(recipe.train.threads_per_rank or _threads(ranks))
     torch.manual_seed(recipe.seed + ranks.rank)
@@ -75,6 +75,8 @@ def assemble(
     model = _build_model(recipe, folder, engine_config, ranks, backend, batches if with_tests else [])
     for line in describe_run(recipe, [(plan.stage, plan.steps) for plan in plans], model, ranks.world_size):
         logger.info(line)
+    if ranks.rank == 0:
+        log_passes(recipe, plans, prepared.sequences_by_source)
     _set_determinism(recipe, folder, model, batches[ranks.rank], backend, ranks)
     if with_tests:
         run_self_tests(model, lambda: backend.open(model, config, ranks), batches, backend.device(ranks))

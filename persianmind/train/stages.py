@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from persianmind.common.errors import RecipeError
+from persianmind.data.read.order import mixture_ratios
 from persianmind.recipe import Recipe, Stage
+from persianmind.recipe.train import GOOD_PASSES
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +33,11 @@ class StagePlan:
 def plan_stages(
     recipe: Recipe, sequences_by_source: Mapping[str, int | None], ended: Mapping[str, int] | None = None
 ) -> list[StagePlan]:
-    """Lengths in optimizer steps, rounded up: `tokens` counts packed positions, `epochs` sequences of its
-    data.
+    """Lengths in optimizer steps, rounded up: `tokens` counts packed positions, `epochs` passes over a
+    source.
 
-    sequences_by_source: None for a source that is still being built; a stage in `epochs` needs all of its
-    own.
+    sequences_by_source: None for a source that is still being built; a stage in `epochs` needs that of the
+        source it passes over.
     ended: stages that ended before their time, with their length in steps.
 
     Raises:
@@ -47,16 +52,47 @@ def plan_stages(
         if stage.tokens is not None:
             sequences = math.ceil(stage.tokens / recipe.data.seq_len)
         else:
-            sequences = math.ceil((stage.epochs or 0) * _sequences_of(stage, sequences_by_source))
+            sequences = _epoch_sequences(stage, sequences_by_source, recipe.data.mixture_temperature)
         steps = (ended or {}).get(stage.name) or max(1, math.ceil(sequences / batch_size))
         plans.append(StagePlan(index, stage, steps, first_step))
         first_step += steps
     return plans
 
 
-def _sequences_of(stage: Stage, sequences_by_source: Mapping[str, int | None]) -> int:
-    sequences = [sequences_by_source[name] for name in stage.sources]
-    known = [one for one in sequences if one is not None]
-    if len(known) < len(sequences):
-        raise ValueError(f"stage {stage.name} has a length in epochs and a source that is not built")
-    return sum(known)
+def log_passes(
+    recipe: Recipe, plans: Sequence[StagePlan], sequences_by_source: Mapping[str, int | None]
+) -> None:
+    """Says before step 1 how often each stage passes over each of its sources that is whole; warns beyond
+    GOOD_PASSES."""
+    for plan in plans:
+        if recipe.data.mixture_temperature is not None and None in sequences_by_source.values():
+            return
+        ratios = mixture_ratios(plan.stage.sources, sequences_by_source, recipe.data.mixture_temperature)
+        served = plan.steps * recipe.train.global_batch_size
+        known = {name: sequences_by_source[name] for name in plan.stage.sources}
+        passes = {name: served * ratios[name] / count for name, count in known.items() if count}
+        if not passes:
+            continue
+        told = ", ".join(f"{name} {often:.3g} times" for name, often in passes.items())
+        logger.info(f"stage {plan.stage.name}: passes over {told}")
+        often = [name for name in passes if passes[name] > GOOD_PASSES]
+        if often:
+            logger.warning(
+                f"stage {plan.stage.name} passes over {', '.join(often)} more than {GOOD_PASSES} times: "
+                "repeated text gains little (arXiv 2305.16264); give more text, a smaller part, or fewer tokens"
+            )
+
+
+def _epoch_sequences(
+    stage: Stage, sequences_by_source: Mapping[str, int | None], temperature: float | None
+) -> int:
+    """So many that the source that the stage passes over, with its part of the mixture, is seen as often as
+    it says."""
+    assert stage.passes is not None
+    name, passes = stage.passes
+    sequences = sequences_by_source[name]
+    if sequences is None:
+        raise ValueError(f"stage {stage.name} has a length in epochs of {name}, which is not built")
+    ratios = mixture_ratios(stage.sources, sequences_by_source, temperature)
+    # a hair less: 2 x 7 / (7 / 10) is 20, not 20.000000000000004 and so 21
+    return math.ceil(passes * sequences / ratios[name] - 1e-6)

@@ -89,11 +89,11 @@ def test_repetition_is_said_and_warned_of(few_pairs: Path) -> None:
 def test_times_seen_adds_up_over_stages_in_tokens_and_epochs() -> None:
     stages = (
         "stages=[{name: a, sources: {poems: 3, english: 1}, tokens: 4096},"
-        " {name: b, sources: {english: 1, translate: 1}, epochs: 2}]"
+        " {name: b, sources: {english: 1, translate: 1}, epochs: {english: 1.5}}]"
     )
     recipe = load_recipe("tiny", [stages])
     tokens = {"poems": 1024, "english": 2048, "translate": 1024}
-    # a: poems 3072 of 1024, english 1024 of 2048; b: twice 3072 in equal parts of 3072.
+    # a: poems 3072 of 1024, english 1024 of 2048; b: 3072 of each.
     assert times_seen(recipe, tokens) == {
         "poems": 3.0,
         "english": pytest.approx(0.5 + 1.5),
@@ -101,7 +101,7 @@ def test_times_seen_adds_up_over_stages_in_tokens_and_epochs() -> None:
     }
     assert times_seen(recipe, {**tokens, "translate": None}) == {
         "poems": 3.0,
-        "english": None,
+        "english": pytest.approx(2.0),
         "translate": None,
     }
 

@@ -91,7 +91,7 @@ def _save(tokenizer: Tokenizer, folder: Path, config: dict[str, Any]) -> Path:
 def make_recipe(sources: dict[str, dict[str, Any]], **sections: Any) -> Recipe:
     """A recipe over these sources with small shards."""
     data = {"seq_len": 64, "sequences_per_shard": 48, "open_sequences": 8, **sections.pop("data", {})}
-    stages = [{"name": "one", "sources": dict.fromkeys(sources, 1.0), "epochs": 1.0}]
+    stages = [{"name": "one", "sources": dict.fromkeys(sources, 1.0), "epochs": {next(iter(sources)): 1.0}}]
     return Recipe.model_validate(
         {
             "name": "test",

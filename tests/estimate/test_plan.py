@@ -60,7 +60,7 @@ def test_bytes_add_up_and_every_key_of_the_contract_is_there(paper: RecipePlan) 
     assert found["peak_with_reserve_bytes"] == found["peak_bytes"] + sum(found["reserve_bytes"].values())
     assert found["host_peak_bytes"] == max(found["host_bytes"].values())
     assert {stage["name"] for stage in found["stages"]} == {"pretrain", "instruct-1", "instruct-2"}
-    assert found["stages"][0]["steps"] == 15_259 and found["stages"][1]["epochs"] == 2
+    assert found["stages"][0]["steps"] == 15_259 and found["stages"][1]["epochs"] == {"translated": 2}
     forecast = found["forecast"]
     for key in ("tokens_per_s", "hours", "kwh", "co2_kg", "co2_low_kg", "co2_high_kg", "low", "high"):
         assert forecast[key] is not None, key

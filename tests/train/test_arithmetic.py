@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from persianmind.engine.deepspeed.config import resolve_deepspeed_config
 from persianmind.engine.schedule import gradient_accumulation_steps, group_rates, learning_rate_ratio
 from persianmind.recipe.loading import known_recipes, load_recipe
 from persianmind.run.folder import RunFolder
-from persianmind.train.stages import plan_stages
+from persianmind.train.stages import log_passes, plan_stages
 from tests.support.launch import ROOT, ZERO2
+from tests.support.log import logged
 
 SHIPPED = sorted((ROOT / "ds_configs").glob("*.json"))
 
@@ -90,13 +92,35 @@ def test_parts_a_stage_does_not_train_have_rate_zero() -> None:
 
 
 def test_stage_lengths_in_tokens_and_epochs() -> None:
-    recipe = load_recipe("tiny", ["stages.1={name: e, sources: {poems: 1.0, messages: 1.0}, epochs: 2}"])
+    recipe = load_recipe(
+        "tiny", ["stages.1={name: e, sources: {poems: 1.0, messages: 1.0}, epochs: {poems: 2}}"]
+    )
     sequences = {"poems": 10, "messages": 5, "english": 1, "translate": 1, "interpret": 1}
     plans = plan_stages(recipe, sequences)
-    assert [plan.steps for plan in plans] == [16, 8, 7]  # 16384/1024; ceil(2*15/4); 7168/1024
-    assert [plan.first_step for plan in plans] == [0, 16, 24]
+    assert [plan.steps for plan in plans] == [16, 10, 7]  # 16384/1024; ceil(2*10/0.5/4); 7168/1024
+    assert [plan.first_step for plan in plans] == [0, 16, 26]
     with pytest.raises(RecipeError, match="'english' has no sequences"):
         plan_stages(recipe, {**sequences, "english": 0})
+
+
+def test_an_epoch_is_a_pass_over_the_source_that_is_named() -> None:
+    """14 instructions among much text, two epochs: each is shown twice, not once for each record of all
+    sources."""
+    stage = "stages.1={name: e, sources: {poems: 0.2, messages: 0.8}, epochs: {poems: 2}}"
+    recipe = load_recipe("tiny", [stage, "train.global_batch_size=1"])
+    sequences = {"poems": 14, "messages": 700, "english": 1, "translate": 1, "interpret": 1}
+    plan = plan_stages(recipe, sequences)[1]
+    assert plan.steps == 140 and plan.steps * 0.2 / sequences["poems"] == 2
+    with logged(logging.INFO) as lines:
+        log_passes(recipe, [plan], sequences)
+    assert lines == ["stage e: passes over poems 2 times, messages 0.16 times"]
+    with logged(logging.INFO) as lines:
+        log_passes(recipe, [plan], {**sequences, "poems": 5, "messages": None})
+    assert "passes over poems 5.6 times" in lines[0] and "more than 4 times" in lines[1]
+    with pytest.raises(RecipeError, match=r"several sources: say which one .* epochs: \{poems: 2\}"):
+        load_recipe("tiny", [stage.replace("{poems: 2}", "2")])
+    with pytest.raises(RecipeError, match="names one of its own sources"):
+        load_recipe("tiny", [stage.replace("{poems: 2}", "{english: 2}")])
 
 
 def test_precision_is_what_the_machine_multiplies_and_stays_with_the_run(

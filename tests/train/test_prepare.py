@@ -122,7 +122,7 @@ def test_other_ranks_wait_for_what_rank_0_prepared(tmp_path: Path, run: RunFolde
 @pytest.mark.parametrize(
     ("overrides", "whole"),
     [
-        (["stages.1.tokens=null", "stages.1.epochs=1"], {"translate", "english"}),
+        (["stages.1.tokens=null", "stages.1.epochs={translate: 1}"], {"translate"}),
         (["data.shuffle_block_sequences=null"], {"poems", "messages", "english", "translate", "interpret"}),
         (["data.mixture_temperature=2"], {"poems", "messages", "english", "translate", "interpret"}),
     ],
@@ -161,8 +161,8 @@ def test_stage_lengths_need_the_sequences_of_epochs_alone() -> None:
     assert [plan.steps for plan in plan_stages(recipe, unknown)] == [16, 7, 7]
     with pytest.raises(RecipeError, match="'poems' has no sequences after filtering"):
         plan_stages(recipe, {**unknown, "poems": 0})
-    by_epochs = load_recipe("tiny", ["stages.0.tokens=null", "stages.0.epochs=1"])
-    with pytest.raises(ValueError, match="a source that is not built"):
+    by_epochs = load_recipe("tiny", ["stages.0.tokens=null", "stages.0.epochs={poems: 1}"])
+    with pytest.raises(ValueError, match="epochs of poems, which is not built"):
         plan_stages(by_epochs, unknown)
     sequences = {**unknown, "poems": 10, "messages": 5, "english": 1}
-    assert [plan.steps for plan in plan_stages(by_epochs, sequences)] == [4, 7, 7]
+    assert [plan.steps for plan in plan_stages(by_epochs, sequences)] == [5, 7, 7]

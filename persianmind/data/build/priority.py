@@ -65,4 +65,4 @@ def needed_whole(recipe: Recipe) -> set[str]:
     ratios by size, an order over all sequences."""
     if recipe.data.mixture_temperature is not None or recipe.data.shuffle_block_sequences is None:
         return set(recipe.stage_sources())
-    return {name for stage in recipe.stages if stage.epochs is not None for name in stage.sources}
+    return {stage.passes[0] for stage in recipe.stages if stage.passes is not None}

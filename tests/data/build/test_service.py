@@ -59,18 +59,18 @@ def _recipe(folder: Path, stages: list[dict[str, Any]], documents: int = 300, **
 
 
 def _stage(tokens: int | None = 64 * 100, name: str = "one", **sources: float) -> dict[str, Any]:
-    length = {"epochs": 1.0} if tokens is None else {"tokens": tokens}
+    length: dict[str, Any] = {"epochs": {next(iter(sources)): 1.0}} if tokens is None else {"tokens": tokens}
     return {"name": name, "sources": sources, **length}
 
 
 # --- whose turn it is --------------------------------------------------------------------------------------
 def test_only_what_decides_something_before_step_1_must_be_whole(tmp_path: Path) -> None:
     stages = [_stage(fa=1.0, en=1.0), _stage(None, "two", dialogues=1.0, en=1.0)]
-    assert needed_whole(_recipe(tmp_path, stages, 1)) == {"dialogues", "en"}
+    assert needed_whole(_recipe(tmp_path, stages, 1)) == {"dialogues"}
     assert needed_whole(_recipe(tmp_path, stages[:1], 1)) == set()
     assert needed_whole(_recipe(tmp_path, stages[:1], 1, mixture_temperature=2.0)) == {"fa", "en"}
     assert needed_whole(_recipe(tmp_path, stages[:1], 1, shuffle_block_sequences=None)) == {"fa", "en"}
-    assert needed_whole(load_recipe("persianmind-7b")) == {"english", "translated", "instruct"}
+    assert needed_whole(load_recipe("persianmind-7b")) == {"translated", "instruct"}
     assert needed_whole(load_recipe("demo")) == needed_whole(load_recipe("tiny")) == set()
 
 
