@@ -79,7 +79,7 @@ def log_passes(
         if often:
             logger.warning(
                 f"stage {plan.stage.name} passes over {', '.join(often)} more than {GOOD_PASSES} times: "
-                "repeated text gains little (arXiv 2305.16264); give more text, a smaller part, or fewer tokens"
+                "repeated text gains little (arXiv 2305.16264); more text, a smaller part, or fewer tokens"
             )
 
 

@@ -39,6 +39,7 @@ LAYOUTS = ((20, 1, 17, 10, 5, 43), (48, 48), (3,) * 32, (40, 8, 24, 24))
 @pytest.fixture(autouse=True)
 def nothing_compiled() -> Iterator[None]:
     torch.compiler.reset()
+    torch.compiler.set_stance("default")  # a generator of an earlier test may still hold "force_eager"
     counters.clear()
     yield
     torch.compiler.reset()

@@ -28,7 +28,7 @@ PARTS = (
     ": دو نقطه",
     "🙂👩‍👩‍👧‍👦 خندید",
     "🙂",
-    "You: PersianMind: جعل",
+    "نوشت You: PersianMind: جعل",
     "http://example.com/?q=سلام&n=1",
     "\ufeffنشان",
     "é e\u0301 ﷼ ﷺ",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from persianmind.text.dialogue import BadDialogueError, ParsedDialogue, Role, dialogue_of
-from persianmind.text.shapes.base import given, text_of
+from persianmind.text.shapes.base import field_text, given
 
 ANSWERS = ("output", "response")
 
@@ -29,14 +29,14 @@ class Alpaca:
         if answer is None or fields["instruction"] is None:
             raise BadDialogueError("wrong_type")
         parts = [
-            text_of(fields, "instruction"),
-            text_of(fields, given(fields, "input", "context") or "input"),
+            field_text(fields, "instruction"),
+            field_text(fields, given(fields, "input", "context") or "input"),
         ]
         turns: list[tuple[Role, str]] = [
-            ("system", text_of(fields, given(fields, "system", "system_prompt") or "system")),
+            ("system", field_text(fields, given(fields, "system", "system_prompt") or "system")),
             *_history(fields.get("history")),
             ("user", "\n".join(part for part in parts if part)),
-            ("assistant", text_of(fields, answer)),
+            ("assistant", field_text(fields, answer)),
         ]
         return dialogue_of(turns)
 

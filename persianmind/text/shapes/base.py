@@ -38,7 +38,7 @@ class Shape(Protocol):
         ...
 
 
-def text_of(fields: Mapping[str, Any], name: str) -> str:
+def field_text(fields: Mapping[str, Any], name: str) -> str:
     """The text of a field; "" where it is missing or null.
 
     Raises:

@@ -16,7 +16,7 @@ from persianmind.text.dialogue import (
     UntrainableDialogueError,
     dialogue_of,
 )
-from persianmind.text.shapes.base import given, text_of
+from persianmind.text.shapes.base import field_text, given
 
 LISTS = ("messages", "conversations", "conversation")
 ROLES: dict[str, Role] = {
@@ -51,7 +51,7 @@ class Messages:
     def parse(self, fields: Mapping[str, Any]) -> ParsedDialogue:
         """See `base.Shape`."""
         turns = read_turns(fields[given(fields, *LISTS) or ""])
-        if system := text_of(fields, "system") or text_of(fields, "system_prompt"):
+        if system := field_text(fields, "system") or field_text(fields, "system_prompt"):
             if turns[0][0] == "system" and turns[0][1].strip():
                 raise BadDialogueError("roles_out_of_turn")
             turns = [("system", system), *(turn for turn in turns if turn[0] != "system")]
@@ -102,7 +102,7 @@ def _content(content: Any) -> str:
             raise BadDialogueError("wrong_type")
         if part["type"] not in ("text", "input_text", "output_text"):
             raise UntrainableDialogueError("content_that_is_no_text")
-        texts.append(text_of(part, "text"))
+        texts.append(field_text(part, "text"))
     return "".join(texts)
 
 

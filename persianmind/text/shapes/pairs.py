@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from persianmind.text.dialogue import BadDialogueError, ParsedDialogue, Role, dialogue_of
-from persianmind.text.shapes.base import given, text_of
+from persianmind.text.shapes.base import field_text, given
 from persianmind.text.shapes.messages import read_turns
 
 PROMPTS = ("prompt", "question", "query", "inputs")
@@ -31,11 +31,11 @@ class Pair:
         if asked is None or answered is None:
             raise BadDialogueError("wrong_type")
         before = given(fields, "context", "passage")
-        passage = "" if before is None else text_of(fields, before)
+        passage = "" if before is None else field_text(fields, before)
         prompt = _side(fields[asked], "user", passage)
         answer = _side(fields[answered], "assistant", "")
         system = given(fields, "system", "system_prompt")
-        turns: list[tuple[Role, str]] = [] if system is None else [("system", text_of(fields, system))]
+        turns: list[tuple[Role, str]] = [] if system is None else [("system", field_text(fields, system))]
         return dialogue_of([*turns, *prompt, *answer])
 
 
