@@ -136,7 +136,7 @@ def test_the_7b_is_traced_whole_in_little_time_and_memory() -> None:
         "seconds = time.process_time() - start\n"
         "few = trace_few_layers(make, recipe, 32, 1)\n"
         "assert (few.peak_bytes, few.flops) == (whole.peak_bytes, whole.flops)\n"
-        "assert seconds < 15, seconds\n"
+        "assert seconds < 40, seconds\n"  # twice as much beside another test
         "assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < 1.5e9\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
