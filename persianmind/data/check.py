@@ -55,7 +55,8 @@ class Finding:
     def add_rejected(self, record: Rejected, place: str) -> None:
         """Counts a bad record."""
         self.rejected[record.reason] = self.rejected.get(record.reason, 0) + 1
-        self.sample(record.reason, place, *_shown(record.sample))
+        if len(self.samples.get(record.reason, ())) < SAMPLES:  # a record is parsed where it is shown
+            self.sample(record.reason, place, *_shown(record.sample))
         if record.ends_file:
             self.damaged_files.append(f"{record.file}: {record.reason}")
 

@@ -192,6 +192,18 @@ def test_repetition_script_and_language_of_texts() -> None:
     assert script_ratio("123 …", "fa") is None and script_ratio("hello", "en") == 1.0
 
 
+def test_words_of_another_script_among_an_answer_are_no_one_language() -> None:
+    context = TaskContext(small_model(), "fa", HealthOptions())
+    texts = ["هوا خوب است", "هوا today خیلی nice است", "هوا خوب است ۱۲۳ !", "the weather is good"]
+    records = [{"item": i, "text": one, "tokens": 5, "stopped": True} for i, one in enumerate(texts)]
+    found = by_metric(FAMILIES["health"].measure(context, records))["one_language"]
+    assert found.scores is not None and found.scores.values == {0: 1.0, 1: 0.0, 2: 1.0, 3: 1.0}
+
+
+def test_the_layer_of_the_embeddings_can_be_asked_for() -> None:
+    assert SimilarityOptions(layer=0).layer == 0
+
+
 def test_health_by_hand() -> None:
     context = TaskContext(small_model(), "fa", HealthOptions(max_new_tokens=8))
     records = [

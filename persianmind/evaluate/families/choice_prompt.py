@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from persianmind.evaluate.items import ChoiceItem
+from persianmind.evaluate.items import PERSIAN_DIGITS, ChoiceItem
 
 LETTERS = "ABCDEFGHIJ"
-_DIGITS = {ord(first) + i: ord("0") + i for first in "٠۰" for i in range(10)}
 # Persian letters of options, in their usual order.
 _PERSIAN_LETTERS = {"الف": 0, "ب": 1, "ج": 2, "د": 3}
 # A capital by itself, or a small one with what closes an option's mark.
@@ -61,8 +60,8 @@ def read_answer(answer: str, candidates: Sequence[str]) -> int | None:
         return _PERSIAN_LETTERS[word]
     if found := _one_of({LETTERS.index(one.upper()) for one in _LETTER.findall(first)}, candidates):
         return found[0]
-    numbers = {int(one) - 1 for one in _NUMBER.findall(first.translate(_DIGITS))}
-    if any(_NUMBER.search(text.translate(_DIGITS)) for text in candidates):
+    numbers = {int(one) - 1 for one in _NUMBER.findall(first.translate(PERSIAN_DIGITS))}
+    if any(_NUMBER.search(text.translate(PERSIAN_DIGITS)) for text in candidates):
         numbers = set()  # a number is what a candidate says, not which one it is
     if found := _one_of(numbers, candidates):
         return found[0]

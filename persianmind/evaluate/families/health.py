@@ -62,10 +62,6 @@ class Health(TaskFamily[TextItem]):
         ]
 
 
-def _script(record: Record, context: TaskContext) -> float:
-    return script_ratio(record["text"], context.language) or 0.0
-
-
 def repetition(text: str) -> float:
     """The part of a text's runs of four words that stood in it before."""
     words = text.split()
@@ -77,8 +73,8 @@ def repetition(text: str) -> float:
 def _switches(text: str, language: str) -> bool:
     """Whether a text mixes its language's script with words of another one."""
     ratio = script_ratio(text, language)
-    foreign = [word for word in text.split() if (script_ratio(word, language) or 1.0) == 0.0]
-    return ratio is not None and ratio < 1.0 and len(foreign) > 0.1 * len(text.split())
+    foreign = [word for word in text.split() if script_ratio(word, language) == 0.0]
+    return ratio is not None and 0.0 < ratio < 1.0 and len(foreign) > 0.1 * len(text.split())
 
 
 def _answer(context: TaskContext, prompt: str) -> Record:

@@ -8,9 +8,10 @@ the dev file, or where there is none every second pair, which then is not tested
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from persianmind.evaluate.families.base import Numbered, Record, TaskContext, TaskFamily
 from persianmind.evaluate.items import PairItem
@@ -18,13 +19,12 @@ from persianmind.evaluate.measured import ItemScores, Measured
 from persianmind.evaluate.stats import fisher_interval, pearson, spearman, wilson
 from persianmind.evaluate.vectors import Vectors, sentence_vectors
 from persianmind.recipe import Section
-from persianmind.recipe.section import Count
 
 
 class SimilarityOptions(Section):
     """layer: whose vectors are taken, 0 being the embeddings; None: the best on other pairs."""
 
-    layer: Count | None = None
+    layer: Annotated[int, Field(ge=0)] | None = None
 
 
 class Similarity(TaskFamily[PairItem]):
@@ -114,7 +114,8 @@ def _choose_layer(
         )
         chosen_on, tested = f"{len(even)} pairs that are not tested", records[1::2] or records
     if is_scored:
-        quality_H = [spearman(column, scores) or -1.0 for column in np.array(cosines_NH).T]
+        found_H = [spearman(column, scores) for column in np.array(cosines_NH).T]
+        quality_H = [-1.0 if one is None else one for one in found_H]
     else:
         quality_H = list(np.array(forward_NH, dtype=float).mean(axis=0))
     return int(np.argmax(quality_H)), chosen_on, tested

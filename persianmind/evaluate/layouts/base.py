@@ -11,10 +11,8 @@ from functools import cache
 from typing import Any, ClassVar, Generic
 
 from persianmind.common.errors import DataError
-from persianmind.evaluate.items import BadItemError, ChoiceItem, I, Item, ReadItems
+from persianmind.evaluate.items import PERSIAN_DIGITS, BadItemError, ChoiceItem, I, Item, ReadItems
 from persianmind.evaluate.rows import Row, read_rows
-
-PERSIAN_DIGITS = {ord(first) + i: ord("0") + i for first in "٠۰" for i in range(10)}
 
 
 class Layout(ABC, Generic[I]):
