@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +85,13 @@ def test_what_was_scored_is_not_scored_again(folder: Path, monkeypatch: pytest.M
 
 
 def test_ranks_share_the_items_and_agree(folder: Path) -> None:
-    """Two ranks, one after the other in this process: what each gathers is what both gave."""
+    """Two ranks as two threads of this process: what each gathers is what both gave."""
     suite = write_suite(folder)
     alone = evaluate(suite)
-    import threading
-
     barrier, given, results = threading.Barrier(2), [{}, {}], [None, None]  # type: ignore[var-annotated]
+    # Loaded one after the other: `from_pretrained` switches tying off for the whole process while it loads,
+    # and two threads within it leave it off for every test after this one.
+    models = [small_model() for _ in range(2)]
 
     def rank(number: int) -> None:
         count = [0]
@@ -100,10 +102,9 @@ def test_ranks_share_the_items_and_agree(folder: Path) -> None:
             barrier.wait()
             return [given[0][count[0]], given[1][count[0]]]
 
-        model = small_model()
         wanted = Wanted(data=Path("none"))
-        with generation_mode(model.causal_lm):
-            results[number] = run_suites(model, [suite], wanted, Share(number, 2, gather))
+        with generation_mode(models[number].causal_lm):
+            results[number] = run_suites(models[number], [suite], wanted, Share(number, 2, gather))
 
     threads = [threading.Thread(target=rank, args=(number,)) for number in range(2)]
     for thread in threads:
