@@ -1,6 +1,6 @@
 """The data line against the common ways: speed, fill, tokens lost, resume, start-up, memory.
 
-    python benchmarks/data.py [--quick] [--json FILE] [--text URI ...]
+    python benchmarks/data.py [--quick] [--json FILE] [--text URI ...] [--before CHECKOUT]
 
 Documents of web-like length (log-normal, median about 330 tokens) are made of the lines of --text: all ways
 see the same JSON-lines file and the same tokenizer. Speed is tokens per second of processor time (one core),
@@ -8,6 +8,8 @@ which a busy machine does not change; resume and start-up are wall time, the bes
 
 HF is `datasets.map` with the group_texts of its run_clm example; TRL is `trl.pack_dataset` (left out where
 it is not installed). Ours also normalises, judges, drops duplicates, hashes and fsyncs; the others do not.
+--before: another checkout of this repository; its data line and this one's in turn, and the ratio of speeds.
+
 HF resumes by skipping: a map-style dataset skips numbers, an iterable one has to read what it skips.
 """
 
@@ -17,6 +19,7 @@ import argparse
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,6 +34,7 @@ if str(ROOT) not in sys.path:
 from benchmarks.lib import data_parts, data_resume  # noqa: E402
 from benchmarks.lib.data_parts import SEQ_LEN  # noqa: E402
 
+ROUNDS = 5
 RESUMES = {"ours": "resume_ours", "hf_map_style": "resume_hf", "hf_iterable": "resume_hf_iterable"}
 PARTS: dict[str, Callable[[Path, int], dict[str, Any]]] = {
     function.__name__: function
@@ -66,6 +70,9 @@ def main() -> None:
             make_corpus(folder / f"{size}.jsonl", size, options.text)
         make_tokenizer(folder / "tokenizer", folder / f"{sizes[0]}.jsonl")
         run = _runner(folder)
+        if options.before:
+            show_before(run, _runner(folder, Path(options.before) / "benchmarks" / "data.py"), sizes[0])
+            return
         result: dict[str, Any] = {"seq_len": SEQ_LEN, "quick": options.quick}
         result["throughput"] = {
             part: run(part, sizes[0])
@@ -92,19 +99,35 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="an eighth of the text or less")
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
     parser.add_argument("--text", nargs="+", default=["package://hafez"], help="sources of the lines")
+    parser.add_argument("--before", metavar="CHECKOUT", help="compare with the data line of another checkout")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--argument", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _runner(folder: Path) -> Callable[[str, int], dict[str, Any]]:
+def show_before(
+    now: Callable[[str, int], dict[str, Any]], before: Callable[[str, int], dict[str, Any]], size: int
+) -> None:
+    """The ratio of speeds of this checkout and another, run in turn; and both to HF's, run once."""
+    rounds = [
+        [float(run("ours_again", size)["tokens_per_s"]) for run in (before, now)] for _ in range(ROUNDS)
+    ]
+    hf = float(now("hf_group_texts", size)["tokens_per_s"])
+    for name, values in zip(("before", "now"), zip(*rounds, strict=True), strict=True):
+        speed = statistics.median(values)
+        print(f"{name:8} {speed:10,.0f} tokens/s, {speed / hf:.2f} x HF")
+    ratios = sorted(new / old for old, new in rounds)
+    print(f"now / before: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+
+
+def _runner(folder: Path, script: Path = Path(__file__)) -> Callable[[str, int], dict[str, Any]]:
     """Runs one part in a fresh process, so that memory and caches are its own."""
 
     def run(part: str, argument: int) -> dict[str, Any]:
         command = [
             sys.executable,
-            __file__,
+            str(script),
             "--part",
             part,
             "--folder",

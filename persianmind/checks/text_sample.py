@@ -90,7 +90,7 @@ def read_sample(
             break
     return TextSample(
         name=spec.name,
-        is_instruction=spec.source.kind == "instruction",
+        is_instruction=spec.source.is_dialogue,
         documents=count,
         characters=characters,
         utf8_bytes=utf8_bytes,

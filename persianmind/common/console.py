@@ -48,6 +48,19 @@ def emit_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
+def printable(text: str) -> str:
+    """Foreign text for a terminal: what would move its cursor or turn its direction is written as its number.
+
+    Line breaks, tabs and joiners (ZWNJ, ZWJ) stay.
+    """
+    kept = "\n\t\u200c\u200d"
+    return "".join(one if one in kept or one.isprintable() else _escape(one) for one in text)
+
+
+def _escape(one: str) -> str:
+    return f"\\x{ord(one):02x}" if ord(one) < 256 else f"\\u{ord(one):04x}"
+
+
 def invoke(app: typer.Typer, arguments: Sequence[str], prog: str) -> Any:
     """What the command of a typer app returns for these arguments; an int where it only showed its help.
 

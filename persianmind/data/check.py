@@ -6,11 +6,14 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from persianmind.recipe import Quality
+from persianmind.recipe import Data, Quality
 from persianmind.text.clean import SAMPLE_CHARACTERS, Dialogue, Document, clean_record, drop
-from persianmind.text.decode import decode_record
+from persianmind.text.decode import decode_record, sample_text
 from persianmind.text.dedup import DuplicateRule, text_fingerprint, wanted_signature
+from persianmind.text.quarantine import Damage
 from persianmind.text.record import Dropped, Rejected
+from persianmind.text.sources.listing import Listing
+from persianmind.text.sources.locate import list_source
 from persianmind.text.spec import SourceSpec
 from persianmind.text.stream import read_records
 
@@ -38,7 +41,10 @@ class Finding:
     held_out: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
-    damaged_files: list[str] = field(default_factory=list)
+    damage: Damage = field(default_factory=Damage)
+    files: int = 0
+    bytes: int = 0
+    files_left_out: list[dict[str, Any]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     verdict: str = ""
@@ -58,7 +64,7 @@ class Finding:
         if len(self.samples.get(record.reason, ())) < SAMPLES:  # a record is parsed where it is shown
             self.sample(record.reason, place, *_shown(record.sample))
         if record.ends_file:
-            self.damaged_files.append(f"{record.file}: {record.reason}")
+            self.damage.add(record)
 
     def add_document(self, document: Document | Dialogue | Dropped) -> None:
         """Counts a document, kept or dropped."""
@@ -78,18 +84,23 @@ class Finding:
             kept.append(Sample(place, content[:SAMPLE_CHARACTERS], fields))
 
 
-def examine_source(spec: SourceSpec, evaluated: frozenset[int], max_bad_record_ratio: float) -> Finding:
+def examine_source(spec: SourceSpec, evaluated: frozenset[int], data: Data) -> Finding:
     """Judges every record of one source as a build would.
 
     Args:
         evaluated: fingerprints of the held-out texts.
-        max_bad_record_ratio: from where on the verdict is that a build would stop.
+        data: its budgets say from where on the verdict is that a build would stop.
 
     Raises:
         SourceError: only where a build would raise it.
     """
     duplicates = DuplicateRule(spec.quality, evaluated)
-    finding = Finding()
+    listing = list_source(spec.name, spec.source)
+    finding = Finding(
+        files=len(listing.files),
+        bytes=sum(file.size_bytes or 0 for file in listing.files),
+        files_left_out=[one.as_json() for one in listing.left_out],
+    )
     for raw in read_records(spec.name, spec.source):
         finding.records_read += 1
         record = decode_record(spec.name, spec.source, raw)
@@ -102,7 +113,7 @@ def examine_source(spec: SourceSpec, evaluated: frozenset[int], max_bad_record_r
             if not isinstance(document, Dropped):
                 document = _unless_duplicate(document, spec.quality, duplicates)
             finding.add_document(document)
-    finding.verdict = _verdict(finding, max_bad_record_ratio)
+    finding.verdict = _verdict(finding, data, listing)
     return finding
 
 
@@ -114,12 +125,15 @@ def _unless_duplicate(
     return document if reason is None else drop(document, reason)
 
 
-def _verdict(finding: Finding, max_bad_record_ratio: float) -> str:
+def _verdict(finding: Finding, data: Data, listing: Listing) -> str:
     bad = sum(finding.rejected.values())
+    damaged = finding.damage.over_budget(data.max_damaged_file_ratio, listing.files)
+    if damaged is not None:
+        return damaged
     if finding.documents == 0:
         return "no usable document"
-    if bad > max_bad_record_ratio * finding.records_read:
-        allowed = f"the recipe allows {max_bad_record_ratio:g}"
+    if bad > data.max_bad_record_ratio * finding.records_read:
+        allowed = f"the recipe allows {data.max_bad_record_ratio:g}"
         return f"too many bad records: {bad} of {finding.records_read}, {allowed}"
     return USABLE
 
@@ -130,5 +144,4 @@ def _shown(sample: str | bytes) -> tuple[str, list[str] | None]:
         value = json.loads(sample)
     except (ValueError, RecursionError):
         value = None
-    text = sample.decode("utf-8", "backslashreplace") if isinstance(sample, bytes) else sample
-    return text, sorted(value) if isinstance(value, dict) else None
+    return sample_text(sample), sorted(value) if isinstance(value, dict) else None

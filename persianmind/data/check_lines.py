@@ -3,13 +3,16 @@ fix."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from persianmind.common.console import printable
 from persianmind.data.check import Finding
 from persianmind.recipe import Source
 from persianmind.text.advice import advice
 
 SHOWN_SAMPLES = 3
+SHOWN_FILES = 5
 HEADER = ["source", "records", "documents", "characters", "rejected", "dropped", "held out", "verdict"]
 
 
@@ -39,14 +42,25 @@ def reasons(name: str, finding: Finding, source: Source) -> Iterator[str]:
             yield f"{name}: {kind} {count:,}: {reason}" + (f" - {told}" if told else "")
             for one in samples[:SHOWN_SAMPLES]:
                 has = f" (fields: {', '.join(one.fields)})" if one.fields else ""
-                yield f"    {one.place}{has}: {_printable(one.sample)}"
+                yield f"    {one.place}{has}: {_one_line(one.sample)}"
     for left, count in sorted(finding.left_out.items()):
         yield f"{name}: left out of {count:,} dialogues that are kept: {left}"
-    for damaged in finding.damaged_files:
+    for damaged in finding.damage.files:
         yield f"{name}: the rest of {damaged} could not be read"
+    yield from files_left_out(name, finding.files_left_out)
 
 
-def _printable(text: str) -> str:
-    """On one line; what would steer a terminal or turn its direction is written as an escape."""
-    collapsed = " ".join(text.split())
-    return "".join(one if one.isprintable() or one == "\u200c" else f"\\u{ord(one):04x}" for one in collapsed)
+def files_left_out(name: str, left_out: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line per reason for which files of a source are not read: how many, of what size, the first few."""
+    by_reason: dict[str, list[Mapping[str, Any]]] = {}
+    for one in left_out:
+        by_reason.setdefault(one["reason"], []).append(one)
+    for reason, files in by_reason.items():
+        size = sum(one["size_bytes"] or 0 for one in files)
+        shown = ", ".join(_one_line(one["path"]) for one in files[:SHOWN_FILES])
+        more = f" and {len(files) - SHOWN_FILES:,} more" if len(files) > SHOWN_FILES else ""
+        yield f"{name}: not read: {shown}{more} ({size:,} bytes): {reason}"
+
+
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))

@@ -1,8 +1,7 @@
-"""`persianmind data build | inspect | check`."""
+"""`persianmind data build | inspect | show | stats | check`."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,32 +9,22 @@ import typer
 
 from persianmind.common.console import JsonFlag, emit_json, emit_table
 from persianmind.common.errors import RecipeError
+from persianmind.data.options import (
+    FieldOption,
+    KindOption,
+    LanguageOption,
+    OverrideArgument,
+    RecipeOption,
+    SourceOption,
+    recipe_of,
+)
 
 if TYPE_CHECKING:
     from persianmind.data.build.job import BuildProgress
     from persianmind.data.manifest import Manifest
-    from persianmind.data.read.dataset import TokenDataset
-    from persianmind.recipe import Recipe
 
 app = typer.Typer(no_args_is_help=True)
 HELD_OUT = "heldout"  # beside the folders of the sources
-
-RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="A shipped recipe's name or a .yaml file: all its sources.")
-]
-SourceOption = Annotated[
-    list[str] | None,
-    typer.Option("--source", help="A file, glob, folder, URL, hf:// or package://; several give one source."),
-]
-KindOption = Annotated[str, typer.Option(help="Records of --source: text or instruction.")]
-LanguageOption = Annotated[str, typer.Option(help="Language of --source, an ISO 639 code.")]
-FieldOption = Annotated[str, typer.Option(help="Field or column of --source that holds the text.")]
-OverrideArgument = Annotated[
-    list[str] | None,
-    typer.Argument(help="Settings of the recipe (data.seq_len=1024), or further URIs of --source."),
-]
-# What tells a setting from a URI among the arguments: hf://owner/name?split=test is no setting.
-_SETTING = re.compile(r"[a-z_]+(\.[A-Za-z0-9_-]+)+=")
 
 
 @app.command()
@@ -61,7 +50,7 @@ def build(
     settings = list(overrides or [])
     if seq_len is not None:
         settings.append(f"data.seq_len={seq_len}")
-    plan = _recipe(recipe, source, kind, language, text_field, settings)
+    plan = recipe_of(recipe, source, kind, language, text_field, settings)
     check_sources(plan.sources)
     heldout = out / HELD_OUT
     write_held_out(plan, heldout)
@@ -89,9 +78,10 @@ def inspect(
     as_json: JsonFlag = False,
 ) -> None:
     """Show what token shards hold, after checking every byte of them."""
+    from persianmind.data.inspect import sequence_documents, shard_folders
     from persianmind.data.read.dataset import TokenDataset
 
-    datasets = [TokenDataset(one) for one in _shard_folders(folder)]
+    datasets = [TokenDataset(one) for one in shard_folders(folder)]
     if verify:
         for dataset in datasets:
             dataset.verify()
@@ -104,7 +94,7 @@ def inspect(
         return
     if len(datasets) != 1:
         raise RecipeError(f"{folder} holds several sources; give --sequence with the folder of one of them")
-    shown = _sequence_documents(datasets[0], sequence, tokenizer)
+    shown = sequence_documents(datasets[0], sequence, tokenizer)
     if as_json:
         emit_json(shown)
     else:
@@ -112,6 +102,53 @@ def inspect(
             typer.echo(f"--- document {number}: {document['tokens']} tokens, {document['targets']} targets")
             typer.echo(document["text"])
         typer.echo(f"--- padding: {shown['padding']} tokens")
+
+
+@app.command("show")
+def show_records(
+    source: Annotated[str, typer.Argument(help="A file, glob, folder, URL, hf:// or package://.")],
+    tokenizer: Annotated[Path, typer.Option(help="Hugging Face tokenizer folder (tokenizer.json).")],
+    record: Annotated[int, typer.Option(min=1, help="The first one shown, from 1.")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="How many are shown.")] = 3,
+    kind: KindOption = "text",
+    language: LanguageOption = "fa",
+    text_field: FieldOption = "text",
+    overrides: OverrideArgument = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show records of a source as the model will see them: decoded from their tokens, targets marked."""
+    from persianmind.data.show import lines_of, shown_records
+
+    plan = recipe_of(None, [source], kind, language, text_field, list(overrides or []))
+    records = shown_records(plan, tokenizer, first=record, count=count)
+    if as_json:
+        emit_json({"records": [one.as_json() for one in records]})
+        return
+    for one in records:
+        for line in lines_of(one):
+            typer.echo(line)
+
+
+@app.command("stats")
+def show_stats(
+    tokenizer: Annotated[Path, typer.Option(help="Hugging Face tokenizer folder (tokenizer.json).")],
+    recipe: RecipeOption = None,
+    source: SourceOption = None,
+    kind: KindOption = "text",
+    language: LanguageOption = "fa",
+    text_field: FieldOption = "text",
+    overrides: OverrideArgument = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Lengths, languages, duplicates, tokens per word and tokens of every source, as they are trained on."""
+    from persianmind.data.stats import STATS_HEADER, source_stats, stats_table
+
+    plan = recipe_of(recipe, source, kind, language, text_field, list(overrides or []))
+    found = source_stats(plan, tokenizer)
+    if as_json:
+        emit_json({"sources": {name: one.as_json() for name, one in found.items()}})
+    else:
+        emit_table("sources", STATS_HEADER, stats_table(found))
 
 
 @app.command()
@@ -132,11 +169,11 @@ def check(
     from persianmind.text.spec import source_specs
     from persianmind.text.stream import check_sources
 
-    plan = _recipe(recipe, source, kind, language, text_field, list(overrides or []))
+    plan = recipe_of(recipe, source, kind, language, text_field, list(overrides or []))
     check_sources(plan.sources)
     evaluated = fingerprints_of(select_held_out(plan))
     specs = source_specs(plan, plan.sources)
-    findings = {spec.name: examine_source(spec, evaluated, plan.data.max_bad_record_ratio) for spec in specs}
+    findings = {spec.name: examine_source(spec, evaluated, plan.data) for spec in specs}
     if as_json:
         emit_json({"sources": {name: finding.as_json() for name, finding in findings.items()}})
     else:
@@ -176,61 +213,6 @@ def _added(counts: Any) -> dict[str, int]:
     return total
 
 
-def _recipe(
-    name: str | None, uris: list[str] | None, kind: str, language: str, text_field: str, settings: list[str]
-) -> Recipe:
-    """The recipe named, or one made of the sources given."""
-    from persianmind.recipe.loading import load_recipe, parse_recipe
-    from persianmind.recipe.overrides import apply_override
-
-    if (name is None) == (not uris):
-        raise RecipeError("give either --recipe or one or more --source")
-    if uris:
-        # --source *.jsonl, as the shell expands it: the first file follows the flag, the others stand alone
-        uris = uris + [setting for setting in settings if not _SETTING.match(setting)]
-        settings = [setting for setting in settings if _SETTING.match(setting)]
-    if name is not None:
-        return load_recipe(name, settings)
-    entry = {"uri": uris, "kind": kind, "language": language, "text_field": text_field}
-    tree: dict[str, Any] = {
-        "name": "data",
-        "base": "none",
-        "sources": {"source": entry},
-        "stages": [{"name": "all", "sources": {"source": 1.0}, "epochs": 1.0}],
-    }
-    for setting in settings:
-        apply_override(tree, setting)
-    return parse_recipe(tree, place="command line")
-
-
-def _shard_folders(folder: Path) -> list[Path]:
-    """The folder itself, or those directly inside that hold a manifest."""
-    from persianmind.data.manifest import MANIFEST
-
-    inside = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
-    return inside if inside and not (folder / MANIFEST).is_file() else [folder]
-
-
-def _sequence_documents(dataset: TokenDataset, index: int, tokenizer_dir: Path | None) -> dict[str, Any]:
-    """The documents of one sequence, as text where a tokenizer is given."""
-    from persianmind.tokenizer import FolderTokenizer
-
-    if not 0 <= index < len(dataset):
-        raise RecipeError(f"--sequence {index}: {dataset.folder} has the sequences 0 to {len(dataset) - 1}")
-    tokenizer = None if tokenizer_dir is None else FolderTokenizer(tokenizer_dir)
-    if tokenizer is not None and tokenizer.fingerprint() != dataset.manifest.fingerprints.tokenizer:
-        raise RecipeError(f"{tokenizer_dir} is not the tokenizer that {dataset.folder} was built with")
-    sequence = dataset.sequence(index)
-    documents, start = [], 0
-    for length in dataset.doc_lengths(index).tolist():
-        ids = sequence.input_ids[start : start + length].tolist()
-        targets = int((sequence.labels[start : start + length] >= 0).sum())
-        text = " ".join(map(str, ids)) if tokenizer is None else tokenizer.decode(ids)
-        documents.append({"tokens": length, "targets": targets, "text": text})
-        start += length
-    return {"sequence": index, "documents": documents, "padding": len(sequence.input_ids) - start}
-
-
 def _print_progress(progress: BuildProgress) -> None:
     typer.echo(
         f"{progress.source}: {progress.records_read:,} records read, {progress.tokens:,} tokens, "
@@ -242,6 +224,8 @@ def _print_progress(progress: BuildProgress) -> None:
 
 
 def _show(manifests: list[Manifest]) -> None:
+    from persianmind.data.check_lines import files_left_out
+
     header = [
         "source",
         "sequences",
@@ -276,6 +260,8 @@ def _show(manifests: list[Manifest]) -> None:
     for m in manifests:
         for damaged in m.damaged_files:
             typer.echo(f"{m.source}: the rest of {damaged} could not be read", err=True)
+        for line in files_left_out(m.source, [one.model_dump() for one in m.files_left_out]):
+            typer.echo(line, err=True)
 
 
 def _counts(counts: dict[str, int]) -> str:

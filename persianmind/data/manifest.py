@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from persianmind.common.checksum import hash_file, read_checked, write_checked
 from persianmind.common.errors import DamagedFileError, DataError, PersianMindError
 from persianmind.common.paths import resolve_inside
+from persianmind.recipe.text import SourceKind
 
 MANIFEST = "manifest.json"
 BUILDING = "building.json"
@@ -44,6 +45,14 @@ class FilterReport(_Closed):
     samples: list[dict[str, str]]
 
 
+class FileLeftOut(_Closed):
+    """A file of the source's folder that was not read, and why."""
+
+    path: str
+    size_bytes: int | None
+    reason: str
+
+
 class Manifest(_Closed):
     """Counts of a finished build.
 
@@ -51,13 +60,13 @@ class Manifest(_Closed):
     characters, utf8_bytes: of the kept documents' text; documents_cut: documents longer than a sequence (cut
     into pieces, nothing lost); tokens_lost: tokens of kept documents that are in no sequence, measured;
     rejected: bad records by reason; dropped: documents by quality filter; left_out: what kept dialogues held
-    beside what is trained on, by name.
+    beside what is trained on, by name; damaged_bytes: the sizes of the damaged files, as stored.
     """
 
     format: Literal[1] = 1
     source: str
     uris: list[str]
-    kind: Literal["text", "instruction"]
+    kind: SourceKind
     language: str
     licence: str
     seq_len: int
@@ -79,6 +88,8 @@ class Manifest(_Closed):
     records_read: int
     rejected: dict[str, int]
     damaged_files: list[str]
+    damaged_bytes: int = 0
+    files_left_out: list[FileLeftOut] = []
     dropped: dict[str, FilterReport]
     left_out: dict[str, int] = {}
     fingerprints: Fingerprints

@@ -16,7 +16,8 @@ class Data(Section):
     alone. `shuffle_block_sequences`: sequences are shuffled within blocks of this size, in the order of the
     source, which lets training start on whole blocks while the rest is built; null: over the whole source,
     which is then built before step 1. `open_sequences`: how many sequences packing keeps open.
-    `max_bad_record_ratio`: a build with more bad records stops. `fast_tokenizer`: use gigatoken where it is
+    `max_bad_record_ratio`: a build with more bad records stops. `max_damaged_file_ratio`: the same for files
+    whose rest cannot be read, of their number and of their bytes. `fast_tokenizer`: use gigatoken where it is
     installed and gives exactly the ids of the saved tokenizer.
     """
 
@@ -24,6 +25,7 @@ class Data(Section):
     sequences_per_shard: Count = 4096
     open_sequences: Count = 64
     max_bad_record_ratio: Ratio = 0.05
+    max_damaged_file_ratio: Ratio = 0.05
     mixture_window: Count = 100
     mixture_temperature: Positive | None = None
     shuffle_block_sequences: Count | None = 65_536

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from persianmind.recipe.section import Count, Name, Ratio, Section
 
@@ -23,6 +23,9 @@ Column = Literal[
 ]  # fmt: skip
 
 
+SourceKind = Literal["text", "instruction", "parallel"]
+
+
 class Source(Section):
     """One source of text or of instructions.
 
@@ -30,17 +33,36 @@ class Source(Section):
     package carries). `kind: instruction` records have the fields of one of the shapes in docs/data.md;
     `columns` names other ones by these ({output: "پاسخ"}). Whether a record is held out follows from its
     content; from the field `group_by` where that is given, so that all records of a book, say, stay on one
-    side.
+    side. `kind: parallel` records hold a text in two languages: `languages` gives the field of each
+    ({en: english, fa: persian}); every pair is a translation task each way, asked in the wordings of
+    `templates`, by the language of the wording ({fa: ["به {target} ترجمه کن:"]}).
     """
 
     uri: str | list[str]
-    kind: Literal["text", "instruction"] = "text"
+    kind: SourceKind = "text"
     language: Name = "fa"
     text_field: str = "text"
     group_by: str | None = None
     columns: dict[Column, str] = Field(default_factory=dict)
+    languages: dict[Name, str] = Field(default_factory=dict)
+    templates: dict[Name, list[str]] = Field(default_factory=dict)
     txt_unit: Literal["line", "paragraph"] = "line"
     licence: str = "unstated"
+
+    @property
+    def is_dialogue(self) -> bool:
+        """Whether its records have turns, of which the answers are learnt."""
+        return self.kind != "text"
+
+    @model_validator(mode="after")
+    def _parallel_has_two_languages(self) -> Self:
+        if self.kind == "parallel" and len(self.languages) != 2:
+            raise ValueError(
+                "kind parallel needs the fields of two languages, as in languages: {en: english, fa: persian}"
+            )
+        if self.kind != "parallel" and (self.languages or self.templates):
+            raise ValueError("languages and templates are for kind parallel")
+        return self
 
 
 class Quality(Section):

@@ -53,7 +53,7 @@ class Recipe(Section):
 
     def languages(self) -> list[str]:
         """The languages of its sources, in their order, those of instructions first."""
-        ordered = sorted(self.sources.values(), key=lambda source: source.kind != "instruction")
+        ordered = sorted(self.sources.values(), key=lambda source: not source.is_dialogue)
         return list(dict.fromkeys(source.language for source in ordered))
 
     def held_out_languages(self) -> list[str]:

@@ -13,7 +13,7 @@ _AGAIN = "the file is damaged: fetch or pack it again; what stands before the da
 _ADVICE = {
     "invalid_utf8": _UTF8,
     "utf16": "convert the file: iconv -f UTF-16 -t UTF-8",
-    "invalid_json": "one JSON object per line; of one array: jq -c '.[]' FILE.json > FILE.jsonl",
+    "invalid_json": "one JSON object per line, or one array of objects",
     "not_an_object": "each line must be one JSON object with named fields",
     "nan_or_infinity": "write null instead of NaN",
     "nested_too_deep": "flatten the record",
@@ -25,11 +25,13 @@ _ADVICE = {
     "no_letters": "marks and dashes alone teach nothing; passed over",
     "record_too_long": "a record over 32 MiB: split it",
     "decompression_bomb": "a line over 1 GiB: this is no text",
-    "truncated_gz": _AGAIN,
-    "corrupt_gz": _AGAIN,
-    "truncated_zst": _AGAIN,
-    "corrupt_zst": _AGAIN,
+    **{f"{what}_{kind}": _AGAIN for what in ("truncated", "corrupt") for kind in ("gz", "bz2", "xz", "zst")},
     "corrupt_parquet": _AGAIN,
+    "corrupt_arrow": _AGAIN,
+    "corrupt_json": "no JSON from there on: is the file whole?",
+    "corrupt_csv": "quotes are not paired from there on; write the table anew, or as jsonl",
+    "other_columns": "a row has other fields than the first line names: quote what holds the delimiter",
+    "one_object": "records must be lines or items of an array; of a list within: jq -c '.NAME[]' FILE.json",
     "unreadable_file": "the disk gives an error: copy the file to another one",
     "roles_out_of_turn": "system first, then user and assistant in turn",
     "unknown_role": "roles are system, user and assistant, under any of their common names",
@@ -57,6 +59,8 @@ def advice(reason: str, source: Source, fields: Iterable[str] | None = None) -> 
     if reason != "missing_field":
         return _ADVICE.get(reason, "")
     names = [*(fields or ())]
+    if source.kind == "parallel":
+        return "a pair has the fields that `languages` names, itself or below `translation`"
     if source.kind == "instruction":
         return f"an instruction record has {known_fields()}; name other fields by sources.NAME.columns"
     return f"there is no {source.text_field!r}{nearest(source.text_field, names)}; set text_field"

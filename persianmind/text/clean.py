@@ -9,6 +9,7 @@ from persianmind.language import profile_among, profile_for
 from persianmind.recipe.text import Normalise
 from persianmind.text.dialogue import Message, UntrainableDialogueError
 from persianmind.text.filters import judge
+from persianmind.text.parallel import pair_texts, translation_task
 from persianmind.text.record import Dropped, Record
 from persianmind.text.shapes import parse_dialogue
 from persianmind.text.spec import SourceSpec
@@ -76,6 +77,11 @@ def _normalised(record: Record, spec: SourceSpec) -> Document | Dialogue:
     if spec.source.kind == "text":
         text = normalise(record.fields[spec.source.text_field], spec.normalise)
         return Document(record.key, record.place, text)
+    if spec.source.kind == "parallel":
+        codes = spec.source.languages
+        pair = zip(codes, pair_texts(record.fields, spec.source), strict=True)
+        texts = [profile_for(code).normalise(text, spec.normalise).strip() for code, text in pair]
+        return Dialogue(record.key, record.place, translation_task(texts, spec.source, record.part).messages)
     parsed = parse_dialogue(record.fields, spec.source.columns)
     turns = tuple(Message(m.role, normalise(m.content, spec.normalise).strip()) for m in parsed.messages)
     return Dialogue(record.key, record.place, turns, parsed.left_out)

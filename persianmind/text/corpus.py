@@ -13,9 +13,14 @@ from persianmind.text.spec import SourceSpec
 from persianmind.text.stream import stream_records
 
 
-def clean_documents(spec: SourceSpec, *, held_out: bool) -> Iterator[Document | Dialogue]:
-    """The clean documents of one source, in reading order: of its held-out split, or of the rest."""
-    for record in stream_records(spec.name, spec.source):
+def clean_documents(
+    spec: SourceSpec, *, held_out: bool, counts: Quarantine | None = None
+) -> Iterator[Document | Dialogue]:
+    """The clean documents of one source, in reading order: of its held-out split, or of the rest.
+
+    counts: of the records read, bad ones too.
+    """
+    for record in stream_records(spec.name, spec.source, counts):
         if spec.is_held_out(record.key) == held_out:
             document = clean_record(record, spec)
             if not isinstance(document, Dropped):
@@ -25,12 +30,16 @@ def clean_documents(spec: SourceSpec, *, held_out: bool) -> Iterator[Document | 
 def training_documents(spec: SourceSpec, evaluated: frozenset[int]) -> Iterator[Document | Dialogue]:
     """The clean documents of one source's training split, exact duplicates left out, in reading order.
 
+    What was passed over is said at the end.
+
     evaluated: fingerprints of the held-out texts (heldout.held_out_fingerprints).
     """
     duplicates = DuplicateRule(spec.quality, evaluated)
-    for document in clean_documents(spec, held_out=False):
+    counts = Quarantine()
+    for document in clean_documents(spec, held_out=False, counts=counts):
         if duplicates.reason(text_fingerprint(*document.texts)) is None:
             yield document
+    counts.warn(f"sources.{spec.name}")
 
 
 def training_texts(specs: Iterable[SourceSpec], evaluated: frozenset[int]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from persianmind.text.dedup import text_fingerprint
 from persianmind.text.dialogue import BadDialogueError, UntrainableDialogueError
 from persianmind.text.faults import BadRecordError, Fault
 from persianmind.text.formats import text_formats
+from persianmind.text.parallel import pair_texts
 from persianmind.text.record import Fields, RawRecord, Record, Rejected
 from persianmind.text.shapes import parse_dialogue
 
@@ -24,7 +25,10 @@ def decode_record(name: str, source: Source, raw: RawRecord) -> Record | Rejecte
     """Decodes and checks one record of the source called `name`. Never raises for what is in the record."""
     payload = raw.payload
     if isinstance(payload, Fault):
-        return Rejected(raw.file_name, raw.number, payload.reason, payload.detail, payload.ends_file)
+        fault = payload
+        return Rejected(
+            raw.file_name, raw.number, fault.reason, fault.detail, fault.ends_file, fault.file_bytes
+        )
     try:
         if isinstance(payload, Record):
             record = payload
@@ -33,7 +37,7 @@ def decode_record(name: str, source: Source, raw: RawRecord) -> Record | Rejecte
                 fields = text_formats()[raw.format].decode(payload, source)
             else:
                 fields = payload
-            record = Record(source=name, key="", place=raw.place, fields=fields)
+            record = Record(source=name, key="", place=raw.place, fields=fields, part=raw.part)
         texts = check_fields(source, record.fields)
         if not record.key:
             record = replace(record, key=_key(source, record, texts))
@@ -63,6 +67,14 @@ def check_fields(source: Source, fields: Fields) -> tuple[str, ...]:
     Raises:
         BadRecordError: it does not.
     """
+    if source.kind == "parallel":
+        try:
+            pair = pair_texts(fields, source)
+        except BadDialogueError as error:
+            raise BadRecordError(str(error)) from None
+        for text in pair:
+            _check_characters(text)
+        return pair
     if source.kind == "instruction":
         try:
             messages = parse_dialogue(fields, source.columns).messages
@@ -91,3 +103,8 @@ def _check_characters(text: str) -> None:
         raise BadRecordError("lone_surrogate")
     if _CONTROL.search(text):
         raise BadRecordError("control_characters")
+
+
+def sample_text(sample: str | bytes) -> str:
+    """The sample of a bad record as text; bytes that are none become escapes."""
+    return sample if isinstance(sample, str) else sample.decode("utf-8", "backslashreplace")

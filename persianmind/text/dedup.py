@@ -12,6 +12,7 @@ import xxhash
 
 from persianmind.recipe import Quality
 from persianmind.text.near import NearDuplicates, NearSignature, near_signature
+from persianmind.text.pieces import text_pieces
 
 PROBES = 64
 FIRST_ENTRIES = 1 << 14
@@ -22,7 +23,11 @@ def text_fingerprint(*parts: str) -> int:
     """64 bits that stand for a text (or for the turns of a dialogue), whatever white space is in it."""
     digest = xxhash.xxh3_64()
     for part in parts:
-        digest.update(" ".join(part.split()).encode("utf-8"))
+        between = b""
+        for piece in text_pieces(part):
+            if words := piece.split():
+                digest.update(between + " ".join(words).encode("utf-8"))
+                between = b" "
         digest.update(b"\0")
     return digest.intdigest()
 

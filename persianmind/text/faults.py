@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that is no record: counted under `reason`. `ends_file`: the rest of its file is lost too."""
+    """Something that is no record: counted under `reason`.
+
+    ends_file: the rest of its file is lost too. file_bytes: the size of that file as stored, where known.
+    """
 
     reason: str
     detail: str
     ends_file: bool = False
+    file_bytes: int | None = None
 
 
 class BadRecordError(Exception):

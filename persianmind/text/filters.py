@@ -15,6 +15,7 @@ from unicodedata import category
 
 from persianmind.language import LanguageProfile, profile_for
 from persianmind.recipe import Quality
+from persianmind.text.pieces import text_pieces
 
 MIN_LINES_FOR_REPEATS = 4
 MIN_CHARACTERS_FOR_SYMBOLS = 20
@@ -76,10 +77,10 @@ def symbol_ratio(text: str, profile: LanguageProfile) -> float:
 
     Combining marks of any script (Devanagari's vowels, Burmese medials) are letters' parts, not symbols.
     """
-    visible = sum(map(len, text.split()))
+    visible = sum(sum(map(len, piece.split())) for piece in text_pieces(text))
     if visible < MIN_CHARACTERS_FOR_SYMBOLS:
         return 0.0
-    found = Counter(profile.quality.symbol.findall(text))
+    found = Counter(match.group() for match in profile.quality.symbol.finditer(text))
     return sum(count for one, count in found.items() if category(one)[0] not in "MC") / visible
 
 

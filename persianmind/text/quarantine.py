@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from persianmind.common.errors import TooManyBadRecordsError
+from persianmind.text.record import Rejected
+from persianmind.text.sources.base import SourceFile
 
 SAMPLE_CHARACTERS = 160
 MIN_RECORDS_BEFORE_STOP = 1000
+logger = logging.getLogger(__name__)
+SHOWN_FILES = 5
+
+
+@dataclass(slots=True)
+class Damage:
+    """Files whose rest could not be read: "name: reason" of each, and their sizes as stored."""
+
+    files: list[str] = field(default_factory=list)
+    size_bytes: int = 0
+
+    def add(self, record: Rejected) -> None:
+        """Counts one more."""
+        self.files.append(f"{record.file}: {record.reason}")
+        self.size_bytes += record.file_bytes or 0
+
+    def over_budget(self, max_ratio: float, files: Sequence[SourceFile]) -> str | None:
+        """How much of a source is damaged where that is more than `max_ratio` of its files, or of its bytes;
+        None within that. Remote files of unknown size count as files alone."""
+        total_bytes = sum(file.size_bytes or 0 for file in files)
+        by_count = len(self.files) > max_ratio * len(files)
+        if not by_count and self.size_bytes <= max_ratio * total_bytes:
+            return None
+        shown = ", ".join(self.files[:SHOWN_FILES]) + (", ..." if len(self.files) > SHOWN_FILES else "")
+        count, size = f"{len(self.files)} of {len(files)}", f"{self.size_bytes:,} of {total_bytes:,} bytes"
+        return f"{count} files are damaged ({size}; {shown}), over data.max_damaged_file_ratio={max_ratio:g}"
 
 
 class Quarantine:
@@ -24,7 +55,7 @@ class Quarantine:
         self.path = path
         self.seen = 0
         self.rejected: Counter[str] = Counter()
-        self.damaged_files: list[str] = []
+        self.damage = Damage()
         self._handle: IO[str] | None = None
 
     @property
@@ -36,19 +67,23 @@ class Quarantine:
         """Counts one good record."""
         self.seen += 1
 
-    def reject(
-        self, file: str, line: int, reason: str, sample: str | bytes = "", *, ends_file: bool = False
-    ) -> None:
-        """Counts one bad record. `ends_file`: the rest of the file could not be read."""
+    def reject(self, record: Rejected) -> None:
+        """Counts one bad record."""
         self.seen += 1
-        self.rejected[reason] += 1
-        if ends_file:
-            self.damaged_files.append(f"{file}: {reason}")
+        self.rejected[record.reason] += 1
+        if record.ends_file:
+            self.damage.add(record)
         if self.path is None:
             return
+        sample = record.sample
         if isinstance(sample, bytes):
             sample = sample[: 4 * SAMPLE_CHARACTERS].decode("utf-8", "backslashreplace")
-        entry = {"file": file, "line": line, "reason": reason, "sample": sample[:SAMPLE_CHARACTERS]}
+        entry = {
+            "file": record.file,
+            "line": record.line,
+            "reason": record.reason,
+            "sample": sample[:SAMPLE_CHARACTERS],
+        }
         if self._handle is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = self.path.open("a", encoding="utf-8")
@@ -74,6 +109,32 @@ class Quarantine:
             f"{reasons}), over data.max_bad_record_ratio={max_ratio:g}{where}; fix the source or raise it"
         )
 
+    def told(self) -> str:
+        """How many records are bad and why, and which files are damaged, for a message."""
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self.rejected.most_common())
+        damaged = (
+            f"; damaged files: {', '.join(self.damage.files[:SHOWN_FILES])}" if self.damage.files else ""
+        )
+        return f"{self.total_rejected:,} of {self.seen:,} records are bad ({reasons}{damaged})"
+
+    def warn(self, source: str) -> None:
+        """Says at the end of a pass what was passed over in it, where anything was."""
+        if self.rejected:
+            logger.warning("%s: %s; they are passed over", source, self.told())
+
+    def check_damage(self, source: str, max_ratio: float, files: Sequence[SourceFile]) -> None:
+        """Stops as soon as more of the source's files, or bytes, are damaged than allowed.
+
+        Raises:
+            TooManyBadRecordsError: the message names the files.
+        """
+        found = self.damage.over_budget(max_ratio, files)
+        if found is not None:
+            self.close()
+            raise TooManyBadRecordsError(
+                f"sources.{source}: {found}; fetch or pack them again, or raise it to do without their rest"
+            )
+
     def state(self) -> dict[str, Any]:
         """What `restore` needs, as JSON; flushes the file so that its size is the one recorded."""
         size_bytes = 0
@@ -84,7 +145,7 @@ class Quarantine:
         return {
             "seen": self.seen,
             "rejected": dict(self.rejected),
-            "damaged_files": list(self.damaged_files),
+            "damage": asdict(self.damage),
             "size_bytes": size_bytes,
         }
 
@@ -93,7 +154,7 @@ class Quarantine:
         self.close()
         self.seen = state["seen"]
         self.rejected = Counter(state["rejected"])
-        self.damaged_files = list(state["damaged_files"])
+        self.damage = Damage(**state["damage"])
         if self.path is not None and self.path.exists():
             with self.path.open("rb+") as handle:
                 handle.truncate(state["size_bytes"])

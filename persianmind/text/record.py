@@ -20,12 +20,14 @@ class Record:
         split never tears a poem from its own interpretation.
     place: where to find it ("file.jsonl.gz:17"), for quarantine files and messages.
     fields: the record itself ({"text": ...}, {"instruction", "input", "output"}, {"messages": [...]}).
+    part: as of a RawRecord.
     """
 
     source: str
     key: str
     place: str
     fields: Fields
+    part: int = 0
 
 
 # What a source yields for one record: bytes for its format to decode, fields, a whole record, or a fault.
@@ -43,13 +45,15 @@ class Position:
 @dataclass(frozen=True, slots=True)
 class RawRecord:
     """One record as it was read. `after`: the position once it is consumed; `number` counts from 1 in its
-    file; `format`: the name of the format that decodes it, "" where there is nothing to decode."""
+    file; `format`: the name of the format that decodes it, "" where there is nothing to decode; `part`: which
+    of the records that are made of one (see parallel.PARTS)."""
 
     file_name: str
     format: str
     number: int
     after: Position
     payload: Payload
+    part: int = 0
 
     @property
     def place(self) -> str:
@@ -59,13 +63,14 @@ class RawRecord:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A record that cannot be used."""
+    """A record that cannot be used. ends_file, file_bytes: as of a Fault."""
 
     file: str
     line: int
     reason: str
-    sample: str | bytes
+    sample: str | bytes = ""
     ends_file: bool = False
+    file_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

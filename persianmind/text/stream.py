@@ -8,6 +8,7 @@ from persianmind.common.errors import SourceError
 from persianmind.recipe import Source
 from persianmind.text.decode import decode_record
 from persianmind.text.faults import BrokenFileError, Fault
+from persianmind.text.parallel import PARTS
 from persianmind.text.quarantine import Quarantine
 from persianmind.text.record import Position, RawRecord, Record, Rejected
 from persianmind.text.sources.base import SourceFile
@@ -30,20 +31,24 @@ def read_records(name: str, source: Source, start: Position | None = None) -> It
 
 def _file_records(name: str, source: Source, file: SourceFile, index: int, skip: int) -> Iterator[RawRecord]:
     """The records of file `index` after number `skip`; damage is one last record that holds a fault."""
-    number = skip
+    parts = PARTS if source.kind == "parallel" else 1
+    number = behind = skip // parts
     try:
-        for number, payload in file.read(name, source, skip):
-            yield RawRecord(file.name, file.format, number, Position(index, number), payload)
+        for number, payload in file.read(name, source, behind):
+            for part in range(parts):
+                count = (number - 1) * parts + part + 1
+                if count > skip:
+                    yield RawRecord(file.name, file.format, number, Position(index, count), payload, part)
         return
     except BrokenFileError as error:
-        fault = Fault(error.reason, str(error), ends_file=True)
+        fault = Fault(error.reason, str(error), ends_file=True, file_bytes=file.size_bytes)
     except OSError as error:
         if file.remote:
             raise SourceError(
                 f"sources.{name}: reading {file.uri} broke off ({error}); run the same command again, "
                 "it goes on from the last whole shard"
             ) from None
-        fault = Fault("unreadable_file", str(error), ends_file=True)
+        fault = Fault("unreadable_file", str(error), ends_file=True, file_bytes=file.size_bytes)
     yield RawRecord(file.name, file.format, number + 1, Position(index + 1, 0), fault)
 
 
@@ -62,9 +67,7 @@ def stream_records(
         record = decode_record(name, source, raw)
         if isinstance(record, Rejected):
             if quarantine is not None:
-                quarantine.reject(
-                    record.file, record.line, record.reason, record.sample, ends_file=record.ends_file
-                )
+                quarantine.reject(record)
             continue
         if quarantine is not None:
             quarantine.accept()

@@ -17,6 +17,7 @@ import numpy as np
 from persianmind.common.checksum import hash_files
 from persianmind.common.errors import DataError
 from persianmind.tokenizer.fast import fast_encoder
+from persianmind.tokenizer.long_text import LONG_CHARACTERS
 from persianmind.tokenizer.models import JSON_FILE, SENTENCEPIECE_FILE, LocatedTokens, Tokens, open_model
 
 TOKENIZER_FILES = (
@@ -67,8 +68,14 @@ class FolderTokenizer:
     def encode_documents(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids of each text as a document: begin-of-text (where wanted), text, end-of-text."""
         before = [] if self.bos_id is None else [self.bos_id]
-        encode = self._encode_fast or self.encode
-        return [np.array([*before, *ids, self.eos_id], dtype=np.uint32) for ids in encode(texts)]
+        short = iter((self._encode_fast or self.encode)([text for text in texts if not _is_long(text)]))
+        documents = []
+        for text in texts:
+            if _is_long(text):
+                documents.append(self._model.encode_long(text, before, [self.eos_id]))
+            else:
+                documents.append(np.array([*before, *next(short), self.eos_id], dtype=np.uint32))
+        return documents
 
     def encode_located(self, texts: Sequence[str]) -> list[LocatedTokens]:
         """Tokens of each text that a template wrote, special tokens parsed, and where each stands in it.
@@ -164,6 +171,10 @@ class FolderTokenizer:
         token = self._config.get(name) or self._special.get(name)
         content = token.get("content") if isinstance(token, dict) else token
         return content if isinstance(content, str) else None
+
+
+def _is_long(text: str) -> bool:
+    return len(text) > LONG_CHARACTERS
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from persianmind.common.errors import DataError, PersianMindError
+from persianmind.tokenizer.long_text import Located, encode_long
 from persianmind.tokenizer.panic import panics_named
 
 Tokens = npt.NDArray[np.uint32]
@@ -90,6 +91,18 @@ class JsonModel:
     def encode(self, texts: Sequence[str], *, parse_special: bool) -> list[list[int]]:
         return encode_json(self._tokenizer, texts, parse_special, self._path, DataError)
 
+    def encode_long(self, text: str, before: Sequence[int] = (), after: Sequence[int] = ()) -> Tokens:
+        """`encode` of one text, special tokens not parsed, in bounded memory; these ids around its own."""
+        self._tokenizer.encode_special_tokens = True
+
+        def piece(part: str) -> Located:
+            with panics_named(self._path, DataError):
+                encoding = self._tokenizer.encode(part, add_special_tokens=False)
+            offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+            return encoding.ids, offsets[:, 0], offsets[:, 1]
+
+        return encode_long(text, piece, before=before, after=after)
+
     def encode_located(self, texts: Sequence[str]) -> list[LocatedTokens]:
         self._tokenizer.encode_special_tokens = False
         with panics_named(self._path, DataError):
@@ -150,6 +163,16 @@ class SentencePieceModel:
     def encode(self, texts: Sequence[str], *, parse_special: bool) -> list[list[int]]:
         ids: list[list[int]] = self._processor.encode(list(texts))
         return ids
+
+    def encode_long(self, text: str, before: Sequence[int] = (), after: Sequence[int] = ()) -> Tokens:
+        """`encode` of one text in bounded memory; these ids around its own."""
+
+        def piece(part: str) -> Located:
+            found = self._processor.encode(part, out_type="offset_mapping")
+            offsets = np.array(found["offsets"], dtype=np.int64).reshape(-1, 2)
+            return found["ids"], offsets[:, 0], offsets[:, 1]
+
+        return encode_long(text, piece, before=before, after=after)
 
     def encode_located(self, texts: Sequence[str]) -> list[LocatedTokens]:
         raise DataError(

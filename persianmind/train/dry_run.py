@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from persianmind.checks.all import check_resume_from, preflight
 from persianmind.checks.device import check_device, has_gpu
 from persianmind.checks.text import times_seen
+from persianmind.common.console import printable
 from persianmind.common.errors import RunInterruptedError
 from persianmind.common.log import print_line
 from persianmind.engine.ranks import Ranks
@@ -119,7 +120,7 @@ def _memory_line(
 
 def _show_sequence(source: DryRunSource, tokenizer: FolderTokenizer) -> None:
     """The first packed sequence of a source, targets in brackets."""
-    from persianmind.train.shown import CLOSE, OPEN, shown_documents
+    from persianmind.data.shown import CLOSE, OPEN, shown_documents
 
     documents = shown_documents(source.dataset, 0, tokenizer)
     tokens, targets = sum(one.tokens for one in documents), sum(one.targets for one in documents)
@@ -131,20 +132,10 @@ def _show_sequence(source: DryRunSource, tokenizer: FolderTokenizer) -> None:
     for one in documents:
         text = one.marked
         more = f" ... ({len(text) - left:,} more characters)" if len(text) > left else ""
-        print_line(f"  | {printable(text[:left])}{more}")
+        print_line("  | " + printable(text[:left]).replace("\n", "\n  | ") + more)
         left -= len(text)
         if left <= 0:
             break
-
-
-def printable(text: str) -> str:
-    """Text for a terminal: control characters, which could move its cursor, are written as their number."""
-
-    def shown(one: str) -> str:
-        is_control = ord(one) < 32 or 127 <= ord(one) < 160
-        return f"\\x{ord(one):02x}" if is_control and one != "\n" else one
-
-    return "".join(map(shown, text)).replace("\n", "\n  | ")
 
 
 def _show_amounts(recipe: Recipe, sources: list[DryRunSource], tokens: dict[str, int | None]) -> None:

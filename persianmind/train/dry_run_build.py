@@ -159,8 +159,8 @@ def _estimated_tokens(
     recipe: Recipe, name: str, dataset: TokenDataset, tokenizer: FolderTokenizer
 ) -> int | None:
     """By the size of the files and the bytes of a token; None where files do not say their size."""
+    from persianmind.data.shown import shown_documents
     from persianmind.text.sources.locate import locate
-    from persianmind.train.shown import shown_documents
 
     sizes = [file.size_bytes for file in locate(name, recipe.sources[name])]
     if None in sizes:

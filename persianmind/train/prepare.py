@@ -45,6 +45,7 @@ def prepare(recipe: Recipe, folder: RunFolder, mark: Callable[[str], None]) -> P
     from persianmind.tokenizer import FolderTokenizer
     from persianmind.vocab.expansion import EXPANSION_FILE, load_expansion
 
+    _tell_left_out(recipe)
     _begin(mark, "heldout", "held-out text")
     write_held_out(recipe, folder.heldout)
     _begin(mark, "base", "base model")
@@ -121,6 +122,17 @@ def read_prepared(folder: RunFolder) -> Prepared:
         raise RunFolderError(
             f"{folder.prepared} is missing or damaged; delete it and run the same command again"
         ) from None
+
+
+def _tell_left_out(recipe: Recipe) -> None:
+    """Which files of its sources are not read: nothing is passed over in silence."""
+    from persianmind.data.check_lines import files_left_out
+    from persianmind.text.sources.locate import list_source
+
+    for name, source in recipe.sources.items():
+        left_out = [one.as_json() for one in list_source(name, source).left_out]
+        for line in files_left_out(f"sources.{name}", left_out):
+            logger.info("prepare: %s", line)
 
 
 def _begin(mark: Callable[[str], None], word: str, what: str) -> None:

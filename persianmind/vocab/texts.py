@@ -47,17 +47,16 @@ def read_texts(
                 _check_bad_records(quarantine)
             yield profile.normalise(record.fields[text_field], options)
         _check_bad_records(quarantine)
+        quarantine.warn(_NAME)
 
     return texts
 
 
 def _check_bad_records(quarantine: Quarantine) -> None:
-    bad = quarantine.total_rejected
-    if bad > MAX_BAD_RECORD_RATIO * quarantine.seen:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in quarantine.rejected.most_common())
+    if quarantine.total_rejected > MAX_BAD_RECORD_RATIO * quarantine.seen:
         raise SourceError(
-            f"{_NAME}: {bad} of {quarantine.seen} records are bad ({reasons}); the text must be UTF-8, one "
-            "document per line or record; fix it, or name the right --text-field"
+            f"{_NAME}: {quarantine.told()}; the text must be UTF-8, one document per line or record; fix it, "
+            "or name the right --text-field"
         )
 
 

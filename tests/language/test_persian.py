@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import random
 import re
 import tokenize
 import unicodedata
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from persianmind.language import persian_rules
 from persianmind.language.persian import normalise
 from persianmind.recipe import Normalise
 from persianmind.text.sources.package import read_package
@@ -155,3 +157,17 @@ def test_real_text_is_already_normal_or_explained(name: str) -> None:
         assert len(_INNER.findall(result)) == len(_INNER.findall(text))
         changed |= set(text) - set(result)
     assert changed <= set("\u0640\u0654\u200b\u200c\u200d\u200e\u200f\u00a0\ufeff"), changed
+
+
+def test_long_texts_are_spelt_as_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut between two letters wherever that is; every rule's characters stand beside the cuts."""
+    chance = random.Random(7)
+    letters = [*"ايكهۀ", "ي", "\u064b", "\u200c", "\u200f", "\u00a0", "\u0654", "\ufedf", *" ab12۱٢.\n", "  "]
+    for digits in ("keep", "persian", "ascii"):
+        options = Normalise(digits=digits)
+        for _ in range(300):
+            text = "".join(chance.choices(letters, k=120))
+            monkeypatch.setattr(persian_rules, "PIECE_CHARACTERS", 1 << 20)
+            whole = normalise(text, options)
+            monkeypatch.setattr(persian_rules, "PIECE_CHARACTERS", chance.randint(1, 20))
+            assert normalise(text, options) == whole

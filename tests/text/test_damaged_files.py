@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import random
 from collections.abc import Callable
@@ -22,6 +25,7 @@ from persianmind.text.stream import check_sources, read_records, stream_records
 from tests.text.helpers import GOOD, good, gz, line, peak_bytes, read, zst
 
 MANY = 3000
+XZ_NOTHING = lzma.compress(b"")
 
 
 def _body() -> bytes:
@@ -35,6 +39,11 @@ def _flip_last_crc(content: bytes) -> bytes:
     return content[:-6] + bytes([content[-6] ^ 1]) + content[-5:]
 
 
+def _flip(content: bytes, place: float) -> bytes:
+    at = int(len(content) * place)
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
 def _half(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
@@ -45,14 +54,36 @@ DAMAGED: list[tuple[str, str, Callable[[bytes], bytes], int, int, str]] = [
     ("gz cut in its trailer", ".gz", lambda b: gz(b)[:-5], MANY, MANY, "truncated_gz"),
     ("gz with a wrong CRC", ".gz", lambda b: _flip_last_crc(gz(b)), MANY - 1, MANY, "corrupt_gz"),
     ("gz with junk after it", ".gz", lambda b: gz(b) + b"junk", MANY, MANY, "corrupt_gz"),
-    ("gz that is no gz", ".gz", lambda b: b, 0, 0, "corrupt_gz"),
+    ("gz that is no gz", ".gz", lambda b: b"\0\1" + b, 0, 0, "corrupt_gz"),
     ("gz bytes gone in the middle", ".gz", lambda b: gz(b)[:9000] + gz(b)[9100:], 100, MANY, "corrupt_gz"),
     ("second member truncated", ".gz", lambda b: gz(b) + _half(gz(b)), MANY + 500, 2 * MANY, "truncated_gz"),
     ("truncated zst", ".zst", lambda b: _half(zst(b)), 0, 2500, "truncated_zst"),
     ("zst cut in its checksum", ".zst", lambda b: zst(b)[:-2], 2000, MANY, "truncated_zst"),
     ("zst with a wrong checksum", ".zst", lambda b: zst(b)[:-1] + b"\0", MANY, MANY, "corrupt_zst"),
-    ("zst that is no zst", ".zst", lambda b: b, 0, 0, "corrupt_zst"),
+    ("zst that is no zst", ".zst", lambda b: b"\0\1" + b, 0, 0, "corrupt_zst"),
     ("zst with junk after it", ".zst", lambda b: zst(b) + b"junk", MANY, MANY, "corrupt_zst"),
+    ("truncated bz2", ".bz2", lambda b: _half(bz2.compress(b, 1)), 500, 2500, "truncated_bz2"),
+    (
+        "bz2 with a wrong CRC",
+        ".bz2",
+        lambda b: _flip_last_crc(bz2.compress(b)),
+        MANY - 1,
+        MANY,
+        "corrupt_bz2",
+    ),
+    ("bz2 with junk after it", ".bz2", lambda b: bz2.compress(b) + b"junk", MANY, MANY, "corrupt_bz2"),
+    (
+        "second bz2, bytes gone in the middle",
+        ".bz2",
+        lambda b: bz2.compress(b) + _flip(bz2.compress(b, 1), 0.9),
+        MANY + 500,
+        2 * MANY,
+        "corrupt_bz2",
+    ),
+    ("bz2 that is no bz2", ".bz2", lambda b: b"\0\1" + b, 0, 0, "corrupt_bz2"),
+    ("truncated xz", ".xz", lambda b: _half(lzma.compress(b)), 1000, 2000, "truncated_xz"),
+    ("xz with a wrong check", ".xz", lambda b: _flip(lzma.compress(b), 0.5), 500, MANY, "corrupt_xz"),
+    ("xz with junk after it", ".xz", lambda b: lzma.compress(b) + b"junk" * 5, MANY, MANY, "corrupt_xz"),
 ]
 
 
@@ -81,7 +112,7 @@ def test_damaged_compression(
     # damage inside deflate data garbles lines for a while before it shows: those are bad records of their own
     garbled = ("invalid_json", "invalid_utf8") if "gone in the middle" in request.node.name else ()
     assert {r: n for r, n in quarantine.rejected.items() if r not in garbled} == {reason: 1}
-    assert quarantine.damaged_files == [f"a.jsonl{suffix}: {reason}"]
+    assert quarantine.damage.files == [f"a.jsonl{suffix}: {reason}"]
     expected = [f"ردیف {i} " for i in range(min(least, MANY))]
     assert all(record.fields["text"].startswith(e) for record, e in zip(records, expected, strict=False))
 
@@ -92,16 +123,30 @@ def test_zero_padding_and_several_members_are_legal(tmp_path: Path) -> None:
     assert texts == GOOD and not quarantine.rejected
     (tmp_path / "c.jsonl.zst").write_bytes(zst(good(0)) + zst(good(1) + good(2)))
     assert read(tmp_path / "c.jsonl.zst")[0] == GOOD
+    (tmp_path / "c.jsonl.bz2").write_bytes(bz2.compress(good(0)) + bz2.compress(good(1) + good(2)))
+    assert read(tmp_path / "c.jsonl.bz2")[0] == GOOD
+    streams = lzma.compress(good(0)) + b"\0" * 8 + lzma.compress(b"") + lzma.compress(good(1) + good(2))
+    (tmp_path / "c.jsonl.xz").write_bytes(streams)
+    assert read(tmp_path / "c.jsonl.xz")[0] == GOOD
 
 
 def test_empty_compressed_files(tmp_path: Path) -> None:
-    for suffix, content in ((".gz", b""), (".gz", gz(b"")), (".zst", b""), (".zst", zst(b""))):
+    """Nothing packed is no damage; no byte at all is a download that never came."""
+    for suffix, content in (
+        (".gz", gz(b"")),
+        (".zst", zst(b"")),
+        (".bz2", bz2.compress(b"")),
+        (".xz", XZ_NOTHING),
+    ):
         (tmp_path / f"c.jsonl{suffix}").write_bytes(content)
         texts, quarantine, _ = read(tmp_path / f"c.jsonl{suffix}")
         assert texts == [] and not quarantine.rejected
+        (tmp_path / f"c.jsonl{suffix}").write_bytes(b"")
+        with pytest.raises(SourceError, match=f"c.jsonl{suffix} cannot be read: empty: 0 bytes"):
+            read(tmp_path / f"c.jsonl{suffix}")
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2", ".xz"])
 def test_decompression_bomb_is_given_up_in_bounded_memory(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,9 +161,8 @@ def test_decompression_bomb_is_given_up_in_bounded_memory(
             for _ in range(size >> 20):
                 writer.write(b"\0" * (1 << 20))
     else:
-        import gzip
-
-        with gzip.GzipFile(fileobj=body, mode="wb") as zipped:
+        opened: Any = {".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile}[suffix]
+        with opened(body, mode="wb") if suffix != ".gz" else opened(fileobj=body, mode="wb") as zipped:
             zipped.write(good(0))
             for _ in range(size >> 20):
                 zipped.write(b"\0" * (1 << 20))
@@ -235,9 +279,9 @@ def test_broken_link_and_forbidden_file_are_named_before_anything_is_read(tmp_pa
         check_sources({"s": Source(uri=str(forbidden))})
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst", ".bz2", ".xz"])
 def test_going_on_from_any_record_gives_the_rest(tmp_path: Path, suffix: str) -> None:
-    pack = {"": lambda b: b, ".gz": gz, ".zst": zst}[suffix]
+    pack = {"": lambda b: b, ".gz": gz, ".zst": zst, ".bz2": bz2.compress, ".xz": lzma.compress}[suffix]
     body = good(0) + b"\n" + b"junk\n" + good(1) + b"\n\n" + good(2)
     folder = tmp_path / "corpus"
     folder.mkdir()

@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from persianmind.common.errors import TooManyBadRecordsError
+from persianmind.recipe import Source
 from persianmind.text.quarantine import Quarantine
-from tests.text.helpers import GOOD, good, line, peak_bytes, read
+from persianmind.text.record import Rejected
+from persianmind.text.sources.locate import locate
+from persianmind.text.stream import stream_records
+from tests.text.helpers import GOOD, good, gz, line, peak_bytes, read
 
 # One bad line between good ones: (name, bytes of the line without its end, reason it is counted under).
 BAD_LINES: list[tuple[str, bytes, str]] = [
@@ -159,10 +163,45 @@ def test_budget_counts_only_bad_records_and_names_them(tmp_path: Path) -> None:
     for i in range(19):
         quarantine.accept()
         quarantine.check_budget("fa", 0.05, final=i == 18)
-    quarantine.reject("c.jsonl", 20, "invalid_json", b"{\xff\x1b[31m")
+    quarantine.reject(Rejected("c.jsonl", 20, "invalid_json", b"{\xff\x1b[31m"))
     quarantine.check_budget("fa", 0.05, final=True)  # 1 of 20 is within 5%
-    quarantine.reject("c.jsonl", 21, "wrong_type")
+    quarantine.reject(Rejected("c.jsonl", 21, "wrong_type"))
     quarantine.check_budget("fa", 0.05)  # too early to judge: fewer than a thousand records
     with pytest.raises(TooManyBadRecordsError, match=r"2 of 21 .*invalid_json 1, wrong_type 1.*q\.jsonl"):
         quarantine.check_budget("fa", 0.05, final=True)
     assert "\x1b" not in (tmp_path / "q.jsonl").read_text(), "a sample cannot steer a terminal"
+
+
+def damaged(folder: Path, *, whole: int, cut: int) -> list[Path]:
+    """So many good files, and so many that end too early."""
+    for i in range(whole + cut):
+        content = gz(b"".join(good(j % 3) for j in range(200)))
+        (folder / f"{i:02d}.jsonl.gz").write_bytes(content[: len(content) if i < whole else -20])
+    return sorted(folder.iterdir())
+
+
+def test_damaged_files_have_a_budget_of_their_own(tmp_path: Path) -> None:
+    """Of twenty files one may be damaged; in files, and in bytes."""
+    damaged(tmp_path, whole=19, cut=1)
+    source = Source(uri=str(tmp_path))
+    quarantine = Quarantine()
+    list(stream_records("fa", source, quarantine))
+    files = locate("fa", source)
+    quarantine.check_damage("fa", 0.05, files)
+    with pytest.raises(TooManyBadRecordsError, match=r"1 of 20 files are .*19.jsonl.gz: truncated_gz"):
+        quarantine.check_damage("fa", 0.04, files)
+    (tmp_path / "19.jsonl.gz").write_bytes((tmp_path / "19.jsonl.gz").read_bytes() + b"\0" * 4096)
+    quarantine = Quarantine()
+    list(stream_records("fa", source, quarantine))
+    assert len(quarantine.damage.files) == 1
+    with pytest.raises(TooManyBadRecordsError, match=r"1 of 20 files .* of .* bytes"):
+        quarantine.check_damage("fa", 0.05, locate("fa", source))
+
+
+def test_what_was_passed_over_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """`vocab build` reads by this function; one bad record of fifty is within what it allows."""
+    from persianmind.vocab.texts import read_texts
+
+    (tmp_path / "a.jsonl").write_bytes(b"".join(good(i % 3) for i in range(49)) + b"junk\n")
+    assert len(list(read_texts([str(tmp_path)])())) == 49
+    assert "1 of 50 records are bad (invalid_json 1); they are passed over" in caplog.text

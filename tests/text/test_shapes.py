@@ -126,6 +126,11 @@ def test_columns_name_any_other_field() -> None:
     assert "question and answer" in known_fields()
 
 
+def test_a_column_that_is_not_there_is_a_missing_field() -> None:
+    with pytest.raises(BadDialogueError, match=r"^missing_field$"):
+        parse_dialogue({"سوال": "پرسش"}, {"question": "سوال", "answer": "جواب"})
+
+
 def test_the_word_for_photo_is_no_mojibake() -> None:
     profile_texts = ["عکس", "عکس ها", "چند عکس", "عکس‌ها"]
     assert not any(is_mojibake(text, fa()) for text in profile_texts)

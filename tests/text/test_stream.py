@@ -101,8 +101,8 @@ def test_keys_and_places(tmp_path: Path) -> None:
 MISSING: list[tuple[str, str]] = [
     ("{}/corpsu.jsonl", r"no such file or folder: .*corpsu\.jsonl \(did you mean 'corpus\.jsonl'\?\)"),
     ("{}/*.parquet", "the glob .* matches no file"),
-    ("{}/empty", "holds no file of a known kind"),
-    ("{}/notes.docx", r"notes\.docx is of no known kind; give jsonl"),
+    ("{}/empty", r"the folder .*empty holds no text to train on \(it is empty\); give csv, tsv, jsonl"),
+    ("{}/notes.docx", r"notes\.docx cannot be read: of no known kind \(\.docx\); give csv"),
     ("package://hafes", "unknown.*did you mean 'hafez'"),
     ("hf://", "names no dataset"),
     ("memory://nowhere/c.jsonl", "nothing of a known kind"),
@@ -173,8 +173,11 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path: Path, monkeypatch: pytes
 
 
 def test_formats_are_found_by_being_there() -> None:
-    assert sorted(text_formats()) == ["jsonl", "parquet", "txt"]
-    assert supported_kinds() == "jsonl, ndjson and txt (each also as .gz or .zst), and parquet"
+    assert sorted(text_formats()) == ["arrow", "csv", "json", "parquet", "txt"]
+    assert supported_kinds() == (
+        "csv, tsv, jsonl, ndjson, json and txt (each also as .gz, .bz2, .xz or .zst), "
+        "and arrow, feather, parquet"
+    )
 
 
 def test_a_new_format_is_one_new_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,30 +186,32 @@ def test_a_new_format_is_one_new_module(tmp_path: Path, monkeypatch: pytest.Monk
 
     folder = tmp_path / "formats"
     folder.mkdir()
-    (folder / "tsv.py").write_text(_TSV)
+    (folder / "pipes.py").write_text(_PIPES)
     monkeypatch.setattr(formats, "__path__", [*formats.__path__, str(folder)])
     text_formats.cache_clear()
     try:
-        (tmp_path / "c.tsv").write_text("سلام دنیا\t1\nدرود\t2\n")
-        assert _texts(uri=str(tmp_path / "c.tsv")) == ["سلام دنیا", "درود"]
+        (tmp_path / "c.psv").write_text("سلام دنیا|1\nدرود|2\n")
+        assert _texts(uri=str(tmp_path / "c.psv")) == ["سلام دنیا", "درود"]
     finally:
         text_formats.cache_clear()
 
 
-_TSV = """
+_PIPES = """
 from persianmind.text.formats.base import after
 from persianmind.text.lines import numbered_lines
 
-class Tabs:
-    name, suffixes, compressible = "tsv", (".tsv",), True
+class Pipes:
+    name, suffixes, compressible = "pipes", (".psv",), True
+    def recognises(self, head):
+        return False
     def read(self, file, source, skip):
         return after(numbered_lines(file), skip)
     def decode(self, payload, source):
-        return {source.text_field: payload.decode().split("\\t")[0]}
+        return {source.text_field: payload.decode().split("|")[0]}
     def check(self, file, source_name, source):
         pass
 
-FORMAT = Tabs()
+FORMAT = Pipes()
 """
 
 

@@ -86,6 +86,17 @@ def test_everything_in_tokens_is_left_to_the_builder_and_nothing_is_built_twice(
     assert again.fingerprints == prepared.fingerprints
 
 
+def test_files_that_are_not_read_are_said(
+    tmp_path: Path, run: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "persianmind")
+    write_jsonl(tmp_path / "set" / "poems.jsonl", [{"text": text} for text in sentences(600)])
+    (tmp_path / "set" / "test.jsonl").write_text('{"text": "a"}\n')
+    _prepare(_recipe(tmp_path, f"sources.poems.uri={tmp_path / 'set'}"), run)
+    said = next(line for line in caplog.messages if "not read" in line)
+    assert said.startswith("prepare: sources.poems: not read: test.jsonl (14 bytes): the test split")
+
+
 def test_raw_sources_are_streamed_once_for_held_out_text(
     tmp_path: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

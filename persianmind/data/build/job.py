@@ -24,7 +24,7 @@ from persianmind.data.manifest import (
 from persianmind.text.dedup import DuplicateRule
 from persianmind.text.heldout import held_out_fingerprints
 from persianmind.text.record import Dropped, Position
-from persianmind.text.sources.locate import locate, source_uris
+from persianmind.text.sources.locate import list_source, source_uris
 from persianmind.tokenizer import FolderTokenizer
 
 QUARANTINE = "quarantine.jsonl"
@@ -52,13 +52,13 @@ class ShardJob:
     def __init__(self, job: SourceJob, tokenizer: FolderTokenizer, fingerprints: Fingerprints) -> None:
         self.job, self.tokenizer, self.fingerprints = job, tokenizer, fingerprints
         self.out, self.data = job.out, job.data
-        self.stats = BuildStats(job.name, job.out / QUARANTINE, job.data.max_bad_record_ratio)
+        self.listing = list_source(job.name, job.spec.source)
+        self.stats = BuildStats(job.name, job.out / QUARANTINE, job.data, self.listing.files)
         self.duplicates = DuplicateRule(job.spec.quality, held_out_fingerprints(job.heldout))
         self.packer: BestFitPacker[Piece] = BestFitPacker(self.data.seq_len, self.data.open_sequences)
         self.shards: list[ShardEntry] = []
         self.closed: list[list[Piece]] = []
         self.position = Position()
-        self.files_total = len(locate(job.name, job.spec.source))
         self.started_s = time.monotonic()
         self._restore(read_state(job.out))
 
@@ -139,6 +139,7 @@ class ShardJob:
             fill=self.stats.counts["tokens"] / (sequences * self.data.seq_len),
             fingerprints=self.fingerprints,
             shards=self.shards,
+            files_left_out=[one.as_json() for one in self.listing.left_out],
             **self.stats.manifest_fields(),
         )
 
@@ -189,6 +190,6 @@ class ShardJob:
             shards=len(self.shards),
             rejected=self.stats.quarantine.total_rejected,
             files_done=self.position.file,
-            files_total=self.files_total,
+            files_total=len(self.listing.files),
             elapsed_s=time.monotonic() - self.started_s,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -65,15 +65,20 @@ class Pipeline:
         self._spec = job.spec
         self._seq_len = job.data.seq_len
         self._tokenizer = FolderTokenizer(job.tokenizer, fast=job.data.fast_tokenizer)
-        instruction = job.spec.source.kind == "instruction"
-        form = ChatForm.of(self._tokenizer, job.data.prompt) if instruction else None
+        form = ChatForm.of(self._tokenizer, job.data.prompt) if job.spec.source.is_dialogue else None
         self._instructions = None if form is None else InstructionEncoder(form)
+        # Tokens of a document of text that are none of its text's.
+        self.tokens_added = 0 if form else 1 + (self._tokenizer.bos_id is not None)
 
     def run(self, raw_records: list[RawRecord]) -> TokenisedBatch:
-        """One batch; `raw_records` is not empty."""
+        """One batch; `raw_records` is not empty. They are taken out of it: long ones are not held on."""
         batch = TokenisedBatch(after=raw_records[-1].after, records=len(raw_records))
-        clean = [document for raw in raw_records if (document := self._clean(raw, batch)) is not None]
-        for document, encoded in zip(clean, self._tokenise(clean), strict=True):
+        raw_records.reverse()
+        clean: list[Document | Dialogue] = []
+        while raw_records:
+            if (document := self._clean(raw_records.pop(), batch)) is not None:
+                clean.append(document)
+        for document, encoded in zip(clean, self.tokenise(clean), strict=True):
             if isinstance(encoded, str):
                 batch.dropped.append(drop(document, encoded))
                 continue
@@ -114,7 +119,7 @@ class Pipeline:
             signature=wanted_signature(document.texts, self._spec.quality),
         )
 
-    def _tokenise(self, documents: list[Document | Dialogue]) -> list[tuple[Tokens, Targets | None] | str]:
+    def tokenise(self, documents: Sequence[Document | Dialogue]) -> list[tuple[Tokens, Targets | None] | str]:
         """Tokens and targets of each document; for one that is skipped, the reason."""
         if self._instructions is None:
             texts = ["\n".join(document.texts) for document in documents]

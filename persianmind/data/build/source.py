@@ -64,8 +64,7 @@ def build_fingerprints(job: SourceJob, tokenizer: FolderTokenizer) -> Fingerprin
             form that the recipe names.
     """
     spec, data = job.spec, job.data
-    instruction = spec.source.kind == "instruction"
-    template = ChatForm.of(tokenizer, data.prompt).template if instruction else None
+    template = ChatForm.of(tokenizer, data.prompt).template if spec.source.is_dialogue else None
     options: dict[str, Any] = {
         "packing_version": PACKING_VERSION,
         "normalise": spec.normalise.model_dump(mode="json"),

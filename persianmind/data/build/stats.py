@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from persianmind.common.errors import EmptyCorpusError
 from persianmind.data.build.pipeline import TokenisedBatch, TokenisedDocument
 from persianmind.data.manifest import FilterReport
+from persianmind.recipe import Data
 from persianmind.text.quarantine import Quarantine
 from persianmind.text.record import Dropped
+from persianmind.text.sources.base import SourceFile
 
 SAMPLES_PER_FILTER = 5
 
@@ -18,9 +21,10 @@ SAMPLES_PER_FILTER = 5
 class BuildStats:
     """The counts of one source's build; bad records are also appended to `quarantine_path`."""
 
-    def __init__(self, source_name: str, quarantine_path: Path, max_bad_record_ratio: float) -> None:
-        self.name = source_name
-        self.max_bad_record_ratio = max_bad_record_ratio
+    def __init__(
+        self, source_name: str, quarantine_path: Path, data: Data, files: Sequence[SourceFile]
+    ) -> None:
+        self.name, self._data, self._files = source_name, data, files
         self.quarantine = Quarantine(quarantine_path)
         self.counts: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
@@ -33,7 +37,7 @@ class BuildStats:
         self.counts["held_out"] += batch.held_out
         self.left_out.update(batch.left_out)
         for one in batch.rejected:
-            self.quarantine.reject(one.file, one.line, one.reason, one.sample, ends_file=one.ends_file)
+            self.quarantine.reject(one)
         for _ in range(batch.records - len(batch.rejected)):
             self.quarantine.accept()
         for dropped in batch.dropped:
@@ -55,8 +59,9 @@ class BuildStats:
         self.counts["utf8_bytes"] += document.utf8_bytes
 
     def check_budget(self) -> None:
-        """Raises TooManyBadRecordsError once more records are bad than the recipe allows."""
-        self.quarantine.check_budget(self.name, self.max_bad_record_ratio)
+        """Raises TooManyBadRecordsError once more records, or files, are bad than the recipe allows."""
+        self.quarantine.check_damage(self.name, self._data.max_damaged_file_ratio, self._files)
+        self.quarantine.check_budget(self.name, self._data.max_bad_record_ratio)
 
     def close(self) -> None:
         """The end of the source.
@@ -66,7 +71,7 @@ class BuildStats:
             EmptyCorpusError: no document was usable; the message gives the counts.
         """
         self.quarantine.close()
-        self.quarantine.check_budget(self.name, self.max_bad_record_ratio, final=True)
+        self.quarantine.check_budget(self.name, self._data.max_bad_record_ratio, final=True)
         if self.counts["documents"] == 0:
             raise EmptyCorpusError(
                 f"sources.{self.name} gave no usable document: {self.counts['records_read']} records read, "
@@ -88,7 +93,8 @@ class BuildStats:
             "tokens_lost": counts["tokens_in"] - counts["tokens"],
             "records_read": counts["records_read"],
             "rejected": dict(self.quarantine.rejected),
-            "damaged_files": self.quarantine.damaged_files,
+            "damaged_files": self.quarantine.damage.files,
+            "damaged_bytes": self.quarantine.damage.size_bytes,
             "dropped": {
                 reason: FilterReport(count=count, samples=self.samples[reason])
                 for reason, count in sorted(self.dropped.items())

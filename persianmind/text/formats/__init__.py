@@ -23,10 +23,14 @@ def supported_kinds() -> str:
     """The kinds of file that are read, for messages."""
     alone = [suffix[1:] for one in text_formats().values() if not one.compressible for suffix in one.suffixes]
     packed = [suffix[1:] for one in text_formats().values() if one.compressible for suffix in one.suffixes]
-    return f"{', '.join(packed[:-1])} and {packed[-1]} (each also as .gz or .zst), and {', '.join(alone)}"
+    compressions = list(COMPRESSION_SUFFIXES)
+    return (
+        f"{', '.join(packed[:-1])} and {packed[-1]} (each also as {', '.join(compressions[:-1])} or "
+        f"{compressions[-1]}), and {', '.join(alone)}"
+    )
 
 
-def kind_of(file_name: str) -> tuple[str, Compression] | None:
+def kind_of_name(file_name: str) -> tuple[str, Compression] | None:
     """(name of the format, compression) by suffix; None for a kind that is not read."""
     stem = file_name.lower()
     compression: Compression = ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any, Protocol, TypeVar
 
+from persianmind.common.errors import SourceError, nearest
 from persianmind.recipe import Source
 from persianmind.text.compression import Compression
 from persianmind.text.faults import BadRecordError
@@ -39,8 +40,8 @@ class ByteFile(Protocol):
 class TextFormat(Protocol):
     """One format of text files. A module of this package that defines `FORMAT` adds one.
 
-    suffixes: the ends of file names it serves, with the dot. compressible: whether `.gz` and `.zst` may
-    follow.
+    suffixes: the ends of file names it serves, with the dot. compressible: whether a compression's
+    suffix may follow.
     """
 
     @property
@@ -56,6 +57,10 @@ class TextFormat(Protocol):
     @property
     def compressible(self) -> bool:
         """As above."""
+        ...
+
+    def recognises(self, head: bytes) -> bool:
+        """Whether a file that begins so (unpacked) is of this format, whatever its name."""
         ...
 
     def read(self, file: ByteFile, source: Source, skip: int) -> Iterator[tuple[int, Payload]]:
@@ -99,3 +104,21 @@ def decode_utf8(raw: bytes) -> str:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         raise BadRecordError("invalid_utf8") from None
+
+
+def require_columns(file_name: str, source_name: str, source: Source, columns: Sequence[str]) -> None:
+    """That a table has what the recipe reads from it.
+
+    Raises:
+        SourceError: it has not: a mistake in the recipe, not a million bad records.
+    """
+    wanted = {"text_field": source.text_field} if source.kind == "text" else {}
+    if source.kind == "parallel" and "translation" not in columns:
+        wanted |= {f"languages.{code}": field for code, field in source.languages.items()}
+    wanted |= {f"columns.{name}": column for name, column in source.columns.items()}
+    for setting, column in wanted.items():
+        if column not in columns:
+            raise SourceError(
+                f"sources.{source_name}: {file_name} has no column {column!r}{nearest(column, columns)}; set "
+                f"{setting} to one of: {', '.join(columns)}"
+            )

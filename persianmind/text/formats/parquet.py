@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from persianmind.common.errors import SourceError
 from persianmind.recipe import Source
 from persianmind.text.faults import BrokenFileError
-from persianmind.text.formats.base import ByteFile
+from persianmind.text.formats.base import ByteFile, require_columns
 from persianmind.text.record import Fields, Payload
 
 BATCH_ROWS = 256
@@ -19,6 +18,10 @@ class Parquet:
     name = "parquet"
     suffixes = (".parquet",)
     compressible = False
+
+    def recognises(self, head: bytes) -> bool:
+        """By its first bytes."""
+        return head.startswith(b"PAR1")
 
     def read(self, file: ByteFile, source: Source, skip: int) -> Iterator[tuple[int, Payload]]:
         """Batches of rows; a page whose checksum is wrong ends the file."""
@@ -56,11 +59,7 @@ class Parquet:
                 columns = pq.read_schema(handle).names
         except (pa.ArrowException, OSError):
             return  # a damaged file is counted and reported while reading
-        if source.kind == "text" and source.text_field not in columns:
-            raise SourceError(
-                f"sources.{source_name}: {file.name} has no column {source.text_field!r}; set text_field to "
-                f"one of: {', '.join(columns)}"
-            )
+        require_columns(file.name, source_name, source, columns)
 
 
 FORMAT = Parquet()

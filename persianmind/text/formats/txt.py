@@ -18,6 +18,10 @@ class PlainText:
     suffixes = (".txt",)
     compressible = True
 
+    def recognises(self, head: bytes) -> bool:
+        """Any text could be one: known by name alone."""
+        return False
+
     def read(self, file: ByteFile, source: Source, skip: int) -> Iterator[tuple[int, Payload]]:
         """A line or a paragraph each."""
         lines = numbered_lines(file)

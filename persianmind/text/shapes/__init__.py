@@ -31,7 +31,7 @@ def parse_dialogue(fields: Mapping[str, Any], columns: Mapping[Any, str] | None 
         UntrainableDialogueError: it holds tools or other things that are not text.
     """
     if columns:
-        named = {name: fields.get(column) for name, column in columns.items()}
+        named = {name: fields[column] for name, column in columns.items() if column in fields}
         fields = {**{key: value for key, value in fields.items() if key not in columns.values()}, **named}
     for shape in shapes():
         if shape.fits(fields):

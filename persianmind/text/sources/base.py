@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from persianmind.common.errors import SourceError
 from persianmind.recipe import Source
-from persianmind.text.compression import Compression
-from persianmind.text.formats import kind_of, supported_kinds
 from persianmind.text.record import Payload
 
 
@@ -65,15 +62,3 @@ class SourceFile(Protocol):
             SourceError: the recipe asks for something that the file does not have.
         """
         ...
-
-
-def require_kind(source_name: str, file_name: str) -> tuple[str, Compression]:
-    """(name of the format, compression) of a file.
-
-    Raises:
-        SourceError: it is of no kind that is read.
-    """
-    kind = kind_of(file_name)
-    if kind is None:
-        raise SourceError(f"sources.{source_name}: {file_name} is of no known kind; give {supported_kinds()}")
-    return kind

@@ -11,7 +11,7 @@ from persianmind.common.errors import SourceError
 from persianmind.recipe import Source
 from persianmind.text.formats.base import after
 from persianmind.text.record import Fields, Payload
-from persianmind.text.sources.base import SourceFile
+from persianmind.text.sources.listing import Listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class HubDataset:
             raise SourceError(f"sources.{source_name}: `datasets` cannot stream {self.uri}: {line}") from None
 
 
-def locate_hub(source_name: str, uri: str) -> list[SourceFile]:
+def list_hub(source_name: str, uri: str) -> Listing:
     """The dataset at `hf://...`; no network is used.
 
     Raises:
@@ -61,4 +61,4 @@ def locate_hub(source_name: str, uri: str) -> list[SourceFile]:
     name = uri.removeprefix("hf://")
     if not name:
         raise SourceError(f"sources.{source_name}.uri {uri!r} names no dataset; write hf://owner/dataset")
-    return [HubDataset(uri, name)]
+    return Listing([HubDataset(uri, name)])

@@ -13,9 +13,10 @@ import xxhash
 from persianmind.common.errors import SourceError, nearest
 from persianmind.recipe import Source
 from persianmind.text.compression import Compression
-from persianmind.text.formats import kind_of, supported_kinds, text_formats
+from persianmind.text.formats import kind_of_name, supported_kinds, text_formats
 from persianmind.text.record import Payload
-from persianmind.text.sources.base import SourceFile, require_kind
+from persianmind.text.sources.kinds import Kind, kind_of_file
+from persianmind.text.sources.listing import LeftOut, Listing, nothing_left, other_splits, why_no_text
 
 _SAMPLE_BLOCKS, _SAMPLE_BLOCK_BYTES = 16, 1 << 16
 
@@ -56,27 +57,27 @@ class LocalFile:
         return digest.hexdigest()
 
 
-def locate_local(source_name: str, path: Path) -> list[SourceFile]:
-    """The files at a path: itself, those of a known kind in a folder, the matches of a glob; by name.
+def list_local(source_name: str, path: Path) -> Listing:
+    """The files at a path: itself, those of a folder, the matches of a glob; by name.
 
     Raises:
         SourceError: nothing is there, or it cannot be read; the message names the fix.
     """
     if path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if not p.is_dir() and kind_of(p.name) is not None)
-        if not inside:
-            raise SourceError(
-                f"sources.{source_name}: the folder {path} holds no file of a known kind "
-                f"({supported_kinds()})"
-            )
-        return [_local_file(source_name, p, p.relative_to(path).as_posix()) for p in inside]
+        below, skipped = _walk(path)
+        return _sort_out(source_name, path, below, skipped, f"the folder {path}")
     if path.exists() or path.is_symlink():
-        return [_local_file(source_name, path)]
+        kind = _kind(source_name, path)
+        if isinstance(kind, str):
+            raise SourceError(
+                f"sources.{source_name}: {path.name} cannot be read: {kind}; give {supported_kinds()}"
+            )
+        return Listing([_local_file(path, path.name, kind)])
     if any(letter in str(path) for letter in "*?["):
         root = Path(path.anchor or ".")
         matches = sorted(p for p in root.glob(str(path.relative_to(root))) if not p.is_dir())
         if matches:
-            return [_local_file(source_name, p) for p in matches]
+            return _sort_out(source_name, _fixed_part(path), matches, [], f"the glob {path}", path.name)
         raise SourceError(
             f"sources.{source_name}: the glob {path} matches no file (working folder: {Path.cwd()})"
         )
@@ -84,13 +85,79 @@ def locate_local(source_name: str, path: Path) -> list[SourceFile]:
     raise SourceError(f"sources.{source_name}: no such file or folder: {path}{nearest(path.name, siblings)}")
 
 
-def _local_file(source_name: str, path: Path, name: str | None = None) -> LocalFile:
-    """name: what messages call it; its last path component unless given."""
+def _walk(folder: Path) -> tuple[list[Path], list[LeftOut]]:
+    """Every file below a folder, by name; folders that are hidden, or links, are one entry each."""
+    files, skipped = [], []
+    for place, folders, names in os.walk(folder):
+        here = Path(place)
+        for name in list(folders):
+            inside = here / name
+            relative = inside.relative_to(folder).as_posix()
+            if inside.is_symlink():
+                skipped.append(LeftOut(f"{relative}/", None, "a link to a folder: give its target as a uri"))
+            elif (reason := why_no_text(relative)) is not None:
+                folders.remove(name)
+                skipped.append(LeftOut(f"{relative}/", _folder_size(inside), reason))
+        files += [here / name for name in names]
+    return sorted(files), skipped
+
+
+def _folder_size(folder: Path) -> int:
+    inside = (Path(place) / name for place, _, names in os.walk(folder) for name in names)
+    return sum(path.lstat().st_size for path in inside)
+
+
+def _fixed_part(glob: Path) -> Path:
+    """The folder above the first part of a glob that stands for several names."""
+    fixed = Path(glob.anchor)
+    for part in glob.relative_to(glob.anchor).parts[:-1]:
+        if any(letter in part for letter in "*?["):
+            break
+        fixed /= part
+    return fixed
+
+
+def _sort_out(
+    source_name: str, root: Path, paths: list[Path], skipped: list[LeftOut], where: str, named: str = ""
+) -> Listing:
+    """Which of the files are the source's text. named: see `other_splits`."""
+    files, left_out = [], list(skipped)
+    relatives = {path: path.relative_to(root).as_posix() for path in paths}
+    kinds: dict[Path, Kind] = {}
+    for path, relative in relatives.items():
+        reason: Kind | str | None = why_no_text(relative)
+        if reason is None:
+            reason = _kind(source_name, path)
+        if isinstance(reason, str):
+            left_out.append(LeftOut(relative, path.lstat().st_size, reason))
+        else:
+            kinds[path] = reason
+    splits = other_splits((relatives[path] for path in kinds), named)
+    for path, kind in kinds.items():
+        relative = relatives[path]
+        if relative in splits:
+            left_out.append(LeftOut(relative, path.stat().st_size, splits[relative]))
+        else:
+            files.append(_local_file(path, relative, kind))
+    if not files:
+        raise SourceError(f"sources.{source_name}: {where} holds no text to train on{nothing_left(left_out)}")
+    return Listing(files, sorted(left_out, key=lambda one: one.path))
+
+
+def _kind(source_name: str, path: Path) -> Kind | str:
     if not path.exists():
         raise SourceError(f"sources.{source_name}: {path} is a broken symbolic link; repair or remove it")
     if not os.access(path, os.R_OK):
         raise SourceError(
             f"sources.{source_name}: {path} may not be read by this user; change its permissions"
         )
-    kind = require_kind(source_name, path.name)
-    return LocalFile(str(path), name or path.name, *kind, size_bytes=path.stat().st_size)
+    if not path.is_file():
+        return "no regular file"
+    try:
+        return kind_of_file(path)
+    except OSError:  # counted as a damaged file where it is read
+        return kind_of_name(path.name) or "unreadable"
+
+
+def _local_file(path: Path, name: str, kind: Kind) -> LocalFile:
+    return LocalFile(str(path), name, *kind, size_bytes=path.stat().st_size)

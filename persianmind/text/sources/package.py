@@ -26,7 +26,7 @@ from persianmind.common.errors import SourceError, nearest
 from persianmind.recipe import Source
 from persianmind.text.formats.base import after
 from persianmind.text.record import Payload, Record
-from persianmind.text.sources.base import SourceFile
+from persianmind.text.sources.listing import Listing
 
 CATALOGUE_DISTRIBUTIONS = ("Django", "wagtail", "Sphinx")
 MIN_MESSAGE_CHARACTERS = 12
@@ -57,7 +57,7 @@ class PackageText:
         return ""
 
 
-def locate_package(source_name: str, uri: str) -> list[SourceFile]:
+def list_package(source_name: str, uri: str) -> Listing:
     """The text at `package://NAME`.
 
     Raises:
@@ -65,7 +65,7 @@ def locate_package(source_name: str, uri: str) -> list[SourceFile]:
     """
     name = uri.removeprefix("package://")
     check_package(name)
-    return [PackageText(uri, name)]
+    return Listing([PackageText(uri, name)])
 
 
 def read_package(source_name: str, package: str) -> Iterator[Record]:

@@ -9,9 +9,9 @@ from typing import IO, Any, ClassVar, cast
 from persianmind.common.errors import SourceError
 from persianmind.recipe import Source
 from persianmind.text.compression import Compression
-from persianmind.text.formats import kind_of, supported_kinds, text_formats
+from persianmind.text.formats import kind_of_name, text_formats
 from persianmind.text.record import Payload
-from persianmind.text.sources.base import SourceFile, require_kind
+from persianmind.text.sources.listing import LeftOut, Listing, nothing_left, other_splits, why_no_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,10 @@ class RemoteFile:
         return str(info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("created") or "")
 
 
-def locate_remote(source_name: str, uri: str) -> list[SourceFile]:
+def list_remote(source_name: str, uri: str) -> Listing:
     """The files at a URL: itself, those of a known kind below it, the matches of a glob; by name.
+
+    Kinds are told by name: a look into each of a thousand objects would take minutes.
 
     Raises:
         SourceError: nothing is there, or the store cannot be reached; the message names the fix.
@@ -63,28 +65,32 @@ def locate_remote(source_name: str, uri: str) -> list[SourceFile]:
         raise SourceError(f"sources.{source_name}: cannot open {scheme}:// URLs: {error}") from None
     try:
         if any(letter in uri for letter in "*?["):
+            root, named = path.partition("*")[0].rpartition("/")[0], _last(path)
             paths = sorted(filesystem.glob(path))
         elif filesystem.isdir(path):
-            paths = sorted(p for p in filesystem.find(path) if kind_of(_last(p)) is not None)
+            root, named = path, ""
+            paths = sorted(filesystem.find(path))
         else:
+            root, named = path.rpartition("/")[0], _last(path)
             paths = [path] if filesystem.exists(path) else []
-        if not paths:
-            raise SourceError(
-                f"sources.{source_name}: nothing of a known kind at {uri} ({supported_kinds()})"
-            )
-        return [
-            RemoteFile(
-                filesystem.unstrip_protocol(p),
-                _last(p),
-                *require_kind(source_name, _last(p)),
-                size_bytes=filesystem.info(p).get("size"),
-            )
-            for p in paths
-        ]
+        relatives = {p: p.removeprefix(root).lstrip("/") for p in paths}
+        sizes = {p: filesystem.info(p).get("size") for p in paths}
     except OSError as error:
         raise SourceError(
             f"sources.{source_name}: cannot list {uri}: {error}; check the URL and the network"
         ) from None
+    splits = other_splits(relatives.values(), named)
+    files, left_out = [], []
+    for p, relative in relatives.items():
+        kind = kind_of_name(p)
+        reason = why_no_text(relative) or ("of no known kind" if kind is None else splits.get(relative))
+        if reason is None and kind is not None:
+            files.append(RemoteFile(filesystem.unstrip_protocol(p), relative, *kind, size_bytes=sizes[p]))
+        else:
+            left_out.append(LeftOut(relative, sizes[p], str(reason)))
+    if not files:
+        raise SourceError(f"sources.{source_name}: nothing of a known kind at {uri}{nothing_left(left_out)}")
+    return Listing(files, left_out)
 
 
 def _last(path: str) -> str:

@@ -44,13 +44,17 @@ def shown_documents(dataset: TokenDataset, index: int, tokenizer: FolderTokenize
     documents, start = [], 0
     for length in dataset.doc_lengths(index).tolist():
         ids = sequence.input_ids[start : start + length].tolist()
-        documents.append(_shown(ids, is_target_L[start : start + length].tolist(), tokenizer))
+        documents.append(shown_document(ids, is_target_L[start : start + length].tolist(), tokenizer))
         start += length
     return documents
 
 
-def _shown(ids: list[int], is_target: list[bool], tokenizer: FolderTokenizer) -> ShownDocument:
-    """Borders are found by decoding prefixes: tokens decoded one by one lose spaces and split characters."""
+def shown_document(ids: list[int], is_target: list[bool], tokenizer: FolderTokenizer) -> ShownDocument:
+    """The document of these tokens.
+
+    Borders are found by decoding prefixes: tokens decoded one by one lose spaces and split
+    characters.
+    """
     edges = np.flatnonzero(np.diff([False, *is_target, False])).tolist()
     text = tokenizer.decode(ids)
     places = [len(text) if edge == len(ids) else len(tokenizer.decode(ids[:edge])) for edge in edges]
