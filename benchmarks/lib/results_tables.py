@@ -93,5 +93,9 @@ def _bits(one: Mapping[str, Any] | None) -> str:
 def _value(one: Mapping[str, Any] | None) -> str:
     if one is None or one["value"] is None:
         return "-"
-    interval = "" if one["ci_low"] is None else f" ({one['ci_low']:.3g} to {one['ci_high']:.3g})"
-    return f"{one['value']:.3g}{interval}"
+    interval = "" if one["ci_low"] is None else f" ({_figure(one['ci_low'])} to {_figure(one['ci_high'])})"
+    return f"{_figure(one['value'])}{interval}"
+
+
+def _figure(value: float) -> str:
+    return f"{round(value, 9):.3g}"

@@ -39,7 +39,10 @@ def wilson(successes: int, n: int) -> ConfidenceInterval:
     ratio, z2 = successes / n, Z_95**2
     centre = (ratio + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 * math.sqrt(ratio * (1 - ratio) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return ConfidenceInterval(max(0.0, centre - half), min(1.0, centre + half))
+    # At its ends the sum is 0 or 1 but for rounding: 3e-18 in a table reads as a finding.
+    return ConfidenceInterval(
+        max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if successes < n else 1.0
+    )
 
 
 def bootstrap_mean(values: ArrayLike) -> ConfidenceInterval:

@@ -33,6 +33,10 @@ def test_wilson_is_newcombe_s_table(successes: int, n: int, low: float, high: fl
     assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
 
 
+def test_wilson_ends_are_exact() -> None:
+    assert all(wilson(0, n).low == 0.0 and wilson(n, n).high == 1.0 for n in range(1, 300))
+
+
 def test_mcnemar_is_the_binomial_by_hand() -> None:
     first, second = [True] * 9 + [False] * 2 + [True] * 30, [False] * 9 + [True] * 2 + [True] * 30
     by_hand = 2 * sum(math.comb(11, k) for k in range(3)) / 2**11
