@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from persianmind.common.errors import RecipeError
 from persianmind.evaluate.families import FAMILIES, NotPossibleError, Numbered, TaskContext
 from persianmind.evaluate.families.health import HealthOptions, repetition
 from persianmind.evaluate.families.similarity import SimilarityOptions
@@ -202,6 +203,9 @@ def test_words_of_another_script_among_an_answer_are_no_one_language() -> None:
 
 def test_the_layer_of_the_embeddings_can_be_asked_for() -> None:
     assert SimilarityOptions(layer=0).layer == 0
+    FAMILIES["similarity"].check(TaskContext(small_model(), "fa", SimilarityOptions(layer=2)))
+    with pytest.raises(RecipeError, match=r"options\.layer=3: small has 0 to 2"):
+        FAMILIES["similarity"].check(TaskContext(small_model(), "fa", SimilarityOptions(layer=3)))
 
 
 def test_health_by_hand() -> None:

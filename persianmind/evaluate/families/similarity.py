@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
+from persianmind.common.errors import RecipeError
 from persianmind.evaluate.families.base import Numbered, Record, TaskContext, TaskFamily
 from persianmind.evaluate.items import PairItem
 from persianmind.evaluate.measured import ItemScores, Measured
@@ -34,7 +35,14 @@ class Similarity(TaskFamily[PairItem]):
     options: ClassVar[type[Section]] = SimilarityOptions
 
     def check(self, context: TaskContext) -> None:
-        """Every model can."""
+        """Every model can, at the layers that it has.
+
+        Raises:
+            RecipeError: options.layer is none of them.
+        """
+        last = int(context.model.causal_lm.config.get_text_config().num_hidden_layers)
+        if context.options.layer is not None and context.options.layer > last:
+            raise RecipeError(f"options.layer={context.options.layer}: {context.model.name} has 0 to {last}")
 
     def score(self, context: TaskContext, numbered: Numbered[PairItem]) -> Iterator[Record]:
         """All ranks need all vectors: each makes those of its items, then they meet."""
