@@ -130,8 +130,8 @@ def test_a_table_without_the_column_is_an_error_before_anything_is_read(tmp_path
     (tmp_path / "c.csv").write_text("body,url\na,b\n")
     with pytest.raises(SourceError, match="no column 'text'; set text_field to one of: body, url"):
         check_sources({"s": Source(uri=str(tmp_path / "c.csv"))})
-    with pytest.raises(SourceError, match=r"no column 'texxt'; set columns.output"):
-        source = Source(uri=str(tmp_path / "c.csv"), kind="instruction", columns={"output": "texxt"})
+    with pytest.raises(SourceError, match=r"no column 'passage'; set columns.output"):
+        source = Source(uri=str(tmp_path / "c.csv"), kind="instruction", columns={"output": "passage"})
         check_sources({"s": source})
 
 
