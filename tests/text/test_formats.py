@@ -163,3 +163,28 @@ def test_arrow_of_both_kinds_and_its_damage(tmp_path: Path, kind: str) -> None:
         texts, quarantine, _ = read(path)
         assert dict(quarantine.rejected) == {"corrupt_arrow": 1}
         assert texts == rows["text"].to_pylist()[: len(texts)] and (kind == "file" or len(texts) >= 600)
+
+
+# It reads no array behind a byte order mark.
+FOR_DATASETS = [
+    (name, content)
+    for name, content in WELL_FORMED
+    if name.endswith(("csv", "json")) and not (name == "c.json" and content.startswith(b"\xef\xbb\xbf"))
+]
+
+
+@pytest.mark.parametrize(("name", "content"), FOR_DATASETS)
+def test_datasets_reads_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
+) -> None:
+    """From outside: `datasets` gives these texts too (told the delimiter, which it cannot guess)."""
+    from datasets import load_dataset
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / name).write_bytes(content)
+    told = {"sep": ";"} if b";text" in content else {}
+    kind = "csv" if name.endswith("csv") else "json"
+    found = load_dataset(
+        kind, data_files=str(tmp_path / name), split="train", cache_dir=str(tmp_path), **told
+    )
+    assert [text.replace("\r\n", "\n") for text in found["text"]] == read(tmp_path / name)[0]
