@@ -53,7 +53,9 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(vocab_app, name="vocab", help="Expand a tokenizer, report on it, plan its size.")
-app.add_typer(data_app, name="data", help="Build, inspect and check packed token shards.")
+app.add_typer(
+    data_app, name="data", help="Check, show and count sources; build and inspect packed token shards."
+)
 app.add_typer(checkpoint_app, name="checkpoint", help="List, verify and inspect checkpoints of a run.")
 app.add_typer(energy_app, name="energy", help="The energy and CO2 account of a run.")
 app.command()(plan)

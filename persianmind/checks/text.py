@@ -20,6 +20,7 @@ from pathlib import Path
 from persianmind.checks.base import CheckContext, CheckResult
 from persianmind.checks.text_sample import TextSample, read_sample
 from persianmind.common.errors import VocabError
+from persianmind.data.read.order import mixture_ratios
 from persianmind.language import default_profile
 from persianmind.model.bases import present_base
 from persianmind.recipe import Recipe
@@ -150,22 +151,22 @@ def times_seen(recipe: Recipe, tokens: Mapping[str, int | None]) -> dict[str, fl
     for stage in recipe.stages:
         known = {name: tokens[name] for name in stage.sources}
         temperature = recipe.data.mixture_temperature
-        weights = {
-            name: weight * ((known[name] or 0) ** (1 / temperature) if temperature else 1.0)
-            for name, weight in stage.sources.items()
-        }
+        if temperature is not None and None in known.values():
+            passes |= dict.fromkeys(known, None)  # the parts of all depend on the sizes of all
+            continue
+        ratios = mixture_ratios(stage.sources, known, temperature)
         total = stage.tokens
         if stage.passes is not None:
             counted, often = stage.passes
             known_count = known[counted]
             if known_count is not None:
-                total = math.ceil(often * known_count * sum(weights.values()) / weights[counted])
-        for name, weight in weights.items():
+                total = math.ceil(often * known_count / ratios[counted])
+        for name, ratio in ratios.items():
             before, own = passes[name], known[name]
             if before is None or own is None or total is None:
                 passes[name] = None
             else:
-                passes[name] = before + total * weight / sum(weights.values()) / max(1, own)
+                passes[name] = before + total * ratio / max(1, own)
     return passes
 
 

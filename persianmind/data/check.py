@@ -12,7 +12,7 @@ from persianmind.text.decode import decode_record, sample_text
 from persianmind.text.dedup import DuplicateRule, text_fingerprint, wanted_signature
 from persianmind.text.quarantine import Damage
 from persianmind.text.record import Dropped, Rejected
-from persianmind.text.sources.listing import Listing
+from persianmind.text.sources.listing import LeftOut, Listing
 from persianmind.text.sources.locate import list_source
 from persianmind.text.spec import SourceSpec
 from persianmind.text.stream import read_records
@@ -44,7 +44,7 @@ class Finding:
     damage: Damage = field(default_factory=Damage)
     files: int = 0
     bytes: int = 0
-    files_left_out: list[dict[str, Any]] = field(default_factory=list)
+    files_left_out: list[LeftOut] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     verdict: str = ""
@@ -99,7 +99,7 @@ def examine_source(spec: SourceSpec, evaluated: frozenset[int], data: Data) -> F
     finding = Finding(
         files=len(listing.files),
         bytes=sum(file.size_bytes or 0 for file in listing.files),
-        files_left_out=[one.as_json() for one in listing.left_out],
+        files_left_out=list(listing.left_out),
     )
     for raw in read_records(spec.name, spec.source):
         finding.records_read += 1

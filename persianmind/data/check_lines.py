@@ -4,12 +4,12 @@ fix."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from persianmind.common.console import printable
 from persianmind.data.check import Finding
 from persianmind.recipe import Source
 from persianmind.text.advice import advice
+from persianmind.text.sources.listing import LeftOut
 
 SHOWN_SAMPLES = 3
 SHOWN_FILES = 5
@@ -50,14 +50,14 @@ def reasons(name: str, finding: Finding, source: Source) -> Iterator[str]:
     yield from files_left_out(name, finding.files_left_out)
 
 
-def files_left_out(name: str, left_out: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def files_left_out(name: str, left_out: Sequence[LeftOut]) -> Iterator[str]:
     """A line per reason for which files of a source are not read: how many, of what size, the first few."""
-    by_reason: dict[str, list[Mapping[str, Any]]] = {}
+    by_reason: dict[str, list[LeftOut]] = {}
     for one in left_out:
-        by_reason.setdefault(one["reason"], []).append(one)
+        by_reason.setdefault(one.reason, []).append(one)
     for reason, files in by_reason.items():
-        size = sum(one["size_bytes"] or 0 for one in files)
-        shown = ", ".join(_one_line(one["path"]) for one in files[:SHOWN_FILES])
+        size = sum(one.size_bytes or 0 for one in files)
+        shown = ", ".join(_one_line(one.path) for one in files[:SHOWN_FILES])
         more = f" and {len(files) - SHOWN_FILES:,} more" if len(files) > SHOWN_FILES else ""
         yield f"{name}: not read: {shown}{more} ({size:,} bytes): {reason}"
 

@@ -260,7 +260,7 @@ def _show(manifests: list[Manifest]) -> None:
     for m in manifests:
         for damaged in m.damaged_files:
             typer.echo(f"{m.source}: the rest of {damaged} could not be read", err=True)
-        for line in files_left_out(m.source, [one.model_dump() for one in m.files_left_out]):
+        for line in files_left_out(m.source, m.files_left_out):
             typer.echo(line, err=True)
 
 

@@ -11,6 +11,7 @@ from persianmind.common.checksum import hash_file, read_checked, write_checked
 from persianmind.common.errors import DamagedFileError, DataError, PersianMindError
 from persianmind.common.paths import resolve_inside
 from persianmind.recipe.text import SourceKind
+from persianmind.text.sources.listing import LeftOut
 
 MANIFEST = "manifest.json"
 BUILDING = "building.json"
@@ -43,14 +44,6 @@ class FilterReport(_Closed):
 
     count: int
     samples: list[dict[str, str]]
-
-
-class FileLeftOut(_Closed):
-    """A file of the source's folder that was not read, and why."""
-
-    path: str
-    size_bytes: int | None
-    reason: str
 
 
 class Manifest(_Closed):
@@ -89,7 +82,7 @@ class Manifest(_Closed):
     rejected: dict[str, int]
     damaged_files: list[str]
     damaged_bytes: int = 0
-    files_left_out: list[FileLeftOut] = []
+    files_left_out: list[LeftOut] = []
     dropped: dict[str, FilterReport]
     left_out: dict[str, int] = {}
     fingerprints: Fingerprints

@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
+from persianmind.common.pieces import text_pieces
 from persianmind.recipe import Normalise
 
 ZWNJ = "\u200c"
@@ -80,6 +81,7 @@ _BIDI_MARKS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _ANY_RARE = re.compile(f"[{_FORMS}{_BIDI_MARKS}{_ODD_SPACE}]")
 _ANY_PERSIAN = re.compile(f"[{PERSIAN}{DIGITS}]")
 PIECE_CHARACTERS = 1 << 18
+# One plain space between two letters: no rule looks across it, so a long text may be cut there.
 _PLAIN_SPACE = re.compile(f"(?<=[{LETTERS}]) (?=[{LETTERS}])")
 _ANY_MARK = re.compile(f"[{MARKS}]")
 _BIDI = re.compile(f"[{_BIDI_MARKS}]")
@@ -117,21 +119,9 @@ def normalise(text: str, options: Normalise = Normalise()) -> str:
     if text.isascii() or not _ANY_PERSIAN.search(text):
         return text
     if len(text) > PIECE_CHARACTERS:
-        return "".join(_normalise_piece(piece, options) for piece in _pieces(text, PIECE_CHARACTERS))
+        pieces = text_pieces(text, PIECE_CHARACTERS, before=_PLAIN_SPACE)
+        return "".join(_normalise_piece(piece, options) for piece in pieces)
     return _normalise_piece(text, options)
-
-
-def _pieces(text: str, characters: int) -> Iterator[str]:
-    """Cuts where one plain space stands between two letters, which no rule looks across: each rule's copy of
-    a long text is then one of a piece."""
-    start = 0
-    while len(text) - start > characters:
-        found = _PLAIN_SPACE.search(text, start + characters)
-        if found is None:
-            break
-        yield text[start : found.start()]
-        start = found.start()
-    yield text[start:]
 
 
 def _normalise_piece(text: str, options: Normalise) -> str:

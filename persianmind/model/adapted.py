@@ -93,18 +93,15 @@ class AdaptedModel(nn.Module):
         through an int8 base are rounded. source_ids: int64 [B], for `loss_by_source`. `base_vocab_only`
         scores over the base vocabulary alone (the untouched base model, before any step).
         """
-        by_source = self.loss_by_source if source_ids is not None else None
-        if by_source is None:
+        by_source = self.loss_by_source
+        if by_source is None or source_ids is None:
             return self._loss(
                 input_ids, position_ids, labels, documents, targets_N, sample_keys, None, base_vocab_only
             )
-        if targets_N is None:
-            targets_N = (labels.reshape(-1) != IGNORED).nonzero().squeeze(1)
-        losses_N = torch.empty(len(targets_N), dtype=torch.float32, device=labels.device)
+        targets_N, losses_N = _places(labels, targets_N)
         total = self._loss(
             input_ids, position_ids, labels, documents, targets_N, sample_keys, losses_N, base_vocab_only
         )
-        assert source_ids is not None
         by_source.index_add_(0, source_ids[targets_N // labels.shape[1]], losses_N.double())
         return total
 
@@ -122,9 +119,7 @@ class AdaptedModel(nn.Module):
     ) -> Tensor:
         """The negative log-likelihood of each labelled position in nats, fp32 [N], in their order; arguments
         as `forward`."""
-        if targets_N is None:
-            targets_N = (labels.reshape(-1) != IGNORED).nonzero().squeeze(1)
-        losses_N = torch.empty(len(targets_N), dtype=torch.float32, device=labels.device)
+        targets_N, losses_N = _places(labels, targets_N)
         self._loss(input_ids, position_ids, labels, documents, targets_N, None, losses_N, base_vocab_only)
         return losses_N
 
@@ -204,6 +199,12 @@ def build_adapted(
         BaseModelError: the weights cannot be loaded, or the table is smaller than the tokenizer.
     """
     return adapt(load_base(base, recipe, device), recipe, pieces, base_vocab)
+
+
+def _places(labels: Tensor, targets_N: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(places of the targets, read off the labels where they are not given; fp32 [N] for their losses)."""
+    targets_N = (labels.reshape(-1) != IGNORED).nonzero().squeeze(1) if targets_N is None else targets_N
+    return targets_N, torch.empty(len(targets_N), dtype=torch.float32, device=labels.device)
 
 
 def adapt(

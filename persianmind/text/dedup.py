@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from persianmind.common.pieces import text_pieces
 from persianmind.recipe import Quality
 from persianmind.text.near import NearDuplicates, NearSignature, near_signature
-from persianmind.text.pieces import text_pieces
 
 PROBES = 64
 FIRST_ENTRIES = 1 << 14

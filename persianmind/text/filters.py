@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import Any
 from unicodedata import category
 
+from persianmind.common.pieces import text_pieces
 from persianmind.language import LanguageProfile, profile_for
 from persianmind.recipe import Quality
-from persianmind.text.pieces import text_pieces
 
 MIN_LINES_FOR_REPEATS = 4
 MIN_CHARACTERS_FOR_SYMBOLS = 20

@@ -130,8 +130,7 @@ def _tell_left_out(recipe: Recipe) -> None:
     from persianmind.text.sources.locate import list_source
 
     for name, source in recipe.sources.items():
-        left_out = [one.as_json() for one in list_source(name, source).left_out]
-        for line in files_left_out(f"sources.{name}", left_out):
+        for line in files_left_out(f"sources.{name}", list_source(name, source).left_out):
             logger.info("prepare: %s", line)
 
 

@@ -74,6 +74,7 @@ BROKEN = [
     (array(ROWS[:3])[:-1], 3, "corrupt_json"),
     (b'[{"text": "a b"} {"text": "c"}]', 1, "corrupt_json"),
     (b'[{"text": "a b"}, {text: "c"}]', 1, "corrupt_json"),
+    (array(ROWS[:2]) + b"\n" + array(ROWS[2:]), 2, "corrupt_json"),
     (b"[" + b"[" * 100_000, 0, "nested_too_deep"),
     (b'{\n  "data": [\n{"text": "a"}]}', 0, "one_object"),
 ]

@@ -139,7 +139,7 @@ class ShardJob:
             fill=self.stats.counts["tokens"] / (sequences * self.data.seq_len),
             fingerprints=self.fingerprints,
             shards=self.shards,
-            files_left_out=[one.as_json() for one in self.listing.left_out],
+            files_left_out=list(self.listing.left_out),
             **self.stats.manifest_fields(),
         )
 

@@ -32,6 +32,8 @@ def array_items(chunks: Iterator[bytes]) -> Iterator[tuple[int, bytes | Fault]]:
         separator = text.next_character()
         text.at += 1
         if separator == "]":
+            if rest := text.next_character():
+                raise BrokenFileError("corrupt_json", f"after the end of the array stands {rest!r}")
             return
         if separator != ",":
             found = f"{separator!r}" if separator else "the end of the file"

@@ -46,10 +46,6 @@ class LeftOut:
     size_bytes: int | None
     reason: str
 
-    def as_json(self) -> dict[str, str | int | None]:
-        """As manifests and --json carry it."""
-        return {"path": self.path, "size_bytes": self.size_bytes, "reason": self.reason}
-
 
 @dataclass(frozen=True, slots=True)
 class Listing:

@@ -83,7 +83,9 @@ def list_remote(source_name: str, uri: str) -> Listing:
     files, left_out = [], []
     for p, relative in relatives.items():
         kind = kind_of_name(p)
-        reason = why_no_text(relative) or ("of no known kind" if kind is None else splits.get(relative))
+        # A file that is named itself is meant, whatever it is called.
+        reason = None if paths == [path] else why_no_text(relative) or splits.get(relative)
+        reason = reason or ("of no known kind" if kind is None else None)
         if reason is None and kind is not None:
             files.append(RemoteFile(filesystem.unstrip_protocol(p), relative, *kind, size_bytes=sizes[p]))
         else:
