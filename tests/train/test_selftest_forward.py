@@ -19,6 +19,7 @@ from persianmind.model import families
 from persianmind.model.adapted import AdaptedModel, adapt, load_base
 from persianmind.model.bases import resolve_base
 from persianmind.recipe import Recipe
+from persianmind.train import selftest_forward
 from persianmind.train.sample import in_base_ids, moving_sequence, sample_documents
 from persianmind.train.selftest_forward import BaseForward, check_forward
 from tests.model.family_cases import VOCAB, WRONG, make_family_base, marked
@@ -121,6 +122,26 @@ def _enlarge(model: AdaptedModel) -> None:
 def test_a_wrong_gradient_alone_stops(tmp_path: Path) -> None:
     with pytest.raises(SelfTestError, match="the gradient of the adapters differs"):
         check(make_family_base(tmp_path / "base", "llama"), make_recipe(), _enlarge)
+
+
+@pytest.mark.more  # 16-bit matmuls of a CPU without such instructions
+def test_what_rounding_alone_does_to_the_base_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gradient that is a tenth off passes where the base's own is a fifth off with its documents padded; in
+    32 bits nothing is asked of that, and it stops."""
+    base, rounded = make_family_base(tmp_path / "base", "llama"), make_recipe(train={"precision": "bf16"})
+    with pytest.raises(SelfTestError, match="the gradient of the adapters differs"):
+        check(base, rounded, _enlarge)
+    plain = selftest_forward._plain_loss
+
+    def noisy(*arguments: Any, padding: int = 0) -> torch.Tensor:
+        return plain(*arguments, padding=padding) * (1.2 if padding else 1.0)
+
+    monkeypatch.setattr(selftest_forward, "_plain_loss", noisy)
+    check(base, rounded, _enlarge)
+    with pytest.raises(SelfTestError, match="the gradient of the adapters differs"):
+        check(base, make_recipe(train={"precision": "fp32"}), _enlarge)
 
 
 def test_nothing_is_changed_and_nothing_is_kept(tmp_path: Path) -> None:
