@@ -75,10 +75,12 @@ def _in_a_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Builds one expansion and measures it."""
+    from persianmind.language import profile_for
     from persianmind.vocab.build import build_vocab
     from persianmind.vocab.texts import read_texts
 
-    read = read_texts(options.text)
+    profile = profile_for("fa")
+    read = read_texts(options.text, profile=profile)
     limit = 1_500 if options.quick else None
     with tempfile.TemporaryDirectory() as folder:
         base = make_base(options.part, Path(folder) / "base")
@@ -89,6 +91,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             lambda: (text for text in islice(read(), limit) if not is_held_out(text)),
             out,
             new_tokens=options.new_tokens,
+            profile=profile,
         )
         wall_s, cpu_s = time.monotonic() - start, time.process_time() - cpu
         peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -135,11 +138,12 @@ def speed(base: Path, out: Path, documents: list[str]) -> dict[str, float]:
 
     A SentencePiece base has no tokenizer.json of its own: its twin is made by an expansion of 0 pieces.
     """
+    from persianmind.language import profile_for
     from persianmind.vocab.build import build_vocab
     from persianmind.vocab.gate import HFTokenizer
 
     twin = out.parent / "twin"
-    build_vocab(base, lambda: iter(()), twin, new_tokens=0)
+    build_vocab(base, lambda: iter(()), twin, new_tokens=0, profile=profile_for("fa"))
     persian = documents[:2_000]
     characters = sum(map(len, persian))
     rates = {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from persianmind.evaluate.text import HeldOutSequences, held_out_sequences
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.model.bases import resolve_base
 from persianmind.recipe import Recipe
 from persianmind.text.corpus import training_texts
@@ -35,7 +36,13 @@ def prepare_demo_text(recipe: Recipe, folder: Path) -> DemoText:
     write_held_out(recipe, heldout)
     evaluated = held_out_fingerprints(heldout)
     specs = source_specs(recipe, recipe.vocab.sources)
-    build_vocab(base, lambda: training_texts(specs, evaluated), vocab, new_tokens=recipe.vocab.new_tokens)
+    build_vocab(
+        base,
+        lambda: training_texts(specs, evaluated),
+        vocab,
+        new_tokens=recipe.vocab.new_tokens,
+        profile=PERSIAN,
+    )
     documents = [document.text for document in read_held_out(heldout, "fa")]
     return DemoText(
         base,

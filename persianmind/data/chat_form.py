@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from persianmind.common.errors import DataError
-from persianmind.language import default_profile
+from persianmind.language.profile import PromptTemplate
 from persianmind.text.chat_template import RefusedDialogueError, own_template, render_template, with_bos
 from persianmind.text.dialogue import Message
 from persianmind.tokenizer import FolderTokenizer
@@ -35,8 +35,13 @@ class ChatForm:
     turn_labels: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, tokenizer: FolderTokenizer, form: PromptForm) -> ChatForm:
+    def of(cls, tokenizer: FolderTokenizer, form: PromptForm, prompt: PromptTemplate) -> ChatForm:
         """The form that a recipe's `data.prompt` names.
+
+        Args:
+            tokenizer: of the model.
+            form: which of the two.
+            prompt: what our own form says in the language of the run.
 
         Raises:
             DataError: the tokenizer reads no special tokens in text; or the base's template is asked for and
@@ -46,7 +51,6 @@ class ChatForm:
         if form == "persianmind":
             bos = "" if tokenizer.bos_id is None else _written(tokenizer, tokenizer.bos_id)
             eos = _written(tokenizer, tokenizer.eos_id)
-            prompt = default_profile().prompt
             labels = tuple(f"\n{label.rstrip()}" for label in (prompt.user_turn, prompt.assistant_turn))
             return cls(
                 own_template(prompt, bos=bos, eos=eos), (tokenizer.eos_id,), tokenizer, turn_labels=labels

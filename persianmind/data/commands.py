@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from persianmind.common.console import JsonFlag, emit_json, emit_table
+from persianmind.common.default_language import DEFAULT_LANGUAGE
 from persianmind.common.errors import RecipeError
 from persianmind.data.options import (
     FieldOption,
@@ -35,7 +36,7 @@ def build(
     source: SourceOption = None,
     seq_len: Annotated[int | None, typer.Option(help="Tokens per sequence.")] = None,
     kind: KindOption = "text",
-    language: LanguageOption = "fa",
+    language: LanguageOption = DEFAULT_LANGUAGE,
     text_field: FieldOption = "text",
     workers: Annotated[int, typer.Option(min=1, help="Processes that clean and tokenise.")] = 1,
     overrides: OverrideArgument = None,
@@ -111,7 +112,7 @@ def show_records(
     record: Annotated[int, typer.Option(min=1, help="The first one shown, from 1.")] = 1,
     count: Annotated[int, typer.Option(min=1, help="How many are shown.")] = 3,
     kind: KindOption = "text",
-    language: LanguageOption = "fa",
+    language: LanguageOption = DEFAULT_LANGUAGE,
     text_field: FieldOption = "text",
     overrides: OverrideArgument = None,
     as_json: JsonFlag = False,
@@ -135,7 +136,7 @@ def show_stats(
     recipe: RecipeOption = None,
     source: SourceOption = None,
     kind: KindOption = "text",
-    language: LanguageOption = "fa",
+    language: LanguageOption = DEFAULT_LANGUAGE,
     text_field: FieldOption = "text",
     overrides: OverrideArgument = None,
     as_json: JsonFlag = False,
@@ -156,7 +157,7 @@ def check(
     recipe: RecipeOption = None,
     source: SourceOption = None,
     kind: KindOption = "text",
-    language: LanguageOption = "fa",
+    language: LanguageOption = DEFAULT_LANGUAGE,
     text_field: FieldOption = "text",
     overrides: OverrideArgument = None,
     as_json: JsonFlag = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +21,9 @@ SourceOption = Annotated[
     typer.Option("--source", help="A file, glob, folder, URL, hf:// or package://; several give one source."),
 ]
 KindOption = Annotated[str, typer.Option(help="Records of --source: text, instruction or parallel.")]
-LanguageOption = Annotated[str, typer.Option(help="Language of --source, an ISO 639 code.")]
+LanguageOption = Annotated[
+    str, typer.Option(help="Language of --source: an ISO 639 code, or a profile, a .yaml file.")
+]
 FieldOption = Annotated[str, typer.Option(help="Field or column of --source that holds the text.")]
 OverrideArgument = Annotated[
     list[str] | None,
@@ -34,7 +37,7 @@ def recipe_of(
     name: str | None, uris: list[str] | None, kind: str, language: str, text_field: str, settings: list[str]
 ) -> Recipe:
     """The recipe named, or one made of the sources given."""
-    from persianmind.recipe.loading import load_recipe, parse_recipe
+    from persianmind.recipe.loading import load_recipe, parse_recipe, read_profile
     from persianmind.recipe.overrides import apply_override
 
     if (name is None) == (not uris):
@@ -45,10 +48,13 @@ def recipe_of(
         settings = [setting for setting in settings if _SETTING.match(setting)]
     if name is not None:
         return load_recipe(name, settings)
-    entry = {"uri": uris, "kind": kind, "language": language, "text_field": text_field}
+    own = read_profile(Path(language)) if Path(language).suffix in {".yaml", ".yml"} else None
+    code = language if own is None else own.get("code") or Path(language).stem
+    entry = {"uri": uris, "kind": kind, "language": code, "text_field": text_field}
     tree: dict[str, Any] = {
         "name": "data",
         "base": "none",
+        "profiles": {} if own is None else {code: own},
         "sources": {"source": entry},
         "stages": [{"name": "all", "sources": {"source": 1.0}, "epochs": 1.0}],
     }

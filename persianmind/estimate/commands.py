@@ -11,6 +11,7 @@ from persianmind.common.console import JsonFlag, OverridesArgument, RecipeArgume
 
 if TYPE_CHECKING:
     from persianmind.estimate.plan import RecipePlan
+    from persianmind.recipe import Recipe
 
 
 def plan(
@@ -33,15 +34,35 @@ def plan(
     as_json: JsonFlag = False,
 ) -> None:
     """Say whether a recipe fits, how long it takes and what it costs, without a GPU and without weights."""
+    from persianmind.common.log import print_line
     from persianmind.estimate.plan import estimate_recipe
 
     result = estimate_recipe(
         recipe, overrides or [], ranks, gpu=gpu, memory_gb=memory_gb, engine_config=deepspeed, link=link
     )
+    text = _text_line(result.recipe)
     if as_json:
-        emit_json(result.as_json())
+        emit_json({**result.as_json(), "text": text})
     else:
         _print(result)
+        print_line(f"text: {text}")
+
+
+def _text_line(recipe: Recipe) -> str:
+    """What a quick look at the text of the vocabulary says of the new tokens that are asked for."""
+    from persianmind.common.errors import SourceError
+    from persianmind.model.bases import present_base
+    from persianmind.vocab.families import open_base
+    from persianmind.vocab.support import read_support
+
+    folder = present_base(recipe.base)
+    try:
+        support = read_support(recipe, None if folder is None else open_base(folder))
+    except SourceError as error:
+        return f"not looked at: {error}"
+    if support is None:
+        return "not looked at: no new tokens are asked for, or their text lies on the network"
+    return support.detail
 
 
 def _print(result: RecipePlan) -> None:

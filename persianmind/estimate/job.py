@@ -18,7 +18,7 @@ from persianmind.recipe import Recipe
 CPU_BANDWIDTH = 10e9  # bytes/s that the ranks of a CPU share
 DEQUANTISED_BYTES = 0.5 + 2.0  # of an nf4 weight at each pass: read packed, written in bf16
 BUCKET_ELEMENTS = 20_000_000  # ds_configs/zero2.json
-TOKENS_PER_CHARACTER = 0.5  # of held-out text: Persian before and after the expansion, English less
+TOKENS_PER_CHARACTER = 0.5  # of held-out text in another script, before and after the expansion; English less
 LAUNCH_S = 0.010  # of a generated token: its kernels are launched one by one
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from persianmind.data.chat_form import ChatForm
 from persianmind.evaluate.generate import stream_ids, stream_text
+from persianmind.language import run_profile
 from persianmind.recipe import Recipe
 from persianmind.text.clean import input_normaliser
 from persianmind.text.dialogue import Message
@@ -36,8 +37,9 @@ class ChatModel:
             DataError: the folder holds no usable tokenizer, or no chat template where the recipe asks for it.
         """
         tokenizer = FolderTokenizer(tokenizer_dir)
-        form = ChatForm.of(tokenizer, recipe.data.prompt)
-        return cls(causal_lm, tokenizer, form, input_normaliser(recipe.languages(), recipe.normalise))
+        profile = run_profile(recipe)
+        form = ChatForm.of(tokenizer, recipe.data.prompt, profile.prompt)
+        return cls(causal_lm, tokenizer, form, input_normaliser(profile, recipe.normalise))
 
     @property
     def max_positions(self) -> int | None:

@@ -43,7 +43,7 @@ def item_overlaps(run: Path, items: Sequence[Item], language: str) -> list[float
     from persianmind.recipe.loading import load_recipe
 
     recipe = load_recipe(str(folder.recipe))
-    normalise = profile_for(language).normalise
+    normalise = profile_for(language, recipe.profiles).normalise
     tokenizer = FolderTokenizer(folder.vocab)
     hashes = [
         np.concatenate([_ngram_hashes(np.array(ids, dtype=np.uint64)) for ids in tokenizer.encode(texts)])

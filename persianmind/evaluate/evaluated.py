@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from persianmind.data.chat_form import ChatForm
 from persianmind.evaluate.chat_model import ChatModel
 from persianmind.evaluate.likelihood import MAX_BATCH_TOKENS, Likelihood, Request
+from persianmind.language import LanguageProfile, profile_for
+from persianmind.recipe.language import ProfileSpec
 from persianmind.tokenizer import FolderTokenizer
 
 DEFAULT_WINDOW = 2048
@@ -23,6 +25,7 @@ class EvaluatedModel:
     no chat template. normalise: the spelling it was trained on, for what is typed to it. vocab_size: ids from
     here on are in no softmax; None: all are. window: how many ids it is given at once, at most.
     max_batch_tokens: of one pass. run: the run folder whose data it was trained on, where that is known.
+    profiles: of languages, those that it was trained with.
     """
 
     name: str
@@ -36,6 +39,11 @@ class EvaluatedModel:
     max_batch_tokens: int = MAX_BATCH_TOKENS
     run: Path | None = None
     on_progress: Callable[[], None] = lambda: None
+    profiles: Mapping[str, ProfileSpec] = field(default_factory=dict)
+
+    def profile(self, code: str) -> LanguageProfile:
+        """The profile of a language, the model's own first."""
+        return profile_for(code, self.profiles)
 
     def likelihood(self) -> Likelihood:
         """What gives likelihoods of it."""

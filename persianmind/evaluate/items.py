@@ -8,9 +8,6 @@ from typing import Generic, TypeVar
 
 from persianmind.common.checksum import hash_text
 
-# Arabic and Persian digits to ASCII, for `str.translate`.
-PERSIAN_DIGITS = {ord(first) + i: ord("0") + i for first in "٠۰" for i in range(10)}
-
 
 class BadItemError(Exception):
     """A record that is no item of its layout; the message is the name of the reason, which is counted."""

@@ -8,21 +8,21 @@ from typing import Any
 
 from persianmind.common.errors import RecipeError, nearest
 from persianmind.evaluate.items import ChoiceItem, Item, PairItem, TextItem, TranslationItem
-from persianmind.language import profile_for
+from persianmind.language import LanguageProfile
 
 Change = Callable[[str], str]
 
 
-def change_named(name: str, language: str) -> Change:
+def change_named(name: str, profile: LanguageProfile) -> Change:
     """A change that the language's profile knows by this name.
 
     Raises:
         RecipeError: it knows none.
     """
-    typing = profile_for(language).typing
+    typing = profile.typing
     if name not in typing:
-        known = ", ".join(typing)
-        raise RecipeError(f"no perturbation {name!r}{nearest(name, typing)}; known are: {known}")
+        known = f"it has: {', '.join(typing)}" if typing else "it has none"
+        raise RecipeError(f"no perturbation {name!r} in {profile.name}{nearest(name, typing)}; {known}")
     return typing[name]
 
 

@@ -203,7 +203,7 @@ class _TaskRun:
             return list(items)
         # What a translation reads is in its own language.
         language = getattr(self.options, "source", self.task.language)
-        change = change_named(self.perturbation, language)
+        change = change_named(self.perturbation, self.model.profile(language))
         return [perturbed(item, change, self.options) for item in items]
 
     def _score(self, context: TaskContext, items: Sequence[Item], file: ItemFile) -> list[Record]:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
+from persianmind.common.default_language import DEFAULT_LANGUAGE
 from persianmind.common.errors import RecipeError, nearest
 from persianmind.common.paths import resolve_inside
 from persianmind.evaluate.families import FAMILIES
@@ -33,7 +34,7 @@ class Task(Section):
     file: str | list[str]
     dev: str | list[str] | None = None
     dev_layout: str | None = None
-    language: Name = "fa"
+    language: Name = DEFAULT_LANGUAGE
     few_shot: int = Field(default=0, ge=0)
     limit: Count | None = None
     perturbations: list[str] = Field(default_factory=list)

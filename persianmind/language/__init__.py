@@ -1,58 +1,74 @@
 """What is particular to one language: its script, its spelling, its prompt.
 
-A language is a module of this package with a constant `PROFILE`; it is found by being there.
+Persian and Arabic have profiles of their own, one module each. Any other language has the generic one of its
+script. A recipe can bring its own, as a YAML file beside it (docs/languages.md).
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from persianmind.language import arabic, persian
+from persianmind.language.codes import language_name, language_of
+from persianmind.language.custom import custom_profile
+from persianmind.language.generic import generic_profile
 from persianmind.language.profile import LanguageProfile
+from persianmind.recipe import Recipe
+from persianmind.recipe.language import ProfileSpec
+from persianmind.recipe.loading import parse_profile
 
-__all__ = ["DEFAULT_LANGUAGE", "LanguageProfile", "default_profile", "profile_among", "profile_for"]
+__all__ = [
+    "LanguageProfile",
+    "language_name",
+    "profile_for",
+    "profile_named",
+    "run_profile",
+    "target_language",
+    "vocabulary_profile",
+]
 
-DEFAULT_LANGUAGE = "fa"
+_OWN = {profile.code: profile for profile in (persian.PROFILE, arabic.PROFILE)}
 
 
-def profile_for(code: str) -> LanguageProfile:
+def profile_for(code: str, profiles: Mapping[str, ProfileSpec] | None = None) -> LanguageProfile:
     """The profile that serves a language code.
 
-    A code that no profile serves ("en" too) gets the default one, Persian: its normaliser leaves text
-    without Arabic script as it is, so sources of all languages may go through it.
-    """
-    profiles = _discover()
-    return profiles.get(code, profiles[DEFAULT_LANGUAGE])
-
-
-def profile_among(codes: Sequence[str]) -> LanguageProfile:
-    """Of the languages of a run, the profile of the first that has one of its own; else the default one."""
-    profiles = _discover()
-    return profile_for(next((code for code in codes if code in profiles), DEFAULT_LANGUAGE))
-
-
-def default_profile() -> LanguageProfile:
-    """The profile of `DEFAULT_LANGUAGE`."""
-    return profile_for(DEFAULT_LANGUAGE)
-
-
-@cache
-def _discover() -> dict[str, LanguageProfile]:
-    """Every profile of the package, by each of its codes.
+    Args:
+        code: ISO 639, as in a source's `language`.
+        profiles: those that a recipe brings, by code; they come first.
 
     Raises:
-        ValueError: two modules serve one code.
+        RecipeError: no profile, and no language known by the code.
     """
-    found: dict[str, LanguageProfile] = {}
-    for module in pkgutil.iter_modules(__path__):
-        profile = getattr(importlib.import_module(f"{__name__}.{module.name}"), "PROFILE", None)
-        if not isinstance(profile, LanguageProfile):
-            continue
-        for code in profile.codes:
-            if code in found:
-                both = f"{found[code].name} and {profile.name}"
-                raise ValueError(f"language code {code!r} is served by both {both}")
-            found[code] = profile
-    return found
+    if profiles and code in profiles:
+        return custom_profile(code, profiles[code])
+    return _OWN[code] if code in _OWN else generic_profile(code, language_of(code))
+
+
+def profile_named(name: str) -> LanguageProfile:
+    """The profile of a language code, or of a profile's YAML file: its `code`, or the file's stem.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        spec = parse_profile(path)
+        return custom_profile(spec.code or path.stem, spec)
+    return profile_for(name)
+
+
+def target_language(codes: Sequence[str]) -> str:
+    """Of the languages of a run, the one that it brings a model to: the first that is not English."""
+    return next((code for code in codes if code != "en"), "en")
+
+
+def run_profile(recipe: Recipe) -> LanguageProfile:
+    """That of the language a run brings a model to: its dialogues are written, and prompts spelled, by it."""
+    return profile_for(target_language(recipe.languages()), recipe.profiles)
+
+
+def vocabulary_profile(recipe: Recipe) -> LanguageProfile:
+    """That of the language the new tokens are of."""
+    return profile_for(target_language(recipe.vocabulary_languages()), recipe.profiles)

@@ -4,25 +4,43 @@ from __future__ import annotations
 
 import re
 
-from persianmind.language.persian_rules import DIGITS, LETTERS, MARKS, ZWNJ, normalise
-from persianmind.language.persian_typing import TYPING
-from persianmind.language.profile import (
-    GateProbes,
-    LanguageProfile,
-    MojibakePattern,
-    PromptTemplate,
-    QualityPatterns,
+from persianmind.language.arabic_script import (
+    DIGITS,
+    LETTERS,
+    MARKS,
+    PUNCTUATION,
+    RARE_LETTERS,
+    ZWNJ,
+    ArabicScriptSpeller,
 )
+from persianmind.language.mojibake import ARABIC_AS_CP1256, ARABIC_AS_LATIN
+from persianmind.language.persian_phrases import PHRASES
+from persianmind.language.persian_typing import TYPING
+from persianmind.language.profile import GateProbes, LanguageProfile, PromptTemplate, QualityPatterns
 from persianmind.language.script import Script
 
 __all__ = ["PROFILE", "normalise"]
 
+_LETTERS = {
+    "\u064a": "\u06cc",  # Arabic yeh -> Persian yeh
+    "\u0649": "\u06cc",  # alef maksura, typed for the final yeh
+    "\u0643": "\u06a9",  # Arabic kaf -> keheh
+    "\u06aa": "\u06a9",  # swash kaf
+    "\u06c1": "\u0647",  # heh goal
+    "\u06be": "\u0647",  # heh doachashmee
+    "\u06d5": "\u0647",  # ae
+    # Ezafe on heh is heh + hamza above in 99 of 100 texts; the one code is not canonically equal to it.
+    "\u06c0": "\u0647\u0654",
+    "\u06c2": "\u0647\u0654",
+}
+normalise = ArabicScriptSpeller(_LETTERS, first_digit=0x06F0, half_spaces=True)
+
 _SCRIPT = Script(
     letters=LETTERS,
-    rare_letters="\u0750-\u077f\u08a0-\u08c9",
+    rare_letters=RARE_LETTERS,
     marks=MARKS,
     digits=DIGITS,
-    punctuation="\u060c\u060d\u061b\u061e\u061f\u066a-\u066d\u06d4\ufd3e\ufd3f",
+    punctuation=PUNCTUATION,
     joiner=ZWNJ,
 )
 
@@ -38,30 +56,25 @@ _PROMPT = PromptTemplate(
     assistant_turn="PersianMind: ",
 )
 
-# UTF-8 read as Latin-1 or CP1252: a lead byte of the Arabic block (D8-DB), then a continuation byte.
-_AS_LATIN = MojibakePattern("ØÙÚÛ", re.compile(r"[ØÙÚÛ][\x80-\xbfŒœŠšŸŽžƒˆ˜–—‘’‚“”„†‡•…‰‹›€™]"))
-# UTF-8 read as CP1256: the same lead bytes are tah, zah, ain and ghain there. Quotation marks and dashes,
-# which follow these letters in good text, are left out; no frequent letter needs them.
-_AS_CP1256 = MojibakePattern(
-    "طظعغ", re.compile(r"[طظعغ][\x80-\xaa\xac-\xba\xbc-\xbfŒœˆƒ‚„†‡•…‰‹›€™ٹچژڈگکڑںھہ]")
-)
 _QUALITY = QualityPatterns(
     # Word characters, white space, ZWNJ/ZWJ and the Arabic marks are no symbols (Python's \w has no marks).
     symbol=re.compile(r"[^\w\s\u200c\u200d\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed]"),
-    mojibake=(_AS_LATIN, _AS_CP1256),
+    mojibake=(ARABIC_AS_LATIN, ARABIC_AS_CP1256),
     # Mazanderani is so near to Persian that Persian stays in front; its own score is what tells it.
     siblings=("mzn", "glk"),
 )
 
 PROFILE = LanguageProfile(
     name="Persian",
-    codes=("fa",),
+    code="fa",
     direction="rtl",
     script=_SCRIPT,
+    rules=normalise.rules,
     normalise=normalise,
-    is_valid_piece=_SCRIPT.is_piece,
     probes=_PROBES,
     prompt=_PROMPT,
     quality=_QUALITY,
+    phrases=PHRASES,
+    digits=True,
     typing=TYPING,
 )

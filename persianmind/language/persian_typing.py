@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 import re
 
-from persianmind.language.persian_rules import LETTERS, ZWNJ
+from persianmind.language.arabic_script import LETTERS, ZWNJ
 
 _ARABIC = str.maketrans({"ی": "ي", "ک": "ك"} | {chr(0x06F0 + i): chr(0x0660 + i) for i in range(10)})
 _SHORT_VOWELS = "َُِ"

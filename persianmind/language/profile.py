@@ -36,7 +36,7 @@ class PromptTemplate:
 class GateProbes:
     """Text that an expanded tokenizer must give back exactly, whatever the corpus holds.
 
-    joined_words: words with the script's joiner. spaces: words among runs of spaces.
+    joined_words: words with the script's joiner. spaces: words among runs of spaces, sentences.
     """
 
     joined_words: tuple[str, ...] = ()
@@ -69,34 +69,64 @@ class QualityPatterns:
 
 
 @dataclass(frozen=True)
+class Phrases:
+    """What our own tasks say in the language.
+
+    translate: wordings of a translation task; {source} and {target} stand for the two languages' names.
+    languages: how it calls languages, by code. answer_by_letter: asks for an option's letter alone.
+    option_letters: letters that options are named by in it, in their order.
+    questions: what tests ask in it, by the task's name.
+    """
+
+    translate: tuple[str, ...] = ()
+    languages: Mapping[str, str] = field(default_factory=dict)
+    answer_by_letter: str = ""
+    option_letters: tuple[str, ...] = ()
+    questions: Mapping[str, QuestionWording] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class QuestionWording:
+    """A task put as a question. question: with {first} and {second} for its texts. candidates: in the order
+    of the labels."""
+
+    question: str
+    candidates: tuple[str, ...]
+
+    def ask(self, first: str, second: str) -> str:
+        """The question about two texts."""
+        return re.sub(
+            r"\{(first|second)\}", lambda m: first if m.group(1) == "first" else second, self.question
+        )
+
+
+@dataclass(frozen=True)
 class LanguageProfile:
     """One language.
 
-    name: as messages have it ("Persian").
-    codes: ISO 639 codes it serves, its own first.
+    name: as messages have it ("Georgian").
+    code: its ISO 639 code.
     direction: in which its text runs.
     script: its characters and the patterns that follow from them.
+    rules: names of the rules of `normalise`, in the order in which they run, each with a short description.
     normalise: its spelling rules.
-    is_valid_piece: whether a text (a leading space marks a word's start) may be a new vocabulary piece.
+    digits: whether `normalise` knows the options `native` and `ascii` for digits, and `strip` for diacritics.
     typing: by name, what people make of the same text when they type it.
     """
 
     name: str
-    codes: tuple[str, ...]
+    code: str
     direction: Literal["ltr", "rtl"]
     script: Script
+    rules: Mapping[str, str]
     normalise: Normaliser
-    is_valid_piece: Callable[[str], bool]
     probes: GateProbes
     prompt: PromptTemplate
     quality: QualityPatterns
+    phrases: Phrases = Phrases()
+    digits: bool = False
     typing: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
 
-    @property
-    def code(self) -> str:
-        """The language's own code."""
-        return self.codes[0]
-
-    def siblings_of(self, code: str) -> tuple[str, ...]:
-        """Near languages of the language `code`: those of the profile where it serves the code itself."""
-        return self.quality.siblings if code in self.codes else ()
+    def is_valid_piece(self, text: str) -> bool:
+        """Whether a text (a leading space marks a word's start) may be a new vocabulary piece."""
+        return self.script.is_piece(text)

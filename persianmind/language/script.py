@@ -19,6 +19,9 @@ class Script:
     letters: letters of ordinary words. marks: combining marks. digits: its own digits. punctuation: its own.
     rare_letters: letters of the script that other languages and quotations use; pieces may hold them.
     joiner: the invisible character that holds the parts of a word together (ZWNJ), or "".
+    shared: characters of words that other scripts use too (ASCII letters of a Latin alphabet, joiners, common
+    marks): they stand in pieces beside a character of this script, never alone.
+    max_piece_characters: of a piece, in scripts that put no spaces between words; 0 sets no bound.
     """
 
     letters: str
@@ -27,21 +30,38 @@ class Script:
     punctuation: str = ""
     rare_letters: str = ""
     joiner: str = ""
+    shared: str = ""
+    max_piece_characters: int = 0
+
+    @property
+    def own_characters(self) -> str:
+        """All letters and marks that no other script has."""
+        return f"{self.letters}{self.rare_letters}{self.marks}"
 
     @property
     def word_characters(self) -> str:
-        """All letters and marks of the script."""
-        return f"{self.letters}{self.rare_letters}{self.marks}"
+        """All characters that words are made of, without the joiner."""
+        return f"{self.own_characters}{self.shared}"
+
+    @property
+    def is_spaced(self) -> bool:
+        """Whether words stand apart."""
+        return self.max_piece_characters == 0
 
     @cached_property
     def character(self) -> re.Pattern[str]:
         """Any one character of the script: what text in other scripts does not hold."""
-        return re.compile(f"[{self.word_characters}{self.digits}{self.punctuation}{self.joiner}]")
+        return re.compile(f"[{self.own_characters}{self.digits}{self.punctuation}{self.joiner}]")
+
+    @cached_property
+    def word_character(self) -> re.Pattern[str]:
+        """Any one character that words are made of."""
+        return re.compile(f"[{self.word_characters}]")
 
     @cached_property
     def word(self) -> re.Pattern[str]:
         """A word, joiners included."""
-        return re.compile(f"[{self.letters}{self.marks}{self.joiner}]+")
+        return re.compile(f"[{self.letters}{self.marks}{self.shared}{self.joiner}]+")
 
     @cached_property
     def joined_word(self) -> re.Pattern[str]:
@@ -71,9 +91,11 @@ class Script:
     @cached_property
     def _piece(self) -> re.Pattern[str]:
         word, joiner = self.word_characters, self.joiner
-        kinds = [f" ?[{word}][{word}{joiner}]*"]
+        own = f"(?=.*[{self.own_characters}])" if self.shared else ""
+        most = f"{{0,{self.max_piece_characters - 1}}}" if self.max_piece_characters else "*"
+        kinds = [f" ?{own}[{word}][{word}{joiner}]{most}"]
         if joiner:
-            kinds += [joiner, f"{joiner}[{word}][{word}{joiner}]*"]
+            kinds += [joiner, f"{joiner}{own}[{word}][{word}{joiner}]{most}"]
         if self.digits:
             kinds.append(f" ?[{self.digits}]")
         if self.punctuation:
@@ -83,5 +105,39 @@ class Script:
     @property
     def _symbols(self) -> str:
         r"""A run of what is no word character and no space (Python's \\w has no marks and no joiner)."""
-        excluded = f"{self.marks}{self.joiner}"
+        excluded = f"{self.marks}{self.joiner}{self.shared}"
         return rf"(?:(?![{excluded}])[^\w\s])+" if excluded else r"[^\w\s]+"
+
+    def is_part_of_character(self, token_bytes: bytes) -> bool:
+        """Whether bytes begin a character of this script, and can begin none of another.
+
+        Byte-level vocabularies need such tokens for a character of three bytes that they lack. One byte alone
+        is in every vocabulary.
+        """
+        head = token_bytes.lstrip(b" ")
+        if len(token_bytes) - len(head) > 1 or len(head) < 2:
+            return False
+        first, last = _range_of(head)
+        if first is None:
+            return False
+        return self._holds_all(first, last)
+
+    def _holds_all(self, first: int, last: int) -> bool:
+        import unicodedata
+
+        known = [chr(code) for code in range(first, last + 1) if unicodedata.category(chr(code)) != "Cn"]
+        return bool(known) and all(self.character.match(one) for one in known)
+
+
+def _range_of(head: bytes) -> tuple[int | None, int]:
+    """The code points whose UTF-8 begins with these bytes; None where they are no true beginning of one."""
+    length = 2 if head[0] < 0xE0 else 3 if head[0] < 0xF0 else 4
+    if not 0xC2 <= head[0] < 0xF5 or len(head) >= length or any(not 0x80 <= b < 0xC0 for b in head[1:]):
+        return None, 0
+    missing = length - len(head)
+    try:
+        low = ord((head + b"\x80" * missing).decode("utf-8"))
+        high = ord((head + b"\xbf" * missing).decode("utf-8"))
+    except UnicodeDecodeError:  # a surrogate, or a longer writing of a lower code
+        return None, 0
+    return low, high

@@ -87,10 +87,11 @@ def used_sources(recipe: Recipe) -> list[str]:
 def _metadata(facts: CardFacts, library: str | None) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
-    licence, languages = facts.origin.licence, facts.languages()
+    licence = facts.origin.licence
+    codes = dict.fromkeys(code.replace("-", "_").partition("_")[0] for code in facts.languages())
     scores = _eval_results(facts)
     return ModelCardData(
-        language=[code for code in languages if re.fullmatch("[a-z]{2,3}", code)] or None,
+        language=[code for code in codes if re.fullmatch("[a-z]{2,3}", code)] or None,
         license=licence.id,
         license_name=licence.name,
         license_link=licence.link,

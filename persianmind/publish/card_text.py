@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from persianmind.common.errors import RecipeError
 from persianmind.energy.co2.card import emission_range_g
 from persianmind.energy.show import kwh_text, mass_text
+from persianmind.language import LanguageProfile, language_name, profile_for
 from persianmind.model.bases import GGUF_PACKAGES
 from persianmind.publish.markdown import escape_markdown, fenced, markdown_table
 from persianmind.publish.origin import BaseOrigin
 from persianmind.publish.usage import gguf_file, is_adapter, usage
 from persianmind.recipe import Recipe
-from persianmind.recipe.text import Source
+from persianmind.recipe.text import Normalise, Source
 from persianmind.run.records import BASE_STAGE, Phase, RunResults, SampleText
 from persianmind.run.scores import scores_by_stage
 
 UNSTATED = Source.model_fields["licence"].default
+_OPTIONS = {"native": "digits to its own", "ascii": "digits to 0-9", "strip": "vowel marks removed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,18 @@ class CardFacts:
     def languages(self) -> list[str]:
         """Those of the sources that were used, in the recipe's order."""
         return list(dict.fromkeys(self.recipe.sources[name].language for name in self.sources))
+
+    def profile(self, code: str) -> LanguageProfile | None:
+        """That of a language; None where none is known."""
+        try:
+            return profile_for(code, self.recipe.profiles)
+        except RecipeError:
+            return None
+
+    def name(self, code: str) -> str:
+        """A language's name in English, for Markdown; its code where none is known."""
+        profile = self.profile(code)
+        return escape_markdown(language_name(code) if profile is None else profile.name)
 
     def account(self) -> dict[str, Any]:
         """The energy account; {} where nothing was counted: its zeros would read as no emissions."""
@@ -74,8 +89,9 @@ def _summary(facts: CardFacts, export: Path) -> str:
     quantised = "" if kind == "none" else f", over a base quantised to {kind}"
     tokens = facts.account().get("per_million_tokens")
     amount = f" on {tokens['count']:,} tokens" if tokens else ""
+    languages = ", ".join(dict.fromkeys(map(facts.name, facts.languages())))
     text = (
-        f"{_base(facts)}, adapted with PersianMind to text in {', '.join(facts.languages())}: {vocabulary}"
+        f"{_base(facts)}, adapted with PersianMind to text in {languages}: {vocabulary}"
         f"the new embeddings and LoRA adapters (rank {recipe.adapter.rank}) were trained{amount}{quantised}, "
         f"and {_form(export)}."
     )
@@ -113,7 +129,7 @@ def _scores(facts: CardFacts) -> list[str]:
         return ["This model was not scored."]
     languages = list(dict.fromkeys(score.language for score in facts.results.evaluation))
     table = markdown_table(
-        ["after", *(f"bits per byte, {escape_markdown(language)}" for language in languages)],
+        ["after", *(f"bits per byte, {facts.name(language)}" for language in languages)],
         (
             [
                 "nothing (the base model)" if stage == BASE_STAGE else stage,
@@ -123,8 +139,8 @@ def _scores(facts: CardFacts) -> list[str]:
         ),
     )
     size = "; ".join(
-        f"{escape_markdown(name)}: {score.n_bytes:,} bytes in {score.n_documents:,} document(s)"
-        for name, score in next(iter(scores.values())).items()
+        f"{facts.name(language)}: {score.n_bytes:,} bytes in {score.n_documents:,} document(s)"
+        for language, score in next(iter(scores.values())).items()
     )
     parts = [f"Held-out text of the training sources, never trained on ({size}). Lower is better.", table]
     if facts.variant is not None:
@@ -181,11 +197,43 @@ def _limits(facts: CardFacts) -> Iterator[str]:
     yield "What it writes may be wrong, biased or harmful; no safety training was added to the base's."
     yield f"It was trained on sequences of {facts.recipe.data.seq_len:,} tokens; longer text was not tried."
     yield "Bits per byte say how well it predicts text, and little about how well it follows instructions."
-    if "fa" in facts.languages():
-        yield (
-            "Training text was normalised (letters of Arabic keyboards, half-spaces) and the tokenizer does "
-            "not do so: `persianmind.language.persian.normalise` gives a prompt the same spelling."
-        )
+    yield from _spelling(facts)
+
+
+def _spelling(facts: CardFacts) -> Iterator[str]:
+    """What was done to the spelling of training text, by language, and how a prompt gets the same."""
+    options = facts.recipe.normalise
+    if not options.enabled:
+        return
+    composed = []
+    for code in facts.languages():
+        if (profile := facts.profile(code)) is None:
+            continue
+        told = [rule for name, rule in profile.rules.items() if name != "nfc" and options.has(name)]
+        if profile.digits:
+            told += [_OPTIONS[one] for one in (options.digits, options.diacritics) if one in _OPTIONS]
+        if told:
+            yield (
+                f"Training text in {facts.name(code)} was normalised ({escape_markdown('; '.join(told))}) "
+                f"and the tokenizer does not do so: {_normaliser(facts.recipe, code)} gives a prompt the "
+                "same spelling."
+            )
+        elif "nfc" in profile.rules and options.has("nfc"):
+            composed.append(facts.name(code))
+    if composed:
+        yield f"Training text in {' and '.join(dict.fromkeys(composed))} was put in Unicode NFC."
+
+
+def _normaliser(recipe: Recipe, code: str) -> str:
+    """Code that spells `prompt` as the recipe spelled its text."""
+    if code not in recipe.profiles and recipe.normalise == Normalise():
+        return f'`from persianmind.language import profile_for; profile_for("{code}").normalise(prompt)`'
+    return (
+        "`from pathlib import Path; from persianmind.language import profile_for; "
+        "from persianmind.publish.manifest import read_export_manifest; "
+        "made = read_export_manifest(Path('.')); "  # rules and options of one's own lie beside the weights
+        f'profile_for("{code}", made.profiles).normalise(prompt, made.normalise)`'
+    )
 
 
 def _licence(facts: CardFacts) -> list[str]:

@@ -11,6 +11,7 @@ from persianmind.common.errors import ExportError
 from persianmind.data.chat_form import ChatForm
 from persianmind.data.read.batches import Batch
 from persianmind.evaluate.text import held_out_sequences
+from persianmind.language import run_profile
 from persianmind.model.documents import model_inputs, to_device
 from persianmind.model.loss import IGNORED
 from persianmind.recipe import Recipe
@@ -35,7 +36,7 @@ GENERATED = 3
 
 
 def check_texts(recipe: Recipe, folder: RunFolder) -> list[str]:
-    """Text of both languages: held-out text where the run has some, and always new tokens and English."""
+    """Text of all languages: held-out text where the run has some, and always new tokens and English."""
     texts = [
         document.text
         for language in recipe.held_out_languages()
@@ -187,9 +188,10 @@ def _auto_tokenizer(export: Path) -> Any:
 
 def _dialogues(recipe: Recipe) -> list[list[Message]]:
     """One and two turns, with and without a system message, of the recipe's prompts and of our own."""
-    questions = [*recipe.evaluate.prompts[:4], "Hello", "\u0633\u0644\u0627\u0645", "1 + 2 = ?"]
+    probes = run_profile(recipe).probes
+    ours = [*probes.spaces[:1], *probes.joined_words[:1], "Hello", "1 + 2 = ?"]
     found: list[list[Message]] = []
-    for question in questions:
+    for question in [*recipe.evaluate.prompts[:4], *ours]:
         one = [Message("user", question.strip() or "?")]
         found += [one, [*one, Message("assistant", "4"), *one]]
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,9 @@ from persianmind.common.atomic import atomic_dir
 from persianmind.common.errors import ExportError
 from persianmind.data.chat_form import ChatForm
 from persianmind.data.read.batches import Batch
+from persianmind.language import run_profile
 from persianmind.model.bases import base_fingerprint
+from persianmind.model.export.gguf.pretokenizer import changed_hash
 from persianmind.model.export.hf import ExportSettings, write_merged
 from persianmind.publish.check import (
     TOLERANCE,
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     from persianmind.model.adapted import AdaptedModel
 
+logger = logging.getLogger(__name__)
 AddFiles = Callable[[Path], None]
 
 
@@ -106,6 +110,7 @@ def export_model(
     form = chat_form(run)
     with atomic_dir(out) as folder:
         write_merged(folder, run.base, run.weights, run.folder.vocab, form, settings)
+        warn_of_changed_hash(run)
         result = check_export(run, folder, form, reference, device, settings)
         add_files(folder)
         write_export_manifest(
@@ -150,9 +155,16 @@ def check_export(
     )
 
 
+def warn_of_changed_hash(run: TrainedRun) -> None:
+    """Says so where llama.cpp's converter cannot know the tokenizer of this run."""
+    if (notice := changed_hash(run.folder.vocab, run.base)) is not None:
+        logger.warning("export: %s", notice)
+
+
 def chat_form(run: TrainedRun) -> ChatForm:
     """The form in which the run's dialogues were written."""
-    return ChatForm.of(FolderTokenizer(run.folder.vocab), run.recipe.data.prompt)
+    prompt = run_profile(run.recipe).prompt
+    return ChatForm.of(FolderTokenizer(run.folder.vocab), run.recipe.data.prompt, prompt)
 
 
 def variant_of(run: TrainedRun, settings: ExportSettings) -> str | None:
@@ -180,6 +192,7 @@ def made_from(run: TrainedRun) -> dict[str, object]:
         "tokenizer_fingerprint": run.expansion.fingerprint,
         "languages": run.recipe.languages(),
         "normalise": run.recipe.normalise,
+        "profiles": run.recipe.profiles,
     }
 
 

@@ -11,7 +11,7 @@ from persianmind.model.export.gguf.plan import GgufDtype
 from persianmind.model.export.gguf.write import export_gguf
 from persianmind.model.export.hf import ExportSettings, merged_tensors, write_without_weights
 from persianmind.publish.check import check_prompts, check_texts, check_token_ids
-from persianmind.publish.export import AddFiles, chat_form, made_from
+from persianmind.publish.export import AddFiles, chat_form, made_from, warn_of_changed_hash
 from persianmind.publish.manifest import write_export_manifest
 from persianmind.publish.weights import TrainedRun
 
@@ -55,8 +55,9 @@ def export_gguf_folder(
         check_prompts(parts, form, run.recipe)
         file = export_gguf(
             parts, folder / f"{run.recipe.name}-{dtype}.gguf", dtype=dtype, tensors=tensors,
-            pre_tokenizer=pre_tokenizer,
+            pre_tokenizer=pre_tokenizer, base=run.base,
         )  # fmt: skip
+        warn_of_changed_hash(run)
         add_files(folder)
         write_export_manifest(
             folder, kind="gguf", adapter_scale=settings.adapter_scale, check=None, **made_from(run)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from persianmind.common.checksum import hash_file, read_checked, write_checked
 from persianmind.common.errors import DamagedFileError, ExportError, PersianMindError
 from persianmind.common.paths import resolve_inside
+from persianmind.recipe.language import ProfileSpec
 from persianmind.recipe.text import Normalise
 from persianmind.run.records import ExportResult
 
@@ -30,8 +31,8 @@ class ExportManifest(BaseModel):
     """manifest.json of an export.
 
     kind: the format of the weights. step, stage: of the run that was exported. check: what was compared
-    before the folder appeared, None for formats that have no check of their own. languages, normalise: of the
-    text that was trained on, so that what is typed can be given its spelling.
+    before the folder appeared, None for formats that have no check of their own. languages, normalise,
+    profiles: of the text that was trained on, so that what is typed can be given its spelling.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +49,7 @@ class ExportManifest(BaseModel):
     check: ExportResult | None
     languages: list[str] = []
     normalise: Normalise = Normalise()
+    profiles: dict[str, ProfileSpec] = {}
     files: dict[str, ExportedFile]
 
 

@@ -19,6 +19,7 @@ from persianmind.common.errors import (
     UsageError,
 )
 from persianmind.engine.registry import backend
+from persianmind.recipe.language import ProfileSpec
 from persianmind.recipe.loading import load_recipe
 from persianmind.recipe.text import Normalise
 from persianmind.run.folder import RunFolder
@@ -132,7 +133,7 @@ def _open_folder(folder: Path, device: str) -> ChatModel:
 
     tokenizer = FolderTokenizer(folder)
     form = _folder_form(folder, tokenizer)
-    normalise = _folder_normaliser(folder)
+    normalise = _folder_normaliser(_trained_text(folder))
     chosen = _device(device, "cuda" if torch.cuda.is_available() else "cpu")
     return ChatModel(_load(folder).to(chosen), tokenizer, form, normalise)
 
@@ -159,6 +160,7 @@ def _evaluated_run(place: ModelPlace, device: torch.device) -> EvaluatedModel:
         normalise=chat.normalise,
         window=chat.max_positions or DEFAULT_WINDOW,
         run=place.path,
+        profiles=run.recipe.profiles,
     )
 
 
@@ -168,7 +170,7 @@ def _evaluated_folder(folder: Path, device: torch.device) -> EvaluatedModel:
     from persianmind.model.bases import base_fingerprint
     from persianmind.tokenizer import FolderTokenizer
 
-    tokenizer = FolderTokenizer(folder)
+    tokenizer, text = FolderTokenizer(folder), _trained_text(folder)
     causal_lm = _load(folder).to(device)
     stated = getattr(causal_lm.config, "max_position_embeddings", None)
     return EvaluatedModel(
@@ -177,7 +179,8 @@ def _evaluated_folder(folder: Path, device: torch.device) -> EvaluatedModel:
         tokenizer=tokenizer,
         fingerprint=hash_text(base_fingerprint(folder), tokenizer.fingerprint()),
         form=None if tokenizer.chat_template() is None else _folder_form(folder, tokenizer),
-        normalise=_folder_normaliser(folder),
+        normalise=_folder_normaliser(text),
+        profiles=text.profiles,
         window=stated if isinstance(stated, int) and stated > 0 else DEFAULT_WINDOW,
     )
 
@@ -221,22 +224,31 @@ class _TrainedText(BaseModel):
     model_config = ConfigDict(extra="ignore")
     languages: list[str] = []
     normalise: Normalise = Normalise()
+    profiles: dict[str, ProfileSpec] = {}
 
 
-def _folder_normaliser(folder: Path) -> Callable[[str], str]:
+def _trained_text(folder: Path) -> _TrainedText:
     """As its manifest says; a folder that is not our export was not trained on our spelling.
 
     Raises:
         DamagedFileError: the manifest is none.
     """
     from persianmind.publish.manifest import MANIFEST
-    from persianmind.text.clean import input_normaliser
 
     path = folder / MANIFEST
     if not path.is_file():
-        return str.strip
+        return _TrainedText()
     try:
-        text = _TrainedText.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return _TrainedText.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, ValidationError):
         raise DamagedFileError(f"{path} is no manifest of an export; export again") from None
-    return input_normaliser(text.languages, text.normalise) if text.languages else str.strip
+
+
+def _folder_normaliser(text: _TrainedText) -> Callable[[str], str]:
+    """The spelling of what is typed to a model of this text."""
+    if not text.languages:
+        return str.strip
+    from persianmind.language import profile_for, target_language
+    from persianmind.text.clean import input_normaliser
+
+    return input_normaliser(profile_for(target_language(text.languages), text.profiles), text.normalise)

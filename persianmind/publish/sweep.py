@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from persianmind.common.errors import ExportError
 from persianmind.data.read.batches import Batch
 from persianmind.evaluate.text import Floats, HeldOutSequences, held_out_sequences, score
+from persianmind.language import target_language
 from persianmind.model.documents import model_inputs
 from persianmind.publish.weights import TrainedRun, adapted_model, set_adapter_scale
 from persianmind.run.log import read_results
@@ -58,8 +59,11 @@ def best_scale(run: TrainedRun, scores: Sequence[ScaleScore], max_english_loss: 
     Raises:
         ExportError: the run has no target language, or no English score of its base, to compare with.
     """
-    target = next((one for one in run.recipe.held_out_languages() if one != ENGLISH), None)
-    if target is None:
+    held_out = run.recipe.held_out_languages()
+    target = target_language(run.recipe.languages())
+    if target not in held_out:
+        target = target_language(held_out)
+    if target == ENGLISH:
         raise ExportError(f"{run.folder} holds out English alone: there is no target language to score")
     base = english_of_base(run)
     if base is None and any(ENGLISH in one.bits_per_byte for one in scores):

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from persianmind.common.errors import RecipeError, nearest
 from persianmind.common.paths import PROJECT_ROOT
 from persianmind.recipe.hints import explain_errors
+from persianmind.recipe.language import ProfileSpec
 from persianmind.recipe.overrides import apply_override
 from persianmind.recipe.whole import Recipe
 
@@ -57,7 +58,36 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, this file is not")
     for override in overrides:
         apply_override(tree, override)
+    _read_profiles(tree, path.parent)
     return parse_recipe(tree, place=str(path))
+
+
+def _read_profiles(tree: dict[str, Any], folder: Path) -> None:
+    """Puts the content of profile files in the place of their names: the recipe is whole by itself."""
+    profiles = tree.get("profiles")
+    if not isinstance(profiles, dict):
+        return
+    tree["profiles"] = {
+        code: read_profile(folder / named) if isinstance(named, str) else named
+        for code, named in profiles.items()
+    }
+
+
+def read_profile(path: Path) -> dict[str, Any]:
+    """The tree of a language profile's YAML file, not yet validated.
+
+    Raises:
+        RecipeError: no such file, or no mapping in it.
+    """
+    try:
+        tree = _read_tree(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"no language profile at {path} ({error.strerror}); give a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path}: a language profile is a mapping of keys to values, this file is not")
+    return tree
 
 
 def _read_tree(text: str) -> Any:
@@ -88,6 +118,18 @@ def parse_recipe(tree: dict[str, Any], place: str) -> Recipe:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise RecipeError(f"{place}: {explain_errors(error)}") from None
+
+
+def parse_profile(path: Path) -> ProfileSpec:
+    """Reads and validates a language profile.
+
+    Raises:
+        RecipeError: no such file, or a key or value that is none.
+    """
+    try:
+        return ProfileSpec.model_validate(read_profile(path))
+    except ValidationError as error:
+        raise RecipeError(f"{path}: {explain_errors(error)}") from None
 
 
 def dump_recipe(recipe: Recipe) -> str:

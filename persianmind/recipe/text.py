@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from persianmind.common.default_language import DEFAULT_LANGUAGE
 from persianmind.recipe.section import Count, Name, Ratio, Section
 
 
 class Normalise(Section):
-    """Options of the Persian normaliser (persianmind/language/persian_rules.py)."""
+    """One spelling for each language, by its profile (docs/languages.md); `off` leaves text as it is.
 
-    digits: Literal["keep", "persian", "ascii"] = "keep"
+    `digits`: `native` writes the language's own, `ascii` 0-9. `diacritics`: `strip` takes vowel marks away.
+    `rules`: switches single rules of a profile by name ({space_runs: false}).
+    """
+
+    enabled: bool = True
+    digits: Literal["keep", "native", "ascii"] = "keep"
     diacritics: Literal["keep", "strip"] = "keep"
+    rules: dict[Name, bool] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        """`normalise: off`, which YAML reads as false."""
+        return {"enabled": False} if value is False or value == "off" else value
+
+    @field_validator("digits", mode="before")
+    @classmethod
+    def _renamed(cls, value: Any) -> Any:
+        if value not in ("keep", "native", "ascii"):
+            raise ValueError(f"digits: {value!r}: give native (the language's own), ascii or keep")
+        return value
+
+    def has(self, rule: str) -> bool:
+        """Whether a rule is on."""
+        return self.rules.get(rule, True)
 
 
 # What shapes of instruction records know a field by (persianmind/text/shapes).
@@ -31,16 +55,16 @@ class Source(Section):
 
     `uri`: a file, glob, folder, fsspec URL, `hf://dataset`, or `package://NAME` (text that an installed
     package carries). `kind: instruction` records have the fields of one of the shapes in docs/data.md;
-    `columns` names other ones by these ({output: "پاسخ"}). Whether a record is held out follows from its
+    `columns` names other ones by these ({output: answer_text}). Whether a record is held out follows from its
     content; from the field `group_by` where that is given, so that all records of a book, say, stay on one
     side. `kind: parallel` records hold a text in two languages: `languages` gives the field of each
-    ({en: english, fa: persian}); every pair is a translation task each way, asked in the wordings of
-    `templates`, by the language of the wording ({fa: ["به {target} ترجمه کن:"]}).
+    ({en: english, ka: georgian}); every pair is a translation task each way, asked in the wordings of
+    `templates`, by the language of the wording ({en: ["Into {target}:"]}).
     """
 
     uri: str | list[str]
     kind: SourceKind = "text"
-    language: Name = "fa"
+    language: Name = DEFAULT_LANGUAGE
     text_field: str = "text"
     group_by: str | None = None
     columns: dict[Column, str] = Field(default_factory=dict)
@@ -58,7 +82,7 @@ class Source(Section):
     def _parallel_has_two_languages(self) -> Self:
         if self.kind == "parallel" and len(self.languages) != 2:
             raise ValueError(
-                "kind parallel needs the fields of two languages, as in languages: {en: english, fa: persian}"
+                "kind parallel needs the fields of two languages, as in languages: {en: english, ka: other}"
             )
         if self.kind != "parallel" and (self.languages or self.templates):
             raise ValueError("languages and templates are for kind parallel")

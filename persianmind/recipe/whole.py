@@ -16,6 +16,7 @@ from persianmind.recipe.data import Data
 from persianmind.recipe.energy import Energy
 from persianmind.recipe.evaluate import Evaluate
 from persianmind.recipe.export import Export
+from persianmind.recipe.language import ProfileSpec
 from persianmind.recipe.section import Name, Section
 from persianmind.recipe.text import HeldOut, Normalise, Quality, Source
 from persianmind.recipe.train import Checkpoint, FullLayers, Stage, Train
@@ -23,12 +24,17 @@ from persianmind.recipe.vocab import Vocab
 
 
 class Recipe(Section):
-    """A run. `base`: a Hugging Face folder, a hub name, or `package://NAME` (see model/bases.py)."""
+    """A run. `base`: a Hugging Face folder, a hub name, or `package://NAME` (see model/bases.py).
+
+    `profiles`: by language code, one's own profile, as a YAML file beside the recipe or written here
+    (docs/languages.md).
+    """
 
     name: Name
     base: str
     seed: int = Field(default=0, ge=0, lt=2**63)
     normalise: Normalise = Normalise()
+    profiles: dict[Name, ProfileSpec] = Field(default_factory=dict)
     sources: dict[Name, Source] = Field(min_length=1)
     quality: Quality = Quality()
     heldout: HeldOut = HeldOut()
@@ -55,6 +61,11 @@ class Recipe(Section):
         """The languages of its sources, in their order, those of instructions first."""
         ordered = sorted(self.sources.values(), key=lambda source: not source.is_dialogue)
         return list(dict.fromkeys(source.language for source in ordered))
+
+    def vocabulary_languages(self) -> list[str]:
+        """The languages of the text that the tokenizer is trained on, those that are not English first."""
+        codes = (self.sources[name].language for name in self.vocabulary_sources())
+        return sorted(dict.fromkeys(codes or self.languages()), key=lambda code: code == "en")
 
     def held_out_languages(self) -> list[str]:
         """The languages that are evaluated on held-out text, in the order of `heldout.sources`."""

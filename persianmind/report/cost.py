@@ -16,7 +16,7 @@ from persianmind.report.view import GAP, Bar, Cell, Facts, Table, bars, plain
 from persianmind.run.energy_records import EnergySample
 
 MAX_BARS, MAX_RESTARTS, MAX_STAIRS = 16, 6, 240
-TONES = ("t-spent", "t-en", "t-third", "t-fa", "t-soft")
+TONES = ("t-spent", "t-english", "t-third", "t-target", "t-soft")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from persianmind.data.manifest import Manifest
+from persianmind.report.languages import PageLanguage, shown_name, vocabulary_target
 from persianmind.report.read import RunFiles
 from persianmind.report.values import mappings, number, quotient, scalar_text, section
 from persianmind.report.view import Cell, Facts, Table, count, figure, plain
@@ -16,12 +17,16 @@ SHOWN_PIECES = 48
 
 @dataclass(frozen=True, slots=True)
 class VocabularyView:
-    """Sizes, tokens per word (None where not measured), and some new pieces as (text, base tokens)."""
+    """Sizes, tokens per word (None where not measured), and some new pieces as (text, base tokens).
+
+    language: that of the pieces.
+    """
 
     sizes: Facts
     fertility: Table | None
     pieces: list[tuple[str, int | None]]
     all_pieces: int
+    language: PageLanguage
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +56,18 @@ def vocabulary(run: RunFiles) -> VocabularyView | None:
         ("new pieces", count(number(vocab.get("added")))),
     ]
     pieces = mappings(vocab.get("pieces"))
-    lines = list(_fertility(section(vocab.get("fertility"))))
+    lines = list(_fertility(run, section(vocab.get("fertility"))))
     fertility = Table(["language", "before", "after", "change"], lines) if lines else None
-    return VocabularyView(sizes, fertility, _some_pieces(pieces), len(pieces))
+    return VocabularyView(sizes, fertility, _some_pieces(pieces), len(pieces), vocabulary_target(run))
 
 
-def _fertility(by_language: dict[str, Any]) -> Iterator[list[Cell]]:
-    for name, measured in by_language.items():
+def _fertility(run: RunFiles, by_language: dict[str, Any]) -> Iterator[list[Cell]]:
+    for code, measured in by_language.items():
         before, after = (number(section(measured).get(key)) for key in ("before", "after"))
         if before is None and after is None:
             continue
         change = None if before is None or after is None else quotient(after - before, before, 100)
-        label = {"fa": "Persian", "en": "English"}.get(name, name)
-        yield [plain(label), figure(before, 2), figure(after, 2), figure(change, 0, "%")]
+        yield [plain(shown_name(run, code)), figure(before, 2), figure(after, 2), figure(change, 0, "%")]
 
 
 def _some_pieces(pieces: list[dict[str, Any]]) -> list[tuple[str, int | None]]:

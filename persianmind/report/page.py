@@ -11,6 +11,7 @@ from persianmind import __version__
 from persianmind.common.atomic import write_text
 from persianmind.common.template import load_template
 from persianmind.report import cost, inputs, quality, suites
+from persianmind.report.languages import target
 from persianmind.report.read import RunFiles, read_run
 from persianmind.report.training import training
 from persianmind.report.values import mappings, scalar_text
@@ -46,6 +47,7 @@ def render(run: RunFiles) -> str:
         finished=run.results.finished,
         base=scalar_text(run.recipe.get("base", "base unknown")),
         stages=", ".join(_stage_names(run)) or "no stages known",
+        target=target(run),
         hero=quality.hero(run),
         gaps=run.gaps,
         evaluation=quality.evaluation(run),

@@ -1,4 +1,4 @@
-"""What the reader wants first: did Persian get better, did English survive, what did it cost."""
+"""What the reader wants first: did the language get better, did English survive, what did it cost."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from persianmind.energy.show import kwh_text, mass_text
 from persianmind.report.charts import Chart, Drawing, Series, draw_wide
+from persianmind.report.languages import PageLanguage, languages
 from persianmind.report.read import RunFiles
 from persianmind.report.values import number, quotient
 from persianmind.report.view import GAP, Cell, Table, figure, plain
 from persianmind.run.evaluation_records import EvaluationResult
 from persianmind.run.scores import scores_by_stage
 
-LANGUAGES = (("fa", "Persian", "t-fa"), ("en", "English", "t-en"))
 NOISE_PERCENT = 0.5  # a change of bits per byte below this is called unchanged
 STAGE_CHARACTERS = 24  # of a stage's name under a chart
 
@@ -48,9 +48,9 @@ class SampleView:
 
 
 def hero(run: RunFiles) -> list[Card]:
-    """Three cards: Persian, English, cost."""
+    """Cards for the target language, for English (or another that is held out), and for the cost."""
     scores = scores_by_stage(run.results)
-    return [*(_language_card(scores, code, name) for code, name, _ in LANGUAGES), _cost_card(run)]
+    return [*(_language_card(scores, one) for one in languages(run)[:2]), _cost_card(run)]
 
 
 def evaluation(run: RunFiles) -> EvaluationView | None:
@@ -58,10 +58,11 @@ def evaluation(run: RunFiles) -> EvaluationView | None:
     scores = scores_by_stage(run.results)
     if not scores:
         return None
-    header = ["after", "Persian, bits/byte", "95% interval", "English, bits/byte", "95% interval"]
+    shown = [one for one in languages(run) if any(one.code in found for found in scores.values())]
+    header = ["after", *(title for one in shown for title in (f"{one.name}, bits/byte", "95% interval"))]
     base = next(iter(scores))
-    body = [[plain(stage), *_cells(scores, stage, base)] for stage in scores]
-    return EvaluationView(Table(header, body), _change_chart(scores) if len(scores) > 1 else [])
+    body = [[plain(stage), *_cells(scores, stage, base, shown)] for stage in scores]
+    return EvaluationView(Table(header, body), _change_chart(scores, shown) if len(scores) > 1 else [])
 
 
 def samples(run: RunFiles) -> list[SampleView]:
@@ -82,27 +83,27 @@ def _percent(bits: float | None, base: float | None) -> float | None:
     return None if bits is None or base is None else quotient(bits - base, base, 100)
 
 
-def _language_card(scores: Scores, code: str, name: str) -> Card:
-    title = f"{name}, held-out text"
+def _language_card(scores: Scores, language: PageLanguage) -> Card:
+    code, kind, title = language.code, language.role, f"{language.name}, held-out text"
     values = [bits for stage in scores if (bits := _bits(scores, stage, code)) is not None]
     if not values:
-        return Card(code, title, None, "not measured yet")
+        return Card(kind, title, None, "not measured yet")
     first, last = values[0], values[-1]
     percent = _percent(last, first)
     if len(values) == 1 or percent is None:
         return Card(
-            code, title, figure(last).text, "the base model, before training", f"{last:.3f} bits per byte"
+            kind, title, figure(last).text, "the base model, before training", f"{last:.3f} bits per byte"
         )
     path = f"{first:.3f} → {last:.3f} bits per byte"
-    return Card(code, title, _signed(percent), _verdict(percent, code), path)
+    return Card(kind, title, _signed(percent), _verdict(percent, kind), path)
 
 
-def _verdict(percent: float, code: str) -> str:
+def _verdict(percent: float, role: str) -> str:
     if abs(percent) < NOISE_PERCENT:
         return "unchanged against the base model"
     if percent < 0:
         return "better than the base model"
-    return "worse than the base model" if code == "fa" else "worse than the base model: some was forgotten"
+    return "worse than the base model" + ("" if role == "target" else ": some was forgotten")
 
 
 def _signed(percent: float) -> str:
@@ -121,9 +122,9 @@ def _cost_card(run: RunFiles) -> Card:
     )
 
 
-def _cells(scores: Scores, stage: str, base: str) -> list[Cell]:
+def _cells(scores: Scores, stage: str, base: str, shown: list[PageLanguage]) -> list[Cell]:
     cells = []
-    for code, _, _ in LANGUAGES:
+    for code in (one.code for one in shown):
         bits = _bits(scores, stage, code)
         change = None if stage == base else _percent(bits, _bits(scores, base, code))
         cells.append(_with_change(figure(bits), change))
@@ -145,16 +146,17 @@ def _with_change(cell: Cell, percent: float | None) -> Cell:
     return Cell(cell.text, cell.unit, cell.number, change=_signed(percent), tone=tone)
 
 
-def _change_chart(scores: Scores) -> list[Drawing]:
-    """Both languages on one axis, so that a small loss is not drawn as large as a great gain."""
+def _change_chart(scores: Scores, shown: list[PageLanguage]) -> list[Drawing]:
+    """All languages on one axis, so that a small loss is not drawn as large as a great gain."""
     base = next(iter(scores))
     series = []
-    for code, name, tone in LANGUAGES:
+    for one in shown:
         changes = [
-            (float(i), _percent(_bits(scores, s, code), _bits(scores, base, code)))
+            (float(i), _percent(_bits(scores, s, one.code), _bits(scores, base, one.code)))
             for i, s in enumerate(scores)
         ]
-        series.append(Series(name, [(x, y) for x, y in changes if y is not None], tone, dots=True))
+        points = [(x, y) for x, y in changes if y is not None]
+        series.append(Series(one.name, points, f"t-{one.role}", dots=True))
     ticks = [(float(i), stage[:STAGE_CHARACTERS]) for i, stage in enumerate(scores)]
     label = "Percent change of bits per byte after each stage"
     return draw_wide(Chart(label, series, ticks=ticks, zero_line=True, y_format=_axis_percent))

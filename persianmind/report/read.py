@@ -16,6 +16,7 @@ from persianmind.common.errors import CheckpointError, DamagedFileError, DataErr
 from persianmind.data.manifest import Manifest, read_data_manifest
 from persianmind.energy.account import account
 from persianmind.energy.ledger import Ledger, read_ledger
+from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.records import RunResults, StepRecord, read_lines
@@ -28,12 +29,13 @@ ABSENT, DAMAGED = "not there", "damaged"
 class RunFiles:
     """What a run folder holds. `gaps` are sentences about what it does not.
 
-    recipe, vocab: as the files have them, of any type below the first level. account: None where the ledger
-    cannot be understood.
+    recipe, vocab: as the files have them, of any type below the first level. valid_recipe: None where the
+    recipe is none. account: None where the ledger cannot be understood.
     """
 
     folder: RunFolder
     recipe: dict[str, Any] = field(default_factory=dict)
+    valid_recipe: Recipe | None = None
     results: RunResults = field(default_factory=RunResults)
     steps: list[StepRecord] = field(default_factory=list)
     steps_done_again: int = 0
@@ -76,8 +78,8 @@ def _read_recipe(run: RunFiles) -> None:
             return
         run.recipe = value
         try:
-            load_recipe(str(path))
-        except (PersianMindError, OSError, RecursionError):
+            run.valid_recipe = load_recipe(str(path))
+        except (PersianMindError, OSError, ValueError, RecursionError):
             run.miss(path, "not a valid recipe", "what is shown of it may be incomplete")
 
 

@@ -15,7 +15,7 @@ from persianmind.run.records import Phase, StepRecord
 MARK_CHARACTERS = 16  # of a stage's name beside its line in a chart
 SMALL_CHARTS = (
     ("tokens_per_s", "Tokens per second", "t-third"),
-    ("grad_norm", "Gradient norm", "t-en"),
+    ("grad_norm", "Gradient norm", "t-english"),
     ("learning_rate", "Learning rate", "t-soft"),
 )
 
@@ -37,8 +37,8 @@ def training(run: RunFiles) -> TrainingView | None:
     marks = _stage_marks(run.steps)
     loss = _points(run.steps, "loss")
     series = [
-        Series("each step", thin(loss), "t-fa", quiet=True),
-        Series("smoothed", thin(smooth(loss)), "t-fa"),
+        Series("each step", thin(loss), "t-target", quiet=True),
+        Series("smoothed", thin(smooth(loss)), "t-target"),
     ]
     small = []
     for key, title, tone in SMALL_CHARTS:

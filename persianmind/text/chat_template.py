@@ -20,7 +20,7 @@ class RefusedDialogueError(Exception):
 def own_template(prompt: PromptTemplate, *, bos: str, eos: str) -> str:
     r"""A language's own form of a conversation as a chat template.
 
-    In Persian "{context}\\nYou: {prompt}\\nPersianMind: {answer}", `eos` after every answer; a system message
+    As in "{context}\\nYou: {prompt}\\nAssistant: {answer}", `eos` after every answer; a system message
     takes the place of the context. The space before an answer is the answer's: the text that generation is
     given ends in "PersianMind:", because tokenizers join a space to the word after it.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from persianmind.language import profile_among, profile_for
+from persianmind.language import LanguageProfile
 from persianmind.recipe.text import Normalise
 from persianmind.text.dialogue import Message, UntrainableDialogueError
 from persianmind.text.filters import judge
@@ -55,16 +55,15 @@ def clean_record(record: Record, spec: SourceSpec) -> Document | Dialogue | Drop
     text = "\n".join(document.texts)
     dialogue = isinstance(document, Dialogue)
     raw = None if dialogue else record.fields[spec.source.text_field]
-    reason = judge(text, spec.quality, spec.source.language, raw=raw, dialogue=dialogue)
+    reason = judge(text, spec.quality, spec.profile, raw=raw, dialogue=dialogue)
     if reason is None and not all(part.strip() for part in document.texts):
         reason = "empty_when_normalised"
     return document if reason is None else Dropped(record.place, reason, text[:SAMPLE_CHARACTERS])
 
 
-def input_normaliser(languages: Sequence[str], options: Normalise) -> Callable[[str], str]:
-    """The spelling of what is typed to a model that was trained on these languages: that of its dialogues."""
-    normalise = profile_among(languages).normalise
-    return lambda text: normalise(text, options).strip()
+def input_normaliser(profile: LanguageProfile, options: Normalise) -> Callable[[str], str]:
+    """The spelling of what is typed to a model of this language: that of the dialogues it was trained on."""
+    return lambda text: profile.normalise(text, options).strip()
 
 
 def drop(document: Document | Dialogue, reason: str) -> Dropped:
@@ -73,15 +72,20 @@ def drop(document: Document | Dialogue, reason: str) -> Dropped:
 
 
 def _normalised(record: Record, spec: SourceSpec) -> Document | Dialogue:
-    normalise = profile_for(spec.source.language).normalise
+    profile = spec.profile
     if spec.source.kind == "text":
-        text = normalise(record.fields[spec.source.text_field], spec.normalise)
+        text = profile.normalise(record.fields[spec.source.text_field], spec.normalise)
         return Document(record.key, record.place, text)
     if spec.source.kind == "parallel":
         codes = spec.source.languages
         pair = zip(codes, pair_texts(record.fields, spec.source), strict=True)
-        texts = [profile_for(code).normalise(text, spec.normalise).strip() for code, text in pair]
-        return Dialogue(record.key, record.place, translation_task(texts, spec.source, record.part).messages)
+        texts = [_turn(spec.profile_of(code), text, spec.normalise) for code, text in pair]
+        return Dialogue(record.key, record.place, translation_task(texts, spec, record.part).messages)
     parsed = parse_dialogue(record.fields, spec.source.columns)
-    turns = tuple(Message(m.role, normalise(m.content, spec.normalise).strip()) for m in parsed.messages)
+    turns = tuple(Message(m.role, _turn(profile, m.content, spec.normalise)) for m in parsed.messages)
     return Dialogue(record.key, record.place, turns, parsed.left_out)
+
+
+def _turn(profile: LanguageProfile, text: str, options: Normalise) -> str:
+    """A turn in one spelling; templates write none with space about it."""
+    return profile.normalise(text, options).strip()

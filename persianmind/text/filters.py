@@ -14,7 +14,7 @@ from typing import Any
 from unicodedata import category
 
 from persianmind.common.pieces import text_pieces
-from persianmind.language import LanguageProfile, profile_for
+from persianmind.language import LanguageProfile
 from persianmind.recipe import Quality
 
 MIN_LINES_FOR_REPEATS = 4
@@ -26,7 +26,7 @@ MAX_OWN_LANGUAGE_SCORE, MIN_OTHER_LANGUAGE_SCORE = 0.1, 0.6
 # What the score of a sibling (LanguageProfile.siblings_of) has to reach.
 MIN_SIBLING_SCORE = 0.2
 MIN_MOJIBAKE_RATIO = 0.1
-# One or two pairs stand in good words: "عکس" (photo) is one of them.
+# One or two pairs stand in good words.
 MIN_MOJIBAKE_PAIRS = 3
 MAX_REPLACEMENT_RATIO = 0.005
 
@@ -34,16 +34,21 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 def judge(
-    text: str, options: Quality, language: str, *, raw: str | None = None, dialogue: bool = False
+    text: str,
+    options: Quality,
+    profile: LanguageProfile,
+    *,
+    raw: str | None = None,
+    dialogue: bool = False,
 ) -> str | None:
     """Looks for a reason to drop a text.
 
     Args:
         text: normalised.
         options: thresholds, and which filters look at all.
-        language: code of the language it should be in.
-        raw: the text before normalising, for the language: Persian letters in the place of Arabic, Urdu and
-            Sorani ones are just what the normaliser makes, and the model needs the difference.
+        profile: of the language it should be in.
+        raw: the text before normalising, for the language: one language's letters in the place of its
+            neighbours' are just what a normaliser makes, and the model needs the difference.
         dialogue: whether the text is parts joined by newlines; they repeat by nature and mix languages, so
             two filters do not look.
 
@@ -52,7 +57,6 @@ def judge(
     """
     if not options.enabled:
         return None
-    profile = profile_for(language)
     if len(text) < options.min_characters:
         return "too_short"
     if len(text) > options.max_characters:
@@ -66,7 +70,7 @@ def judge(
     if (
         options.identify_language
         and not dialogue
-        and is_other_language(text if raw is None else raw, language)
+        and is_other_language(text if raw is None else raw, profile)
     ):
         return "other_language"
     return None
@@ -106,20 +110,20 @@ def is_mojibake(text: str, profile: LanguageProfile) -> bool:
     )
 
 
-def is_other_language(text: str, language: str) -> bool:
+def is_other_language(text: str, profile: LanguageProfile) -> bool:
     """Whether fastText's model is sure of another language; False for texts of few letters.
 
     Args:
         text: before normalising.
-        language: an ISO 639 code as the model has it ("fa", "en", "ar", "ur", "ckb", "mzn", ...).
+        profile: of the language it should be in; its code is the model's, a script behind it apart.
     """
     sample = " ".join(text[:LANGUAGE_SAMPLE_CHARACTERS].split())
     if len(_LETTER.findall(sample)) < MIN_LETTERS_FOR_LANGUAGE:
         return False
     scores = language_scores(sample)
     best = max(scores, key=lambda code: scores[code])
-    siblings = profile_for(language).siblings_of(language)
-    if any(scores.get(sibling, 0.0) >= MIN_SIBLING_SCORE for sibling in siblings):
+    language = profile.code.partition("_")[0]
+    if any(scores.get(sibling, 0.0) >= MIN_SIBLING_SCORE for sibling in profile.quality.siblings):
         return True
     return (
         best != language

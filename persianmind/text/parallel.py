@@ -11,41 +11,15 @@ from typing import Any
 
 import xxhash
 
+from persianmind.language import language_name
+from persianmind.language.profile import Phrases
 from persianmind.recipe import Source
 from persianmind.text.dialogue import BadDialogueError, Message, ParsedDialogue
 from persianmind.text.record import Fields
+from persianmind.text.spec import SourceSpec
 
 PARTS = 2  # records made of one pair
 NESTED = "translation"  # as the hub's data sets of pairs have it
-
-# By the language in which is asked. {source} and {target} stand for the names of the two languages in it.
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "fa": (
-        "متن زیر را از {source} به {target} ترجمه کن:",
-        "این متن را به {target} برگردان:",
-        "ترجمهٔ {target} این متن چیست؟",
-        "به {target} ترجمه کن:",
-    ),
-    "en": (
-        "Translate the following text from {source} into {target}:",
-        "Translate this text into {target}:",
-        "What is this in {target}?",
-        "Give the {target} translation of:",
-    ),
-}
-NAMES: dict[str, dict[str, str]] = {
-    "fa": {
-        "ar": "عربی", "az": "ترکی آذربایجانی", "ckb": "کردی سورانی", "de": "آلمانی", "en": "انگلیسی",
-        "es": "اسپانیایی", "fa": "فارسی", "fr": "فرانسوی", "hi": "هندی", "it": "ایتالیایی", "ja": "ژاپنی",
-        "ku": "کردی", "ps": "پشتو", "ru": "روسی", "tg": "تاجیکی", "tr": "ترکی", "ur": "اردو", "zh": "چینی",
-    },
-    "en": {
-        "ar": "Arabic", "az": "Azerbaijani", "ckb": "Central Kurdish", "de": "German", "en": "English",
-        "es": "Spanish", "fa": "Persian", "fr": "French", "hi": "Hindi", "it": "Italian", "ja": "Japanese",
-        "ku": "Kurdish", "ps": "Pashto", "ru": "Russian", "tg": "Tajik", "tr": "Turkish", "ur": "Urdu",
-        "zh": "Chinese",
-    },
-}  # fmt: skip
 
 
 def pair_texts(fields: Fields, source: Source) -> tuple[str, ...]:
@@ -67,23 +41,31 @@ def pair_texts(fields: Fields, source: Source) -> tuple[str, ...]:
             raise BadDialogueError("wrong_type")
         if not text.strip():
             raise BadDialogueError("empty_text")
-        texts.append(text.strip())
+        texts.append(text)
     return tuple(texts)
 
 
-def translation_task(texts: Sequence[str], source: Source, part: int) -> ParsedDialogue:
+def translation_task(texts: Sequence[str], spec: SourceSpec, part: int) -> ParsedDialogue:
     """The pair as a task: part 0 from the first of `languages` into the second, part 1 back.
+
+    It is asked in one of the two languages, in a wording of the source's or of the language's profile; in
+    English where neither has any.
 
     texts: of `pair_texts`, in any spelling.
     """
-    codes = list(source.languages)
+    codes, templates = list(spec.source.languages), spec.source.templates
+    phrases = {code: spec.profile_of(code).phrases for code in (*codes, "en")}
     asked, answer = (0, 1) if part == 0 else (1, 0)
-    wordings = [(code, one) for code in codes for one in source.templates.get(code, TEMPLATES.get(code, ()))]
-    wordings = wordings or [("en", one) for one in TEMPLATES["en"]]
+    wordings = [(code, one) for code in codes for one in templates.get(code, phrases[code].translate)]
+    wordings = wordings or [("en", one) for one in phrases["en"].translate]
     digest = xxhash.xxh3_64_intdigest("\0".join(texts).encode("utf-8", "surrogatepass"), seed=part)
     language, wording = wordings[digest % len(wordings)]
-    names = NAMES.get(language, {})
-    question = wording.replace("{source}", names.get(codes[asked], codes[asked]))
-    question = question.replace("{target}", names.get(codes[answer], codes[answer]))
+    question = wording.replace("{source}", _name(codes[asked], language, phrases))
+    question = question.replace("{target}", _name(codes[answer], language, phrases))
     turns = (Message("user", f"{question}\n{texts[asked]}"), Message("assistant", texts[answer]))
     return ParsedDialogue(turns)
+
+
+def _name(code: str, language: str, phrases: Mapping[str, Phrases]) -> str:
+    """What a language calls another; the code where nobody says."""
+    return language_name(code) if language == "en" else phrases[language].languages.get(code, code)

@@ -1,6 +1,7 @@
 """The one wrapper of a tokenizer folder: ids and where they stand, documents, special tokens, fast path."""
 
-from persianmind.tokenizer.fast import HARD_STRINGS, FastEncoder
+from persianmind.language.hard_strings import HARD_STRINGS
+from persianmind.tokenizer.fast import FastEncoder
 from persianmind.tokenizer.folder import FolderTokenizer, tokenizer_fingerprint
 from persianmind.tokenizer.models import LocatedTokens, Tokens, encode_json, is_tiktoken, tiktoken_hint
 from persianmind.tokenizer.panic import panics_named

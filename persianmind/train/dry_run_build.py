@@ -99,6 +99,7 @@ def learn_vocabulary(recipe: Recipe, base: Path, out: Path, heldout: Path) -> No
     Raises:
         VocabError: the text supports fewer pieces.
     """
+    from persianmind.language import vocabulary_profile
     from persianmind.text.corpus import training_texts
     from persianmind.text.heldout import held_out_fingerprints
     from persianmind.text.spec import source_specs
@@ -123,6 +124,7 @@ def learn_vocabulary(recipe: Recipe, base: Path, out: Path, heldout: Path) -> No
         new_tokens=recipe.vocab.new_tokens,
         train_size=recipe.vocab.train_size,
         pad_token=recipe.vocab.pad_token,
+        profile=vocabulary_profile(recipe),
     )
     part = " (a part: the run reads all)" if read >= VOCABULARY_CHARACTERS else ""
     logger.info(

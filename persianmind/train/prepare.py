@@ -140,6 +140,7 @@ def _begin(mark: Callable[[str], None], word: str, what: str) -> None:
 
 
 def _build_vocabulary(recipe: Recipe, folder: RunFolder, base: Path) -> None:
+    from persianmind.language import vocabulary_profile
     from persianmind.text.corpus import training_texts
     from persianmind.text.heldout import held_out_fingerprints
     from persianmind.text.spec import source_specs
@@ -154,6 +155,7 @@ def _build_vocabulary(recipe: Recipe, folder: RunFolder, base: Path) -> None:
         new_tokens=recipe.vocab.new_tokens,
         train_size=recipe.vocab.train_size,
         pad_token=recipe.vocab.pad_token,
+        profile=vocabulary_profile(recipe),
     )
 
 

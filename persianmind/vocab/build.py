@@ -8,7 +8,7 @@ from pathlib import Path
 
 from persianmind.common.atomic import atomic_dir, write_bytes
 from persianmind.common.errors import EmptyCorpusError, VocabError
-from persianmind.language import LanguageProfile, default_profile
+from persianmind.language import LanguageProfile
 from persianmind.tokenizer import tokenizer_fingerprint
 from persianmind.vocab.count import DocumentSample, count_chunks
 from persianmind.vocab.expansion import Expansion, Fertility, VocabPiece, write_expansion
@@ -48,7 +48,7 @@ def build_vocab(
     new_tokens: int,
     train_size: int | None = None,
     pad_token: bool = False,
-    profile: LanguageProfile = default_profile(),
+    profile: LanguageProfile,
 ) -> Expansion:
     """Expands the tokenizer at `base` with pieces learned from `texts()` and writes the folder `out`.
 
@@ -112,17 +112,25 @@ def build_vocab(
     return expansion
 
 
-def read_corpus(base: BaseTokenizer, texts: Texts, profile: LanguageProfile = default_profile()) -> Corpus:
+def read_corpus(base: BaseTokenizer, texts: Texts, profile: LanguageProfile) -> Corpus:
     """Reads the text once.
 
     Raises:
         EmptyCorpusError: no word of the profile's language in it.
     """
     sample = DocumentSample()
-    chunks, words = count_chunks(texts(), sample, profile.script.character, limit=MAX_CHUNKS)
+    chunks, words = count_chunks(texts(), sample, profile.script, limit=MAX_CHUNKS)
     units = base.units(chunks, profile.script)
     if not units:
-        raise EmptyCorpusError(f"the text for the vocabulary holds no {profile.name} word; give other text")
+        if "A-Z" in profile.script.shared:
+            raise EmptyCorpusError(
+                f"the text for the vocabulary holds no {profile.name} letter outside ASCII, and only pieces "
+                "with one are added; ask for 0 new tokens, or name the language that it is in"
+            )
+        raise EmptyCorpusError(
+            f"the text for the vocabulary holds no {profile.name} word; give other text, or name the "
+            "language that it is in"
+        )
     return Corpus(units, sample.texts(), words, sample.records())
 
 

@@ -8,14 +8,17 @@ from typing import Annotated
 import typer
 
 from persianmind.common.console import JsonFlag, emit_json, emit_table
+from persianmind.common.default_language import DEFAULT_LANGUAGE
 from persianmind.common.errors import VocabError
-from persianmind.language import DEFAULT_LANGUAGE
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 BaseOption = Annotated[Path, typer.Option("--base", help="Tokenizer folder, or a tokenizer.model.")]
 TextOption = Annotated[
     list[str], typer.Option("--text", help="Text: file, folder or glob; may be given several times.")
+]
+LanguageOption = Annotated[
+    str, typer.Option("--language", help="Language of the text, as a code, or its profile, a .yaml file.")
 ]
 FieldOption = Annotated[str, typer.Option("--text-field", help="Field of JSON and parquet records.")]
 
@@ -25,9 +28,7 @@ def vocab_build(
     base: BaseOption,
     text: TextOption,
     out: Annotated[Path, typer.Option("--out", help="New folder for the expanded tokenizer.")],
-    language: Annotated[
-        str, typer.Option("--language", help="Language of the text and of the new pieces, as a code.")
-    ] = DEFAULT_LANGUAGE,
+    language: LanguageOption = DEFAULT_LANGUAGE,
     new_tokens: Annotated[int, typer.Option("--new-tokens", min=0, help="Exactly N new pieces.")] = 10_000,
     train_size: Annotated[
         int | None, typer.Option("--train-size", help="Instead: all new pieces of a BPE of this size.")
@@ -37,11 +38,11 @@ def vocab_build(
     as_json: JsonFlag = False,
 ) -> None:
     """Learn pieces of a language from text, add them to a base tokenizer, and prove the result exact."""
-    from persianmind.language import profile_for
+    from persianmind.language import profile_named
     from persianmind.vocab.build import build_vocab
     from persianmind.vocab.texts import read_texts
 
-    profile = profile_for(language)
+    profile = profile_named(language)
     expansion = build_vocab(
         base,
         read_texts(text, text_field, profile=profile),
@@ -75,18 +76,24 @@ def vocab_report(
     base: BaseOption,
     expanded: Annotated[Path, typer.Option("--expanded", help="Folder of the expanded tokenizer.")],
     text: TextOption,
+    language: LanguageOption = DEFAULT_LANGUAGE,
     text_field: FieldOption = "text",
     plot: Annotated[Path | None, typer.Option("--plot", help="Write the fertility chart as SVG.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Tokens per word, characters per token, words left whole, dead pieces: base and expanded, per file."""
     from persianmind.common.atomic import write_text
+    from persianmind.language import profile_named
     from persianmind.vocab.families import open_base
     from persianmind.vocab.report import fertility_svg, make_report
     from persianmind.vocab.texts import read_texts, text_files
 
-    files = {file.name: read_texts([file.uri], text_field) for file in text_files(text, text_field)}
-    found = make_report(open_base(base), open_base(expanded), files)
+    profile = profile_named(language)
+    files = {
+        file.name: read_texts([file.uri], text_field, profile=profile)
+        for file in text_files(text, text_field)
+    }
+    found = make_report(open_base(base), open_base(expanded), files, profile)
     if plot is not None:
         write_text(plot, fertility_svg(found))
     if as_json:
@@ -121,10 +128,12 @@ def vocab_plan(
     tied: Annotated[bool, typer.Option("--tied", help="Input and output tables are one.")] = False,
     ranks: Annotated[int, typer.Option(min=1, help="GPUs that share the optimizer state.")] = 1,
     gpu_gib: Annotated[float, typer.Option(min=1.0, help="Memory of one GPU.")] = 24.0,
+    language: LanguageOption = DEFAULT_LANGUAGE,
     text_field: FieldOption = "text",
     as_json: JsonFlag = False,
 ) -> None:
     """Which number of new pieces pays: fertility against parameters, memory and compute."""
+    from persianmind.language import profile_named
     from persianmind.vocab.build import read_corpus
     from persianmind.vocab.families import open_base
     from persianmind.vocab.plan import LLAMA_2_7B, ModelShape, check_sizes, make_plan, read_shape
@@ -142,9 +151,17 @@ def vocab_plan(
     else:
         shape = read_shape(base) or LLAMA_2_7B
     opened = open_base(base)
-    corpus = read_corpus(opened, read_texts(text, text_field))
+    profile = profile_named(language)
+    corpus = read_corpus(opened, read_texts(text, text_field, profile=profile), profile)
     found = make_plan(
-        opened, corpus, wanted, shape, corpus_words=words or corpus.words, ranks=ranks, gpu_gib=gpu_gib
+        opened,
+        corpus,
+        wanted,
+        shape,
+        corpus_words=words or corpus.words,
+        ranks=ranks,
+        gpu_gib=gpu_gib,
+        profile=profile,
     )
     if as_json:
         emit_json(found.to_json())

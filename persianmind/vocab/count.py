@@ -12,8 +12,12 @@ from pathlib import Path
 
 import xxhash
 
+from persianmind.language.script import Script
+
 _CHUNK = re.compile(r" ?\S+")
 MAX_CHUNK_CHARACTERS = 200  # longer runs without a space are data, not words
+# Where no spaces part words, a run is cut instead of left out.
+_UNSPACED_CHUNK = re.compile(rf" ?\S{{1,{MAX_CHUNK_CHARACTERS - 1}}}")
 
 
 class ChunkCounter:
@@ -23,20 +27,19 @@ class ChunkCounter:
     exact: above `max_in_memory` chunks they are spilled to sorted files, merged at the end.
     """
 
-    def __init__(
-        self, spill_folder: Path, character: re.Pattern[str], max_in_memory: int = 2_000_000
-    ) -> None:
-        """character: chunks without one of these are counted as words and then left out."""
+    def __init__(self, spill_folder: Path, script: Script, max_in_memory: int = 2_000_000) -> None:
+        """script: chunks without a character of it are counted as words and then left out."""
         self._counts: Counter[str] = Counter()
         self._folder = spill_folder
-        self._character = character
+        self._character = script.character
+        self._chunk = _CHUNK if script.is_spaced else _UNSPACED_CHUNK
         self._max = max_in_memory
         self.words = 0
         self._runs: list[Path] = []
 
     def add(self, text: str) -> None:
         """Counts the chunks of one document."""
-        chunks = _CHUNK.findall(text)
+        chunks = self._chunk.findall(text)
         self.words += len(chunks)
         self._counts.update(chunks)
         if len(self._counts) > self._max:
@@ -108,7 +111,7 @@ class DocumentSample:
 def count_chunks(
     texts: Iterable[str],
     sample: DocumentSample,
-    character: re.Pattern[str],
+    script: Script,
     *,
     limit: int,
     max_in_memory: int = 2_000_000,
@@ -118,7 +121,7 @@ def count_chunks(
     Args:
         texts: documents.
         sample: is offered each of them.
-        character: a character of the script; chunks without one are left out.
+        script: chunks without a character of it are left out.
         limit: how many chunks are wanted.
         max_in_memory: how many kinds of chunk are held before they are spilled to disk.
 
@@ -126,7 +129,7 @@ def count_chunks(
         The `limit` most frequent chunks with their counts, and the number of all words.
     """
     with tempfile.TemporaryDirectory(prefix="persianmind-vocab-") as folder:
-        counter = ChunkCounter(Path(folder), character, max_in_memory)
+        counter = ChunkCounter(Path(folder), script, max_in_memory)
         for text in texts:
             counter.add(text)
             sample.add(text)

@@ -20,13 +20,15 @@ class VocabPiece:
     """One new token.
 
     text: what it stands for, a leading space where a word starts. base_ids: the base tokenizer's ids of that
-    text, empty only for [PAD]. count: how often it was joined in training.
+    text, empty only for [PAD]. count: how often it was joined in training. is_part: it is the beginning of a
+    character, and `text` shows its bytes; only byte-level tokenizers have such.
     """
 
     id: int
     text: str
     base_ids: tuple[int, ...]
     count: int
+    is_part: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from functools import partial
 
 from persianmind.common.errors import VocabError
 from persianmind.language import LanguageProfile
+from persianmind.vocab.alphabet import with_alphabet
 from persianmind.vocab.expansion import VocabPiece
 from persianmind.vocab.families.base import BaseTokenizer
 from persianmind.vocab.learn import Learned, continue_bpe
@@ -24,6 +25,15 @@ def is_valid_piece(profile: LanguageProfile, token_bytes: bytes) -> bool:
         return False
 
 
+def _validity(base: BaseTokenizer, profile: LanguageProfile) -> Callable[[bytes], bool]:
+    """Which bytes may be a piece. A byte-level base also joins the bytes of a character that it lacks, where
+    they can begin no character of another script."""
+    if not base.joins_bytes:
+        return partial(is_valid_piece, profile)
+    part = profile.script.is_part_of_character
+    return lambda token_bytes: is_valid_piece(profile, token_bytes) or part(token_bytes)
+
+
 def learn_exactly(
     base: BaseTokenizer, units: Mapping[str, int], new_tokens: int, profile: LanguageProfile
 ) -> Learned:
@@ -38,19 +48,46 @@ def learn_exactly(
     Raises:
         VocabError: the text supports fewer; the message says how many.
     """
-    learned = continue_bpe(
-        base.segment(units),
-        base.token_bytes,
-        first_id=base.size,
-        limit=new_tokens,
-        is_valid_piece=partial(is_valid_piece, profile),
-    )
-    if len(learned.pieces) < new_tokens:
+    learned = learn_up_to(base, units, new_tokens, profile)
+    found = len(learned.pieces)
+    if not found:
         raise VocabError(
-            f"the text supports {len(learned.pieces)} new pieces, {new_tokens} were asked for; "
-            f"ask for at most {len(learned.pieces)}, or give more text"
+            f"the text supports no new piece: the base already has what its {profile.name} words are made "
+            "of, or no pair of pieces occurs twice; give more text, or ask for 0 new tokens"
+        )
+    if found < new_tokens:
+        raise VocabError(
+            f"the text supports {found} new pieces, {new_tokens} were asked for; ask for at most {found}, or "
+            "give more text"
         )
     return learned
+
+
+def learn_up_to(
+    base: BaseTokenizer, units: Mapping[str, int], limit: int, profile: LanguageProfile
+) -> Learned:
+    """Learns `limit` new pieces, or as many as the text supports: characters that pairs cannot make first."""
+    is_valid = _validity(base, profile)
+    return _continue(base, units, limit, is_valid)
+
+
+def _continue(
+    base: BaseTokenizer,
+    units: Mapping[str, int],
+    limit: int,
+    is_valid: Callable[[bytes], bool],
+    order: Mapping[bytes, int] | None = None,
+) -> Learned:
+    alphabet = with_alphabet(base, units, limit, is_valid, order)
+    learned = continue_bpe(
+        alphabet.words,
+        alphabet.token_bytes,
+        first_id=base.size + len(alphabet.pieces),
+        limit=limit - len(alphabet.pieces),
+        is_valid_piece=is_valid,
+        order=order,
+    )
+    return Learned(base.size, (*alphabet.pieces, *learned.pieces), learned.merges)
 
 
 def learn_like_paper(
@@ -68,14 +105,7 @@ def learn_like_paper(
     wanted = _scratch_pieces(units, train_size, is_valid)
     known = set(base.token_bytes.values())
     order = {piece: rank for rank, piece in enumerate(wanted) if piece not in known}
-    learned = continue_bpe(
-        base.segment(units),
-        base.token_bytes,
-        first_id=base.size,
-        limit=len(order),
-        is_valid_piece=is_valid,
-        order=order,
-    )
+    learned = _continue(base, units, len(order), is_valid, order)
     return learned, len(order) - len(learned.pieces)
 
 
@@ -109,8 +139,16 @@ def _scratch_pieces(
 
 def describe_pieces(base: BaseTokenizer, learned: Learned) -> tuple[VocabPiece, ...]:
     """The learned pieces with the base's ids of the same text."""
-    texts = [(token_bytes.decode("utf-8"), count) for token_bytes, count in learned.pieces]
     return tuple(
-        VocabPiece(learned.first_id + i, text, tuple(base.ids_of(text)), count)
-        for i, (text, count) in enumerate(texts)
+        _describe(base, learned.first_id + i, token_bytes, count)
+        for i, (token_bytes, count) in enumerate(learned.pieces)
     )
+
+
+def _describe(base: BaseTokenizer, token_id: int, token_bytes: bytes, count: int) -> VocabPiece:
+    try:
+        text = token_bytes.decode("utf-8")
+    except UnicodeDecodeError:
+        byte_ids = tuple(base.byte_ids(token_bytes))
+        return VocabPiece(token_id, token_bytes.decode("utf-8", "backslashreplace"), byte_ids, count, True)
+    return VocabPiece(token_id, text, tuple(base.ids_of(text)), count)

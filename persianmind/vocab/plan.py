@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.common.errors import VocabError
-from persianmind.language import LanguageProfile, default_profile
+from persianmind.language import LanguageProfile
 from persianmind.vocab.build import Corpus
 from persianmind.vocab.families import open_files
 from persianmind.vocab.families.base import BaseTokenizer
@@ -108,7 +108,7 @@ def make_plan(
     corpus_words: int,
     ranks: int = 1,
     gpu_gib: float = 24.0,
-    profile: LanguageProfile = default_profile(),
+    profile: LanguageProfile,
 ) -> Plan:
     """Measures every size on the corpus sample and does the arithmetic.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from persianmind.common.errors import VocabError
 from persianmind.common.template import load_template
-from persianmind.language import LanguageProfile, default_profile
+from persianmind.language import LanguageProfile
 from persianmind.vocab.families.base import BaseTokenizer
 
 _FOLDER = Path(__file__).parent
@@ -99,7 +99,7 @@ def make_report(
     base: BaseTokenizer,
     expanded: BaseTokenizer,
     files: Mapping[str, Callable[[], Iterator[str]]],
-    profile: LanguageProfile = default_profile(),
+    profile: LanguageProfile,
 ) -> Report:
     """Measures base and expanded tokenizer on every file of normalised documents, and on all together.
 
@@ -129,18 +129,28 @@ def make_report(
             total.add_sums(one)
         reports.append(_file_report(name, words, characters, sums))
     new_pieces = {
-        token_id: piece.decode("utf-8", "replace")
+        token_id: piece.decode("utf-8", "backslashreplace")
         for token_id, piece in sorted(expanded.token_bytes.items())
         if token_id >= base.size
     }
+    whole = {token_id: text for token_id, text in new_pieces.items() if _is_text(expanded, token_id)}
     all_words, all_characters = sum(r.words for r in reports), sum(r.characters for r in reports)
     return Report(
         files=tuple(reports),
         total=_file_report("all", all_words, all_characters, totals),
         added=expanded.size - base.size,
-        unreachable=tuple(text for i, text in new_pieces.items() if expanded.ids_of(text) != [i]),
+        unreachable=tuple(text for i, text in whole.items() if expanded.ids_of(text) != [i]),
         unused=tuple(text for i, text in new_pieces.items() if i not in used),
     )
+
+
+def _is_text(tokenizer: BaseTokenizer, token_id: int) -> bool:
+    """Whether a piece is whole characters; the beginning of one is reached where its rest is no piece."""
+    try:
+        tokenizer.token_bytes[token_id].decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_same_base(base: BaseTokenizer, expanded: BaseTokenizer) -> None:

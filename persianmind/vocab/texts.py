@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from persianmind.common.errors import SourceError
-from persianmind.language import LanguageProfile, default_profile
+from persianmind.language import LanguageProfile
 from persianmind.recipe import Normalise, Source
 from persianmind.text.quarantine import Quarantine
 from persianmind.text.sources.base import SourceFile
@@ -21,7 +21,8 @@ def read_texts(
     uris: Sequence[str],
     text_field: str = "text",
     options: Normalise = Normalise(),
-    profile: LanguageProfile = default_profile(),
+    *,
+    profile: LanguageProfile,
 ) -> Callable[[], Iterator[str]]:
     """Makes a function that gives the normalised documents of `uris`, from the start at every call.
 

@@ -13,6 +13,7 @@ import torch
 
 from persianmind.data.chat_form import ChatForm
 from persianmind.evaluate.chat_model import ChatModel
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.model.bases import resolve_base
 from persianmind.recipe import Normalise
 from persianmind.text.clean import input_normaliser
@@ -66,4 +67,4 @@ def scripted(folder: Path, answers: Sequence[str], **options: Any) -> tuple[Chat
     tokenizer = FolderTokenizer(folder)
     script = ScriptedModel(tokenizer, answers, **options)
     form = ChatForm(TEMPLATE, (tokenizer.eos_id,), tokenizer)
-    return ChatModel(script, tokenizer, form, input_normaliser(["fa"], Normalise())), script
+    return ChatModel(script, tokenizer, form, input_normaliser(PERSIAN, Normalise())), script

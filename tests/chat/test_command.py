@@ -132,4 +132,4 @@ def test_an_export_answers_as_its_sample_and_states_the_spelling_of_what_is_type
     assert done.stdout == sample["text"] + "\n"
     manifest = json.loads((export / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["languages"] == ["fa", "en"]
-    assert manifest["normalise"] == {"digits": "keep", "diacritics": "keep"}
+    assert manifest["normalise"] == {"enabled": True, "digits": "keep", "diacritics": "keep", "rules": {}}

@@ -98,7 +98,7 @@ def test_a_template_by_name_in_the_tokenizers_config(copy: Path) -> None:
 
 
 def test_input_is_spelled_as_the_manifest_says(tmp_path: Path) -> None:
-    stated = {"languages": ["en", "fa"], "normalise": {"digits": "persian"}, "kind": "hf"}
+    stated = {"languages": ["en", "fa"], "normalise": {"digits": "native"}, "kind": "hf"}
     ours = ModelPlace(model_folder(tmp_path / "a", **stated)).open("cpu")
     assert ours.normalise(" كتاب 12 ") == "کتاب ۱۲"
     foreign = ModelPlace(model_folder(tmp_path / "b")).open("cpu")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from persianmind.checks import text_sample
 from persianmind.checks.base import CheckContext, CheckResult, Level
 from persianmind.checks.text import check_text, times_seen
-from persianmind.checks.text_sample import read_sample
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.text.spec import source_spec
+from persianmind.vocab import text_sample
+from persianmind.vocab.text_sample import read_sample
 from tests.support.launch import ZERO2
 
 LETTERS = "ابپتثجچحخدذرزسشصضطظعغفقکگلمنوهی"
@@ -74,6 +75,41 @@ def test_the_number_of_words_with_a_hundred_occurrences_is_the_texts_own(few_pai
     found = findings(recipe_of(few_pairs, "vocab.new_tokens=30"))["vocabulary"]
     said = int(found.detail.split("but only ")[1].split(" ")[0])
     assert frequent == 10 and frequent <= said <= 2 * frequent
+
+
+def georgian(path: Path, text: str, *overrides: str) -> Recipe:
+    path.write_text(json.dumps({"text": text}, ensure_ascii=False) + "\n", encoding="utf-8")
+    return recipe_of(path, "sources.poems.language=ka", "vocab.new_tokens=5", *overrides)
+
+
+def test_the_language_and_its_rules_are_named(tmp_path: Path) -> None:
+    recipe = georgian(tmp_path / "a.jsonl", "ქართული ენა და ქართული ენა " * 150, "base=random://llama")
+    found = findings(recipe)
+    assert found["vocabulary"].level is Level.OK
+    language = found["language"]
+    assert language.level is Level.OK and language.detail.startswith("Georgian (ka), ltr; ")
+    off = findings(georgian(tmp_path / "b.jsonl", "ქართული ენა " * 300, "normalise=off"))["language"]
+    assert "its text is left as it is" in off.detail and "normalised by: nfc" in language.detail
+    before, after = map(float, re.findall(r"(\d+\.\d\d)", language.detail))
+    assert after < before
+
+
+def test_text_of_another_script_is_seen_before_the_run(tmp_path: Path) -> None:
+    other = findings(georgian(tmp_path / "a.jsonl", "हिन्दी में पाठ " * 300))["vocabulary"]
+    assert other.level is Level.FAIL and "no Georgian word in it; name vocab.sources, or" in other.detail
+    assert "sources.poems.language=ka" in other.detail and "at most 0" not in other.detail
+    mixed = findings(georgian(tmp_path / "b.jsonl", "हिन्दी में पाठ " * 900 + "ქართული " * 150))
+    assert (
+        mixed["language"].level is Level.WARN
+        and "is `language` of its sources right?" in mixed["language"].detail
+    )
+
+
+def test_what_a_script_limits_is_said(tmp_path: Path) -> None:
+    thai = georgian(tmp_path / "a.jsonl", "ภาษาไทยเป็นภาษา " * 300, "sources.poems.language=th")
+    assert "at most 16 characters" in findings(thai)["language"].detail
+    turkish = georgian(tmp_path / "b.jsonl", "çok güzel şehir " * 300, "sources.poems.language=tr")
+    assert "a letter outside ASCII" in findings(turkish)["language"].detail
 
 
 def test_repetition_is_said_and_warned_of(few_pairs: Path) -> None:

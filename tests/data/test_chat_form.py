@@ -10,7 +10,7 @@ import pytest
 
 from persianmind.common.errors import DataError
 from persianmind.data.chat_form import ChatForm
-from persianmind.language import default_profile
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.text.dialogue import Message
 from persianmind.tokenizer import FolderTokenizer
 from tests.data.helpers import build, make_bpe, make_recipe, write_jsonl
@@ -23,11 +23,11 @@ DIALOGUE = [
     Message("user", "خوبی؟"),
     Message("assistant", "بله، سپاس"),
 ]
-CONTEXT = default_profile().prompt.context
+CONTEXT = PERSIAN.prompt.context
 
 
 def test_the_form_is_the_papers(bpe_dir: Path, metaspace_dir: Path) -> None:
-    form = ChatForm.of(FolderTokenizer(bpe_dir), "persianmind")
+    form = ChatForm.of(FolderTokenizer(bpe_dir), "persianmind", PERSIAN.prompt)
     assert form.render(DIALOGUE) == (
         f"{CONTEXT}\nYou: سلام\nPersianMind: درود بر شما<|endoftext|>"
         "\nYou: خوبی؟\nPersianMind: بله، سپاس<|endoftext|>"
@@ -37,41 +37,35 @@ def test_the_form_is_the_papers(bpe_dir: Path, metaspace_dir: Path) -> None:
     assert form.render(DIALOGUE[:1]) == f"{CONTEXT}\nYou: سلام"
     stated = form.render([Message("system", "تو شاعری."), *DIALOGUE[:1]], add_generation_prompt=True)
     assert stated == "تو شاعری.\nYou: سلام\nPersianMind:"
-    begun = ChatForm.of(FolderTokenizer(metaspace_dir), "persianmind")
+    begun = ChatForm.of(FolderTokenizer(metaspace_dir), "persianmind", PERSIAN.prompt)
     assert begun.render(DIALOGUE[:2]) == f"<s>{CONTEXT}\nYou: سلام\nPersianMind: درود بر شما</s>"
 
 
 def test_white_space_around_a_turn_changes_no_prompt(bpe_dir: Path) -> None:
     """Training strips turns; what a chat client sends may be padded."""
-    form = ChatForm.of(FolderTokenizer(bpe_dir), "persianmind")
+    form = ChatForm.of(FolderTokenizer(bpe_dir), "persianmind", PERSIAN.prompt)
     assert form.prompt_ids([Message("user", " سلام \n")]) == form.prompt_ids(DIALOGUE[:1])
 
 
-def test_strings_of_the_profile_are_text_in_the_template(
-    bpe_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    profile = default_profile()
-    hostile = replace(profile.prompt, context="{{ 1 }} \"'\\\n{% raw %}", user_turn="{# پرسش #} ")
-    monkeypatch.setattr(
-        "persianmind.data.chat_form.default_profile", lambda: replace(profile, prompt=hostile)
-    )
-    rendered = ChatForm.of(FolderTokenizer(bpe_dir), "persianmind").render(DIALOGUE[:1])
+def test_strings_of_the_profile_are_text_in_the_template(bpe_dir: Path) -> None:
+    hostile = replace(PERSIAN.prompt, context="{{ 1 }} \"'\\\n{% raw %}", user_turn="{# پرسش #} ")
+    rendered = ChatForm.of(FolderTokenizer(bpe_dir), "persianmind", hostile).render(DIALOGUE[:1])
     assert rendered == "{{ 1 }} \"'\\\n{% raw %}\n{# پرسش #} سلام"
 
 
 def test_where_generation_stops(tmp_path: Path, bpe_dir: Path) -> None:
     tokenizer = FolderTokenizer(bpe_dir)
-    assert ChatForm.of(tokenizer, "persianmind").end_of_turn_ids == (tokenizer.eos_id,)
+    assert ChatForm.of(tokenizer, "persianmind", PERSIAN.prompt).end_of_turn_ids == (tokenizer.eos_id,)
     chatml = FolderTokenizer(make_bpe(tmp_path / "t", chat_template=CHATML))
     end = chatml.encode(["<|im_end|>"], parse_special=True)[0][0]
-    assert ChatForm.of(chatml, "chat_template").end_of_turn_ids == (end, chatml.eos_id)
+    assert ChatForm.of(chatml, "chat_template", PERSIAN.prompt).end_of_turn_ids == (end, chatml.eos_id)
 
 
 def test_begin_of_text_is_written_once_whether_the_template_does_or_not(metaspace_dir: Path) -> None:
     for template in (LLAMA_2, ZEPHYR):
         folder = FolderTokenizer(metaspace_dir)
         folder.chat_template = lambda template=template: template  # type: ignore[method-assign, misc]
-        ids = ChatForm.of(folder, "chat_template").prompt_ids(DIALOGUE[:1])
+        ids = ChatForm.of(folder, "chat_template", PERSIAN.prompt).prompt_ids(DIALOGUE[:1])
         assert ids[0] == folder.bos_id and ids.count(ids[0]) == 1
 
 
@@ -91,7 +85,7 @@ def test_template_that_cannot_be_trained_on_is_refused(
 ) -> None:
     folder = make_bpe(tmp_path / "t", **({} if template is None else {"chat_template": template}))
     with pytest.raises(DataError, match=reason) as caught:
-        ChatForm.of(FolderTokenizer(folder), "chat_template")
+        ChatForm.of(FolderTokenizer(folder), "chat_template", PERSIAN.prompt)
     assert "data.prompt=persianmind" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -122,4 +116,4 @@ def test_end_of_text_that_no_string_names_is_refused(tmp_path: Path) -> None:
     tree["added_tokens"] = [one for one in tree["added_tokens"] if one["content"] != "<|endoftext|>"]
     path.write_text(json.dumps(tree), encoding="utf-8")
     with pytest.raises(DataError, match=r"does not read its token 0 \('<\|endoftext\|>'\) in text"):
-        ChatForm.of(FolderTokenizer(folder), "persianmind")
+        ChatForm.of(FolderTokenizer(folder), "persianmind", PERSIAN.prompt)

@@ -123,8 +123,9 @@ def test_the_command_prints_one_object_and_a_table() -> None:
     assert done.exit_code == 0
     found = json.loads(done.output)
     assert found["batch"]["gradient_accumulation_steps"] == 2 and found["gpu"] is None
+    assert found["text"].endswith("as an embedding needs to be trained")
     shown = command("tiny", "--ranks", "2")
-    for words in ("fits:", "base weights", "instruct-2", "tokens/s", "largest that fits"):
+    for words in ("fits:", "text: ", "base weights", "instruct-2", "tokens/s", "largest that fits"):
         assert words in shown.output, words
 
 

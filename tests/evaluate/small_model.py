@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from persianmind.data.chat_form import ChatForm
 from persianmind.evaluate.evaluated import EvaluatedModel
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.model.bases import resolve_base
 from persianmind.tokenizer import FolderTokenizer
 
@@ -30,7 +31,7 @@ def small_model(*, form: bool = True, **options: Any) -> EvaluatedModel:
         causal_lm=causal_lm,
         tokenizer=tokenizer,
         fingerprint="small",
-        form=ChatForm.of(tokenizer, "persianmind") if form else None,
+        form=ChatForm.of(tokenizer, "persianmind", PERSIAN.prompt) if form else None,
         **{"window": 512, **options},
     )
 

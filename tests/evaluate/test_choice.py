@@ -13,9 +13,11 @@ from persianmind.evaluate.families.choice_prompt import letter_prompt, read_answ
 from persianmind.evaluate.generate import generation_mode
 from persianmind.evaluate.items import ChoiceItem
 from persianmind.evaluate.measured import Measured
+from persianmind.language import profile_for
 from tests.evaluate.small_model import plain_log_likelihood, small_model
 
 ITEM = ChoiceItem("چه شد؟", ("باران", "برف", "باد", "هیچ"), 2, "هوا سرد بود.", "nature")
+OPTION_LETTERS = profile_for("fa").phrases.option_letters
 PLAIN = ChoiceItem("2 + 2 =", ("3", "4", "5", "6"), 1)
 
 
@@ -35,7 +37,7 @@ def test_prompts_are_those_of_the_published_papers() -> None:
     ],
 )  # fmt: skip
 def test_what_a_written_answer_names(answer: str, place: int | None) -> None:
-    assert read_answer(answer, PLAIN.candidates) == place
+    assert read_answer(answer, PLAIN.candidates, OPTION_LETTERS) == place
 
 
 def test_an_answer_by_its_text() -> None:

@@ -21,6 +21,7 @@ from persianmind.evaluate.items import PairItem, TextItem, TranslationItem
 from persianmind.evaluate.measured import Measured
 from persianmind.evaluate.scripts import script_ratio
 from persianmind.evaluate.vectors import sentence_vectors
+from persianmind.language import profile_for
 from tests.evaluate.small_model import plain_log_likelihood, small_model
 
 
@@ -189,8 +190,11 @@ def test_similarity_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_repetition_script_and_language_of_texts() -> None:
     assert repetition("یک دو سه چهار " * 5) > 0.7 and repetition("یک دو سه چهار پنج شش") == 0.0
-    assert script_ratio("سلام hello", "fa") == pytest.approx(4 / 9)
-    assert script_ratio("123 …", "fa") is None and script_ratio("hello", "en") == 1.0
+    assert script_ratio("سلام hello", profile_for("fa").script) == pytest.approx(4 / 9)
+    assert (
+        script_ratio("123 …", profile_for("fa").script) is None
+        and script_ratio("hello", profile_for("en").script) == 1.0
+    )
 
 
 def test_words_of_another_script_among_an_answer_are_no_one_language() -> None:

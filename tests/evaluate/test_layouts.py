@@ -95,7 +95,10 @@ def test_farstail_is_tab_separated_and_quoted(tmp_path: Path) -> None:
         writer.writerow(["آ", "ب", "c", "0", "0"])
         writer.writerow(["آ", "ب", "xx", "0", "0"])
     read = layouts()["farstail"].read([str(path)])
-    assert [item.candidates[item.answer] for item in read.items] == [ENTAILMENT[0], ENTAILMENT[2]]
+    assert [item.candidates[item.answer] for item in read.items] == [
+        ENTAILMENT.candidates[0],
+        ENTAILMENT.candidates[2],
+    ]
     assert read.items[0].passage == 'او گفت "آری"\tو رفت'
     assert read.items[0].subsets == ("hard(hypothesis)",) and read.counts == {"stray_label": 1}
 

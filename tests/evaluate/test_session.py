@@ -154,7 +154,7 @@ def test_limit_and_perturbations(folder: Path) -> None:
     assert changed == [None, "arabic_keyboard", "romanised"]
     assert {one.n for one in found.results} == {2}
     assert (folder / "out" / "items" / "own" / "sums.romanised.jsonl").is_file()
-    with pytest.raises(RecipeError, match=r"no perturbation 'romanized' \(did you mean 'romanised'"):
+    with pytest.raises(RecipeError, match=r"'romanized' in Persian \(did you mean 'romanised'"):
         evaluate(write_suite(folder, {**task, "perturbations": ["romanized"]}))
 
 

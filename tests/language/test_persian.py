@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persianmind.language import persian_rules
-from persianmind.language.persian import normalise
+from persianmind.language import arabic_script
+from persianmind.language.persian import PROFILE, normalise
 from persianmind.recipe import Normalise
 from persianmind.text.sources.package import read_package
 from tests.support.corpus import TEXT_NAMES, sample_documents
@@ -43,7 +43,11 @@ RULES = [
     ("R7 joiner at an edge", "سال ه\u200d.ش", "سال ه\u200d.ش"),
     ("R7 emoji sequences", "سلام 👨\u200d👩\u200d👧", "سلام 👨\u200d👩\u200d👧"),
     ("R8 composition", "ا\u0653ب", "آب"),
-    ("R8 hamza", "خانه\u0654 ی\u0654", "خانۀ ئ"),
+    ("R8 hamza on yeh", "ی\u0654", "ئ"),
+    ("ezafe on heh", "خان\u06c0 خانه\u0654 خان\u06c2 خان\u06d5\u0654", " ".join(["خانه\u0654"] * 4)),
+    ("half-spaces of old keyboards", "می\u200fروم می\u200eروم می\u00acروم", " ".join(["می\u200cروم"] * 3)),
+    ("half-spaces, doubled", "می\u200f\u200cروم می\u202b\u00acروم", " ".join(["می\u200cروم"] * 2)),
+    ("no half-space at an edge", "سلام\u200f، \u200fدنیا \u00acپ¬ A\u00acB", "سلام، دنیا \u00acپ¬ A\u00acB"),
     ("R8 order of marks", "م\u0651\u064e", "م\u064e\u0651"),
     ("R9 odd spaces", "سلام\u00a0دنیا\u2009 خوب", "سلام دنیا خوب"),
     ("R9 several spaces", "سلام   دنیا", "سلام دنیا"),
@@ -63,9 +67,13 @@ def test_rule(raw: str, expected: str) -> None:
     ("options", "raw", "expected"),
     [
         (Normalise(digits="ascii"), "۱۲ ٣٤ 5", "12 34 5"),
-        (Normalise(digits="persian"), "سال 1399 و ١٢", "سال ۱۳۹۹ و ۱۲"),
-        (Normalise(digits="persian"), "نسخه 3.11 در /a/12 و v2", "نسخه 3.11 در /a/12 و v2"),
-        (Normalise(digits="persian"), "x = 12\nسلام", "x = 12\nسلام"),
+        (Normalise(digits="native"), "سال 1399 و ١٢", "سال ۱۳۹۹ و ۱۲"),
+        (Normalise(digits="native"), "نسخه 3.11 در /a/12 و v2", "نسخه 3.11 در /a/12 و v2"),
+        (Normalise(digits="native"), "x = 12\nسلام", "x = 12\nسلام"),
+        (Normalise(rules={"space_runs": False}), "مصرع   مصرع\u00a0\u00a0كه", "مصرع   مصرع  که"),
+        (Normalise(rules={"letters": False}), "كتاب ـ", "كتاب "),
+        (Normalise(rules={"half_spaces": False}), "می\u200fروم می\u00acروم", "میروم می\u00acروم"),
+        (Normalise(enabled=False), "كـتاب\u200f  مي", "كـتاب\u200f  مي"),
         (Normalise(diacritics="strip"), "قُلِ اللّهُ آبٌ ئ", "قل الله آب ئ"),
     ],
 )
@@ -94,14 +102,15 @@ def test_code_in_persian_text_keeps_its_layout() -> None:
 
 _INNER = re.compile(r"(?<=\w)\u200c+(?=\w)")
 _ALPHABET = (
-    "سلامیيىكکـهھۀۂٓٔةاأ \u200c\u200b\u200d\u00ad\ufeff\u2060\u200e\u202b\u2069\u00a0\u2009"
+    "سلامیيىكکـهھۀۂٓٔةاأ¬ \u200f\u200c\u200b\u200d\u00ad\ufeff\u2060\u200e\u202b\u2069\u00a0\u2009"
     "\n\t12۳٤a-.،؟«»ًَّٰٕﻻﷲﷺﹰﹶ👨क्é\u0301_"
 )
 _TEXT = st.text(st.one_of(st.sampled_from(_ALPHABET), st.characters()), max_size=40)
 _OPTIONS = st.builds(
     Normalise,
-    digits=st.sampled_from(["keep", "persian", "ascii"]),
+    digits=st.sampled_from(["keep", "native", "ascii"]),
     diacritics=st.sampled_from(["keep", "strip"]),
+    rules=st.dictionaries(st.sampled_from(list(PROFILE.rules)), st.booleans()),
 )
 
 
@@ -141,6 +150,7 @@ def test_real_package_text_survives_being_dirtied() -> None:
     for record in list(read_package("poems", "hafez"))[:200]:
         clean = normalise(str(record.fields["text"]))
         dirty = clean.replace("ی", "ي").replace("ک", "ك").replace("\u200c", "\u200c\u200c")
+        dirty = dirty.replace("ه\u0654", "\u06c0")
         dirty = dirty.replace("لا", "ﻻ").replace("سا", "ســـا").replace("آ", "ا\u0653")
         dirty = "\u202b" + dirty.replace(" و ", "\u00a0و\u200c ").replace("\n", "\u200f\n\u202b")
         assert normalise(dirty) == clean
@@ -156,18 +166,18 @@ def test_real_text_is_already_normal_or_explained(name: str) -> None:
         assert unicodedata.normalize("NFC", result) == result
         assert len(_INNER.findall(result)) == len(_INNER.findall(text))
         changed |= set(text) - set(result)
-    assert changed <= set("\u0640\u0654\u200b\u200c\u200d\u200e\u200f\u00a0\ufeff"), changed
+    assert changed <= set("\u0640\u06c0\u200b\u200c\u200d\u200e\u200f\u00a0\ufeff"), changed
 
 
 def test_long_texts_are_spelt_as_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut between two letters wherever that is; every rule's characters stand beside the cuts."""
     chance = random.Random(7)
     letters = [*"ايكهۀ", "ي", "\u064b", "\u200c", "\u200f", "\u00a0", "\u0654", "\ufedf", *" ab12۱٢.\n", "  "]
-    for digits in ("keep", "persian", "ascii"):
+    for digits in ("keep", "native", "ascii"):
         options = Normalise(digits=digits)
         for _ in range(300):
             text = "".join(chance.choices(letters, k=120))
-            monkeypatch.setattr(persian_rules, "PIECE_CHARACTERS", 1 << 20)
+            monkeypatch.setattr(arabic_script, "PIECE_CHARACTERS", 1 << 20)
             whole = normalise(text, options)
-            monkeypatch.setattr(persian_rules, "PIECE_CHARACTERS", chance.randint(1, 20))
+            monkeypatch.setattr(arabic_script, "PIECE_CHARACTERS", chance.randint(1, 20))
             assert normalise(text, options) == whole

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
+
+from persianmind.recipe import Recipe
+from persianmind.recipe.loading import load_recipe, parse_recipe
+
+Write = Callable[..., tuple[ModelCard, str]]
+
+
+def tiny(**changes: Any) -> Recipe:
+    """The tiny recipe with keys such as `sources__poems__licence` replaced."""
+    tree = load_recipe("tiny").model_dump(mode="json")
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        place = tree
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    return parse_recipe(tree, "test")
 
 
 def snippet(text: str) -> str:

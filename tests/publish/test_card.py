@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,73 +16,16 @@ from persianmind.energy.ledger import read_ledger
 from persianmind.energy.summary import summarise
 from persianmind.model.bases import resolve_base
 from persianmind.publish.card import write_card
-from persianmind.recipe import Energy, Recipe
-from persianmind.recipe.loading import load_recipe, parse_recipe
+from persianmind.recipe import Energy
 from persianmind.run.folder import RunFolder
 from persianmind.run.records import ModelSize, RunResults, SampleText
-from tests.energy.ledgers import sample, write
-from tests.publish.helpers import run_snippet
+from tests.publish.helpers import Write, run_snippet, tiny
 from tests.support.exports import hand_made_export
 from tests.train.test_summary import SCORES
 
-Write = Callable[..., tuple[ModelCard, str]]
 HOSTILE = (
     "x | y\n---\nbase_model: evil\n```\n<script>a</script> [l](javascript:1) ![i](u) &lt; $x$ \u202e**b**"
 )
-
-
-def tiny(**changes: Any) -> Recipe:
-    """The tiny recipe with keys such as `sources__poems__licence` replaced."""
-    tree = load_recipe("tiny").model_dump(mode="json")
-    for key, value in changes.items():
-        *parents, last = key.split("__")
-        place = tree
-        for parent in parents:
-            place = place[parent]
-        place[last] = value
-    return parse_recipe(tree, "test")
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    folder = tmp_path / "secret-place" / "base"
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    return folder
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
-    """A run whose ledger counted one GPU on a node of a private name."""
-    write(tmp_path / "run", "my-host", [sample("1", "my-host", "pretrain", (1, 2), {"gpu0": 3.6e6})])
-    return RunFolder(tmp_path / "run")
-
-
-@pytest.fixture(scope="module")
-def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return hand_made_export(tmp_path_factory.mktemp("card") / "export")
-
-
-@pytest.fixture
-def uncounted(tmp_path: Path) -> RunFolder:
-    """A run that counted no energy."""
-    (tmp_path / "uncounted").mkdir()
-    (tmp_path / "uncounted" / "metrics.jsonl").touch()
-    return RunFolder(tmp_path / "uncounted")
-
-
-@pytest.fixture
-def written(run: RunFolder, base: Path, export: Path) -> Write:
-    """Writes a card and loads it with the Hub's library."""
-
-    def write_it(recipe: Recipe | None = None, results: RunResults | None = None, **more: Any) -> Any:
-        path = write_card(recipe or tiny(), run, export, results or RunResults(), base=base, **more)
-        assert path == export / "README.md"
-        card = ModelCard.load(path)
-        assert str(card) == path.read_text(encoding="utf-8")
-        return card, card.text
-
-    return write_it
 
 
 def summary(run: RunFolder, **options: Any) -> dict[str, Any]:
@@ -183,7 +125,7 @@ def test_only_datasets_of_the_hub_that_were_used_are_listed(written: Write) -> N
 
 def test_languages_that_the_hub_does_not_know_stay_out_of_the_metadata(written: Write) -> None:
     card, text = written(tiny(sources__english__language="no", sources__messages__language="klingon"))
-    assert card.data.language == ["fa", "no"] and "fa, klingon, no" in text
+    assert card.data.language == ["fa", "no"] and "text in Persian, klingon, Norwegian: " in text
 
 
 def test_a_variant_gets_no_score_and_no_sample_of_another(written: Write, run: RunFolder) -> None:

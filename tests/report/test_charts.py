@@ -58,14 +58,14 @@ def test_smoothing_follows_a_level_and_damps_noise() -> None:
 
 def test_every_drawn_coordinate_is_inside() -> None:
     points = [(float(i), math.sin(i) * 1e-5) for i in range(50)]
-    [trace] = drawn(Chart("x", [Series("a", points, "t-fa")], marks=[(10.0, "stage")])).traces
+    [trace] = drawn(Chart("x", [Series("a", points, "t-target")], marks=[(10.0, "stage")])).traces
     places = coordinates(trace.path)
     assert len(places) == 50
     assert all(54 <= x <= 468 and 20 <= y <= 200 for x, y in places)
 
 
 def test_the_wide_drawing_is_wider_and_says_the_same() -> None:
-    wide, narrow = draw_wide(Chart("x", [Series("a", [(0.0, 1.0), (1.0, 2.0)], "t-fa")]))
+    wide, narrow = draw_wide(Chart("x", [Series("a", [(0.0, 1.0), (1.0, 2.0)], "t-target")]))
     assert (wide.width, narrow.width) == (980, 480)
     assert max(x for x, _ in coordinates(wide.traces[0].path)) == 968
     assert [y for _, y in coordinates(wide.traces[0].path)] == [
@@ -74,30 +74,30 @@ def test_the_wide_drawing_is_wider_and_says_the_same() -> None:
 
 
 def test_one_point_a_constant_and_nothing_can_be_drawn() -> None:
-    [single] = drawn(Chart("x", [Series("a", [(1.0, 2.0)], "t-fa")])).traces
+    [single] = drawn(Chart("x", [Series("a", [(1.0, 2.0)], "t-target")])).traces
     assert len(single.dots) == 1 and single.path == ""
-    [constant] = drawn(Chart("x", [Series("a", [(1.0, 2.0), (2.0, 2.0)], "t-fa")])).traces
+    [constant] = drawn(Chart("x", [Series("a", [(1.0, 2.0), (2.0, 2.0)], "t-target")])).traces
     assert len(coordinates(constant.path)) == 2 and not constant.dots
-    assert draw(Chart("x", [Series("a", [], "t-fa")])) is None and draw_wide(Chart("x", [])) == []
+    assert draw(Chart("x", [Series("a", [], "t-target")])) is None and draw_wide(Chart("x", [])) == []
 
 
 def test_stacked_areas_lie_on_each_other() -> None:
     lower, upper = [(0.0, 1.0), (1.0, 1.0)], [(0.0, 2.0), (1.0, 2.0)]
-    chart = Chart("x", [Series("a", lower, "t-fa"), Series("b", upper, "t-en")], stacked=True)
+    chart = Chart("x", [Series("a", lower, "t-target"), Series("b", upper, "t-english")], stacked=True)
     first, second = (coordinates(trace.path) for trace in drawn(chart).traces)
     assert first[:2] == list(reversed(second[2:]))
     assert second[0][1] < first[0][1]  # pixels count from the top
 
 
 def test_a_legend_names_the_series_where_there_are_several() -> None:
-    one, two = Series("a", [(0.0, 1.0)], "t-fa"), Series("b", [(0.0, 2.0)], "t-en", quiet=True)
+    one, two = Series("a", [(0.0, 1.0)], "t-target"), Series("b", [(0.0, 2.0)], "t-english", quiet=True)
     assert drawn(Chart("x", [one])).legend == []
-    assert drawn(Chart("x", [one, two])).legend == [("key t-fa", "a"), ("key t-en quiet", "b")]
+    assert drawn(Chart("x", [one, two])).legend == [("key t-target", "a"), ("key t-english quiet", "b")]
 
 
 def test_marks_and_ticks_carry_their_text() -> None:
     chart = Chart(
-        "x", [Series("a", [(0.0, 1.0), (9.0, 2.0)], "t-fa")], marks=[(0.0, "<b>")], ticks=[(9.0, "end")]
+        "x", [Series("a", [(0.0, 1.0), (9.0, 2.0)], "t-target")], marks=[(0.0, "<b>")], ticks=[(9.0, "end")]
     )
     labels = {label.text: label for label in drawn(chart).labels}
     assert labels["<b>"].kind == "mark-label" and labels["end"].anchor == "end"
@@ -106,7 +106,7 @@ def test_marks_and_ticks_carry_their_text() -> None:
 
 @given(st.lists(st.tuples(anything, anything), max_size=30), st.booleans())
 def test_no_number_stops_a_drawing(points: list[tuple[float, float]], stacked: bool) -> None:
-    series = [Series("a", points, "t-fa"), Series("b", points, "t-en")]
+    series = [Series("a", points, "t-target"), Series("b", points, "t-english")]
     drawing = draw(Chart("x", series, stacked=stacked, from_zero=True))
     fits = [p for p in points if all(math.isfinite(v) and abs(v) <= 1e100 for v in p)]
     assert (drawing is None) == (not fits) or stacked

@@ -148,7 +148,7 @@ def test_persian_reads_right_to_left_and_cannot_turn_its_neighbours(run: RunFold
     update_results(run, samples=[sample])
     path = write_report(run.path)
     answer = sections(parse(path))["samples"].all("bdi")[1]
-    assert answer.attributes == {"lang": "fa", "dir": "rtl", "class": "fa sample"}
+    assert answer.attributes == {"lang": "fa", "dir": "rtl", "class": "native sample"}
     assert answer.raw == "می‌روم evil "  # the ZWNJ stays
     assert not re.search("[\u0000-\u0008\u202a-\u202e\u2066-\u2069]", path.read_text(encoding="utf-8"))
 

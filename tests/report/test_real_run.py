@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from persianmind.common.template import clean
 from persianmind.report.page import write_report
 from tests.report.parsed import Node, gaps, parse, sections
 from tests.support.launch import Launched
@@ -92,7 +93,9 @@ def test_samples_are_whole(light_run: Path, page: Node) -> None:
     stages = ["base", "pretrain", "instruct-1", "instruct-2", "export"]
     assert [turn.all("h3")[0].text for turn in turns] == ["prompt", *stages]
     texts = [samples[0]["prompt"], *(one["text"] for one in samples)]
-    assert [turn.all("bdi")[0].raw for turn in turns] == texts and len(samples) == len(stages)
+    # A model of random weights writes control characters too, which no page may hold.
+    assert [turn.all("bdi")[0].raw for turn in turns] == [clean(text) for text in texts]
+    assert len(samples) == len(stages)
 
 
 def test_the_energy_account_adds_up(light_run: Path, page: Node) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from persianmind.common.errors import TooManyBadRecordsError
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.recipe import Source
 from persianmind.text.quarantine import Quarantine
 from persianmind.text.record import Rejected
@@ -203,5 +204,5 @@ def test_what_was_passed_over_is_said(tmp_path: Path, caplog: pytest.LogCaptureF
     from persianmind.vocab.texts import read_texts
 
     (tmp_path / "a.jsonl").write_bytes(b"".join(good(i % 3) for i in range(49)) + b"junk\n")
-    assert len(list(read_texts([str(tmp_path)])())) == 49
+    assert len(list(read_texts([str(tmp_path)], profile=PERSIAN)())) == 49
     assert "1 of 50 records are bad (invalid_json 1); they are passed over" in caplog.text

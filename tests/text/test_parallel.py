@@ -9,10 +9,11 @@ import pytest
 
 from persianmind.common.errors import RecipeError
 from persianmind.data.options import recipe_of
+from persianmind.language import language_name, profile_for
 from persianmind.recipe import Normalise, Quality, Source
 from persianmind.text.clean import Dialogue, clean_record
 from persianmind.text.decode import decode_record
-from persianmind.text.parallel import NAMES, TEMPLATES, pair_texts, translation_task
+from persianmind.text.parallel import pair_texts, translation_task
 from persianmind.text.record import Position, Record
 from persianmind.text.spec import SourceSpec
 from persianmind.text.stream import read_records
@@ -20,16 +21,21 @@ from tests.text.helpers import line, read
 
 PAIRS = [("Hello world", "سلام دنیا"), ("How are you?", "حالت چطور است؟"), ("Book", "كتاب")]
 LANGUAGES = {"en": "en", "fa": "fa"}
+PHRASES = profile_for("fa").phrases
 
 
 def source(path: Path, **changes: Any) -> Source:
     return Source.model_validate({"uri": str(path), "kind": "parallel", "languages": LANGUAGES, **changes})
 
 
-def dialogues(path: Path, one: Source) -> list[Dialogue]:
-    spec = SourceSpec(
+def spec_of(one: Source) -> SourceSpec:
+    return SourceSpec(
         name="s", source=one, normalise=Normalise(), quality=Quality(), held_out_ratio=0.0, seed=0
     )
+
+
+def dialogues(path: Path, one: Source) -> list[Dialogue]:
+    spec = spec_of(one)
     records = [decode_record("s", one, raw) for raw in read_records("s", one)]
     cleaned = [clean_record(record, spec) for record in records if isinstance(record, Record)]
     assert all(isinstance(dialogue, Dialogue) for dialogue in cleaned)
@@ -59,21 +65,21 @@ def test_wordings_of_both_languages_name_the_right_ones(tmp_path: Path) -> None:
     for i in range(200):
         for part, target in ((0, "fa"), (1, "en")):
             texts = (f"text {i}", f"متن {i}")
-            asked, answer = translation_task(texts, one, part).messages
+            asked, answer = translation_task(texts, spec_of(one), part).messages
             wording, _, shown = asked.content.partition("\n")
             assert (shown, answer.content) == (texts[part], texts[1 - part])
-            assert NAMES["fa"][target] in wording or NAMES["en"][target] in wording
+            assert PHRASES.languages[target] in wording or language_name(target) in wording
             assert "{" not in wording
             seen.add(wording)
-    assert len(seen) == 2 * sum(map(len, TEMPLATES.values()))
+    assert len(seen) == 2 * (len(PHRASES.translate) + len(profile_for("en").phrases.translate))
 
 
 def test_templates_and_languages_of_the_recipe(tmp_path: Path) -> None:
     own = source(tmp_path, languages={"sv": "a", "fa": "b"}, templates={"fa": ["به {target}:"]})
     assert pair_texts({"a": "hej", "b": "سلام"}, own) == ("hej", "سلام")
-    assert translation_task(("hej", "سلام"), own, 1).messages[0].content == "به sv:\nسلام"
+    assert translation_task(("hej", "سلام"), spec_of(own), 1).messages[0].content == "به sv:\nسلام"
     foreign = source(tmp_path, languages={"sv": "a", "da": "b"})
-    assert "sv" in translation_task(("hej", "hej"), foreign, 1).messages[0].content
+    assert "Swedish" in translation_task(("hej", "hej"), spec_of(foreign), 1).messages[0].content
 
 
 def test_pairs_below_translation_and_every_position(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.vocab.build import build_vocab
 from tests.vocab.helpers import (
     NEW_TOKENS,
@@ -49,5 +50,7 @@ def built(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> d
     """The expansion of every base by NEW_TOKENS pieces."""
     folder = tmp_path_factory.mktemp("built")
     for name, base in bases.items():
-        build_vocab(base, texts, folder / name, new_tokens=NEW_TOKENS, pad_token=name == "mistral")
+        build_vocab(
+            base, texts, folder / name, new_tokens=NEW_TOKENS, pad_token=name == "mistral", profile=PERSIAN
+        )
     return {name: folder / name for name in bases}

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from persianmind.common.errors import EmptyCorpusError, PersianMindError, SourceError, VocabError
-from persianmind.language import default_profile
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.vocab.build import build_vocab, read_corpus
 from persianmind.vocab.commands import app
 from persianmind.vocab.expansion import load_expansion
@@ -23,8 +23,6 @@ from persianmind.vocab.plan import ModelShape, make_plan, prefix, read_shape
 from persianmind.vocab.report import fertility_svg, make_report
 from persianmind.vocab.texts import read_texts
 from tests.vocab.helpers import NEW_TOKENS, package_texts, variant
-
-PERSIAN = default_profile()
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +63,7 @@ def test_tokenizers_of_another_kind(
 ) -> None:
     base = variant(smollm2, tmp_path / "base", change)
     with pytest.raises(VocabError, match=message):
-        build_vocab(base, lambda: iter(package_texts()), tmp_path / "out", new_tokens=10)
+        build_vocab(base, lambda: iter(package_texts()), tmp_path / "out", new_tokens=10, profile=PERSIAN)
     assert not (tmp_path / "out").exists()
 
 
@@ -115,27 +113,27 @@ def test_bases_that_are_not_there_or_damaged(smollm2: Path, tmp_path: Path) -> N
 def test_nothing_is_overwritten(smollm2: Path, tmp_path: Path) -> None:
     (tmp_path / "keep").write_text("mine")
     with pytest.raises(VocabError, match="exists"):
-        build_vocab(smollm2, lambda: iter(package_texts()), tmp_path, new_tokens=10)
+        build_vocab(smollm2, lambda: iter(package_texts()), tmp_path, new_tokens=10, profile=PERSIAN)
     assert [path.name for path in tmp_path.iterdir()] == ["keep"]
 
 
 @pytest.mark.parametrize("documents", [[], [""], ["only English here", "print(1)"]])
 def test_text_without_persian(documents: list[str], smollm2: Path, tmp_path: Path) -> None:
     with pytest.raises(EmptyCorpusError, match="holds no Persian word"):
-        build_vocab(smollm2, lambda: iter(documents), tmp_path / "out", new_tokens=10)
+        build_vocab(smollm2, lambda: iter(documents), tmp_path / "out", new_tokens=10, profile=PERSIAN)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("more", [{"new_tokens": 5_000}, {"new_tokens": 0, "train_size": 5_000}])
 def test_more_than_the_text_supports(more: dict[str, int], smollm2: Path, tmp_path: Path) -> None:
     with pytest.raises(VocabError, match="the text supports"):
-        build_vocab(smollm2, lambda: iter(package_texts()[:20]), tmp_path / "out", **more)  # type: ignore
+        build_vocab(smollm2, lambda: iter(package_texts()[:20]), tmp_path / "out", **more, profile=PERSIAN)  # type: ignore
     assert not (tmp_path / "out").exists()
 
 
 def test_the_number_it_says_the_text_supports_is_right(smollm2: Path, tmp_path: Path) -> None:
     base = open_base(smollm2)
-    units = read_corpus(base, lambda: iter(package_texts()[:20])).units
+    units = read_corpus(base, lambda: iter(package_texts()[:20]), PERSIAN).units
     with pytest.raises(VocabError) as caught:
         learn_exactly(base, units, 5_000, PERSIAN)
     most = int(str(caught.value).split("supports ")[1].split()[0])
@@ -146,12 +144,26 @@ def test_the_number_it_says_the_text_supports_is_right(smollm2: Path, tmp_path: 
 
 def test_a_bpe_too_small_for_its_own_characters(smollm2: Path, tmp_path: Path) -> None:
     with pytest.raises(VocabError, match="no space"):
-        build_vocab(smollm2, lambda: iter(package_texts()), tmp_path / "out", new_tokens=0, train_size=270)
+        build_vocab(
+            smollm2,
+            lambda: iter(package_texts()),
+            tmp_path / "out",
+            new_tokens=0,
+            train_size=270,
+            profile=PERSIAN,
+        )
 
 
 def test_a_second_pad_token(built: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(VocabError, match="already has"):
-        build_vocab(built["mistral"], lambda: iter(()), tmp_path / "out", new_tokens=0, pad_token=True)
+        build_vocab(
+            built["mistral"],
+            lambda: iter(()),
+            tmp_path / "out",
+            new_tokens=0,
+            pad_token=True,
+            profile=PERSIAN,
+        )
 
 
 def test_text_that_is_not_utf8(smollm2: Path, tmp_path: Path) -> None:
@@ -207,29 +219,31 @@ def test_report_sees_unused_and_unreachable_pieces(
     bases: dict[str, Path], built: dict[str, Path], tmp_path: Path
 ) -> None:
     lost = variant(built["smollm2"], tmp_path / "lost", lambda tree: tree["model"]["merges"].pop())
-    report = make_report(open_base(bases["smollm2"]), open_base(lost), {"<a>": lambda: iter(["سلام بر تو"])})
+    report = make_report(
+        open_base(bases["smollm2"]), open_base(lost), {"<a>": lambda: iter(["سلام بر تو"])}, PERSIAN
+    )
     assert len(report.unreachable) == 1
     assert NEW_TOKENS - 4 < len(report.unused) < NEW_TOKENS
     assert "&lt;a&gt;" in fertility_svg(report)
     with pytest.raises(VocabError, match="not made from this base"):
-        make_report(open_base(bases["mistral"]), open_base(lost), {})
+        make_report(open_base(bases["mistral"]), open_base(lost), {}, PERSIAN)
     with pytest.raises(VocabError, match="not made from this base"):
-        make_report(open_base(bases["llama-3-like"]), open_base(lost), {})
+        make_report(open_base(bases["llama-3-like"]), open_base(lost), {}, PERSIAN)
 
 
 @pytest.mark.parametrize("name", ["smollm2", "mistral"])
 def test_a_shorter_training_is_the_start_of_a_longer_one(name: str, bases: dict[str, Path]) -> None:
     base = open_base(bases[name])
-    units = read_corpus(base, lambda: iter(package_texts()[:300])).units
+    units = read_corpus(base, lambda: iter(package_texts()[:300]), PERSIAN).units
     longer = learn_exactly(base, units, 400, PERSIAN)
     assert prefix(longer, 150) == learn_exactly(base, units, 150, PERSIAN)
 
 
 def test_plan_arithmetic(smollm2: Path) -> None:
     base = open_base(smollm2)
-    corpus = read_corpus(base, lambda: iter(package_texts()[:300]))
+    corpus = read_corpus(base, lambda: iter(package_texts()[:300]), PERSIAN)
     shape = ModelShape(hidden=100, body_parameters=10**8, tied=False)
-    plan = make_plan(base, corpus, [400, 100], shape, corpus_words=10**6, ranks=4, gpu_gib=8)
+    plan = make_plan(base, corpus, [400, 100], shape, corpus_words=10**6, ranks=4, gpu_gib=8, profile=PERSIAN)
     none, few, many = plan.choices
     assert [choice.new_tokens for choice in plan.choices] == [0, 100, 400]
     assert (none.relative_cost, none.added_parameters, none.tokens_saved) == (1.0, 0, 0.0)
@@ -241,9 +255,9 @@ def test_plan_arithmetic(smollm2: Path) -> None:
     assert many.relative_cost == pytest.approx(expected, abs=2e-4)
     assert plan.best == 400
     huge = ModelShape(hidden=100, body_parameters=10**11, tied=False)
-    assert make_plan(base, corpus, [100], huge, corpus_words=10**6).best == 0
+    assert make_plan(base, corpus, [100], huge, corpus_words=10**6, profile=PERSIAN).best == 0
     assert (
-        make_plan(base, corpus, [400], shape, corpus_words=100).best == 0
+        make_plan(base, corpus, [400], shape, corpus_words=100, profile=PERSIAN).best == 0
     )  # embeddings that are never trained
 
 
@@ -283,7 +297,7 @@ def test_shape_of_a_real_model(tmp_path: Path) -> None:
 def test_texts_are_normalised_and_can_be_read_twice(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("كتابي\nمي‌روم\n", encoding="utf-8")
-    texts = read_texts([str(path)])
+    texts = read_texts([str(path)], profile=PERSIAN)
     assert list(texts()) == list(texts()) == ["کتابی", "می‌روم"]
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from persianmind.language import default_profile
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.vocab.count import ChunkCounter, DocumentSample, count_chunks
 from tests.vocab.helpers import package_texts
 
-PERSIAN = default_profile().script.character
+SCRIPT = PERSIAN.script
 
 
 def test_spilling_changes_nothing(tmp_path: Path) -> None:
     documents = package_texts()[:80]
-    whole, spilled = ChunkCounter(tmp_path, PERSIAN), ChunkCounter(tmp_path, PERSIAN, max_in_memory=200)
+    whole, spilled = ChunkCounter(tmp_path, SCRIPT), ChunkCounter(tmp_path, SCRIPT, max_in_memory=200)
     for document in documents:
         whole.add(document)
         spilled.add(document)
@@ -29,13 +29,13 @@ def test_the_most_frequent_are_kept_and_ties_are_settled() -> None:
     text = "الف الف الف ب ب پ پ ت ث"
     orders = [text, " ".join(reversed(text.split()))]
     # the first word of a text has no space before it: two more kinds of chunk
-    results = [count_chunks([order], DocumentSample(), PERSIAN, limit=3)[0] for order in orders]
+    results = [count_chunks([order], DocumentSample(), SCRIPT, limit=3)[0] for order in orders]
     assert results[0] == {" الف": 2, " ب": 2, " پ": 2}
     assert list(results[1]) == [" الف", " ب", " پ"]
 
 
 def test_chunks_without_persian_or_without_end_are_left_out() -> None:
-    chunks, words = count_chunks(["abc def 12 " + "ا" * 5_000 + " سلام"], DocumentSample(), PERSIAN, limit=9)
+    chunks, words = count_chunks(["abc def 12 " + "ا" * 5_000 + " سلام"], DocumentSample(), SCRIPT, limit=9)
     assert chunks == {" سلام": 1}
     assert words == 5
 

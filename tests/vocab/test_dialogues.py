@@ -11,6 +11,7 @@ import pytest
 
 from persianmind.data.build.dialogues import InstructionEncoder, Targets
 from persianmind.data.chat_form import ChatForm, PromptForm
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.text.dialogue import Message
 from persianmind.tokenizer import FolderTokenizer, Tokens
 from tests.support.dialogues import LLAMA_2, ZEPHYR, as_turns, make_dialogues, with_template
@@ -41,7 +42,7 @@ def test_trained_ids_are_those_of_the_rendered_template(
 
     folder = built[base] if template is None else with_template(built[base], tmp_path / "base", template)
     tokenizer = FolderTokenizer(folder)
-    form = ChatForm.of(tokenizer, kind)
+    form = ChatForm.of(tokenizer, kind, PERSIAN.prompt)
     dialogues = make_dialogues(500)
     trained = _trained(form, dialogues)
     served = AutoTokenizer.from_pretrained(with_template(folder, tmp_path / "served", form.template))
@@ -76,7 +77,7 @@ def test_sentencepiece_itself_gives_the_same_ids(built: dict[str, Path]) -> None
     from sentencepiece import SentencePieceProcessor
 
     reference = SentencePieceProcessor(model_file=str(built["mistral"] / "tokenizer.model"))
-    form = ChatForm.of(FolderTokenizer(built["mistral"]), "persianmind")
+    form = ChatForm.of(FolderTokenizer(built["mistral"]), "persianmind", PERSIAN.prompt)
     dialogues = make_dialogues(500)
     for messages, (tokens, _) in zip(dialogues, _trained(form, dialogues), strict=True):
         ids: list[int] = []
@@ -90,7 +91,7 @@ def test_sentencepiece_itself_gives_the_same_ids(built: dict[str, Path]) -> None
 def test_segments_encoded_apart_are_other_ids(built: dict[str, Path], base: str) -> None:
     """The control: prompt up to "PersianMind: " and answer one by one, as training once did."""
     tokenizer = FolderTokenizer(built[base])
-    form = ChatForm.of(tokenizer, "persianmind")
+    form = ChatForm.of(tokenizer, "persianmind", PERSIAN.prompt)
     dialogues = make_dialogues(100)
     differing = 0
     for messages, (tokens, _) in zip(dialogues, _trained(form, dialogues), strict=True):

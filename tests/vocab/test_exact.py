@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import unicodedata
@@ -17,12 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from persianmind.language import default_profile
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.language.persian import normalise
 from persianmind.vocab.build import build_vocab
 from persianmind.vocab.expansion import load_expansion
 from persianmind.vocab.families import open_base
 from persianmind.vocab.foreign import foreign_samples
+from tests.support.corpus import TEXT_NAMES, sample_documents
 from tests.vocab.helpers import NEW_TOKENS, mistral_model, package_texts, read_tree
 
 NAMES = ["smollm2", "llama-3-like", "qwen-like", "mistral"]
@@ -46,7 +48,7 @@ def test_ids_and_sizes(name: str, bases: dict[str, Path], built: dict[str, Path]
         assert tokenizer.decode([piece.id]) in (piece.text, piece.text.removeprefix(" "))
         assert base.decode(piece.base_ids).removeprefix(" ") == piece.text.removeprefix(" ")
         assert list(piece.base_ids) == base.ids_of(piece.text)
-        assert default_profile().is_valid_piece(piece.text)
+        assert PERSIAN.is_valid_piece(piece.text)
     assert len({piece.text for piece in expansion.pieces}) == expansion.added
 
 
@@ -169,8 +171,10 @@ def test_same_bytes_in_any_order_and_process(smollm2: Path, tmp_path: Path) -> N
     script = (
         "import random, sys; from pathlib import Path\n"
         "from tests.vocab.helpers import package_texts; from persianmind.vocab.build import build_vocab\n"
+        "from persianmind.language.persian import PROFILE\n"
         "texts = list(package_texts())[::4]; random.Random(int(sys.argv[3])).shuffle(texts)\n"
-        "build_vocab(Path(sys.argv[1]), lambda: iter(texts), Path(sys.argv[2]), new_tokens=300)\n"
+        "build_vocab(Path(sys.argv[1]), lambda: iter(texts), Path(sys.argv[2]), new_tokens=300, "
+        "profile=PROFILE)\n"
     )
     folders = []
     for seed, threads in ((1, "1"), (2, "2")):
@@ -195,7 +199,7 @@ def test_nothing_new_leaves_every_id(base: str, bases: dict[str, Path], tmp_path
     def no_text() -> Iterator[str]:
         raise AssertionError("no text is needed when nothing is learned")
 
-    expansion = build_vocab(bases[base], no_text, tmp_path / "out", new_tokens=0)
+    expansion = build_vocab(bases[base], no_text, tmp_path / "out", new_tokens=0, profile=PERSIAN)
     assert (expansion.added, expansion.pieces) == (0, ())
     texts = [*package_texts()[:200], *foreign_samples()]
     after = load(tmp_path / "out")(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
@@ -209,7 +213,13 @@ def test_train_size_takes_all_the_new_pieces_of_a_bpe(
     """The paper's way: 10,000 trained, 9,509 of them new, and [PAD] as the last id."""
     out = tmp_path / "out"
     expansion = build_vocab(
-        bases[base], lambda: iter(package_texts()), out, new_tokens=0, train_size=2_000, pad_token=True
+        bases[base],
+        lambda: iter(package_texts()),
+        out,
+        new_tokens=0,
+        train_size=2_000,
+        pad_token=True,
+        profile=PERSIAN,
     )
     learned = expansion.added - 1
     assert 1_000 < learned < 2_000 - 259
@@ -234,10 +244,26 @@ def test_added_tokens_after_a_sentencepiece_model_keep_their_ids(tmp_path: Path)
     }
     (base / "tokenizer_config.json").write_text(json.dumps(config))
     out = tmp_path / "out"
-    expansion = build_vocab(base, lambda: iter(package_texts()[:300]), out, new_tokens=200)
+    expansion = build_vocab(base, lambda: iter(package_texts()[:300]), out, new_tokens=200, profile=PERSIAN)
     tokenizer = load(out)
     assert (expansion.base_vocab, len(tokenizer)) == (32_002, 32_202)
     assert tokenizer.encode("<|chat_1|>", add_special_tokens=False) == [32_001]
     assert tokenizer.chat_template == "{{ 1 }}"
     text = random.Random(0).choice(package_texts()[:300])
     assert tokenizer.encode(text, add_special_tokens=False) == open_base(out).encode([text])[0]
+
+
+@pytest.mark.parametrize("name", ["smollm2", "mistral"])
+def test_seven_thousand_sentences_that_no_vocabulary_saw(name: str, built: dict[str, Path]) -> None:
+    """Of other sources than the vocabulary's: spoken prompts, manuals, lessons, questions."""
+    tokenizer = load(built[name])
+    documents = [text for source in TEXT_NAMES for text in sample_documents(source)]
+    sentences = [one for text in documents for one in re.split(r"(?<=[.!?؟\n])\s*", normalise(text)) if one]
+    assert len(sentences) > 7_000
+    ids = tokenizer(sentences, add_special_tokens=False)["input_ids"]
+    wrong = [
+        text
+        for text, one in zip(sentences, ids, strict=True)
+        if tokenizer.decode(one, clean_up_tokenization_spaces=False) != text
+    ]
+    assert wrong == []

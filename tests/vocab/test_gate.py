@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import pytest
 from persianmind.common.atomic import write_json
 from persianmind.common.checksum import read_checked, write_checked
 from persianmind.common.errors import ExactnessError, VocabError
-from persianmind.language import LanguageProfile, default_profile
+from persianmind.language import LanguageProfile
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.vocab import pieces as pieces_module
 from persianmind.vocab.build import build_vocab
 from persianmind.vocab.expansion import VocabPiece, load_expansion
@@ -29,12 +30,19 @@ from tests.vocab.layouts import chatml, llama_2, phi_3, read_proto
 DOCUMENTS = package_texts()[:200]
 
 
+class Lenient(LanguageProfile):
+    """Takes any piece."""
+
+    def is_valid_piece(self, text: str) -> bool:
+        return True
+
+
 def run_gate(
     base: Path,
     folder: Path,
     pieces: tuple[VocabPiece, ...],
     pad: bool = False,
-    profile: LanguageProfile = default_profile(),
+    profile: LanguageProfile = PERSIAN,
     documents: Sequence[str] = DOCUMENTS,
 ) -> None:
     check_exactness(
@@ -124,8 +132,8 @@ def test_english_that_changes(bases: dict[str, Path], built: dict[str, Path], tm
     with pytest.raises(ExactnessError, match="spans a word boundary or is not Persian"):
         run_gate(bases["smollm2"], folder, english)
     # with the rule about pieces switched off the ids of English text still give it away
-    lenient = replace(default_profile(), is_valid_piece=lambda text: True)
-    with pytest.raises(ExactnessError, match="changes the ids of non-Persian text"):
+    lenient = Lenient(**{one.name: getattr(PERSIAN, one.name) for one in fields(PERSIAN)})
+    with pytest.raises(ExactnessError, match="changes the ids of text that holds no Persian letter"):
         run_gate(bases["smollm2"], folder, english, profile=lenient)
 
 
@@ -170,7 +178,7 @@ def test_build_saves_nothing_when_the_gate_refuses(
     monkeypatch.setattr(family, "files", careless_merges if family is ByteBPE else careless)
     out = tmp_path / "sub" / "out"
     with pytest.raises(ExactnessError):
-        build_vocab(bases[name], texts, out, new_tokens=200)
+        build_vocab(bases[name], texts, out, new_tokens=200, profile=PERSIAN)
     assert list(out.parent.iterdir()) == []
 
 
@@ -181,7 +189,7 @@ def test_without_the_rule_pieces_leave_persian_and_the_gate_sees_it(
     monkeypatch.setattr(pieces_module, "is_valid_piece", lambda profile, token_bytes: _is_text(token_bytes))
     mixed = [f"{text} ۱۲۳۴ ۱۲۳۴ Vueها Vueها" for text in package_texts()]
     with pytest.raises(ExactnessError, match="word boundary"):
-        build_vocab(smollm2, lambda: iter(mixed), tmp_path / "out", new_tokens=400)
+        build_vocab(smollm2, lambda: iter(mixed), tmp_path / "out", new_tokens=400, profile=PERSIAN)
 
 
 def _is_text(token_bytes: bytes) -> bool:
@@ -226,7 +234,7 @@ STRUCK_OUT = "قیمت <s>۱۲۰</s> هزار تومان است"
 def test_a_token_that_stands_in_a_document_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A struck-out price in HTML. Read as the token it would be, it differs, and the message says where."""
     base = llama_2(tmp_path / "base")
-    build_vocab(base, lambda: iter(()), tmp_path / "out", new_tokens=0)
+    build_vocab(base, lambda: iter(()), tmp_path / "out", new_tokens=0, profile=PERSIAN)
     documents = [*DOCUMENTS[:5], f"{DOCUMENTS[5]} {STRUCK_OUT}"]
     run_gate(base, tmp_path / "out", (), documents=documents)
     as_text = HFTokenizer.encode
@@ -251,7 +259,7 @@ def forget_flags(tree: dict[str, Any]) -> None:
 def test_text_beside_special_tokens(tmp_path: Path) -> None:
     """Text alone keeps its ids, and only what chat templates write changes."""
     base = phi_3(tmp_path / "base")
-    build_vocab(base, lambda: iter(()), tmp_path / "out", new_tokens=0)
+    build_vocab(base, lambda: iter(()), tmp_path / "out", new_tokens=0, profile=PERSIAN)
     (tmp_path / "out" / "tokenizer_config.json").write_text("{}")  # it repeats the flags
     for change in (prefix_after_special_tokens, forget_flags):
         folder = broken(tmp_path / "out", tmp_path, change)
@@ -269,5 +277,5 @@ def test_two_tokenizers_in_one_folder(tmp_path: Path) -> None:
         piece.score = -40_000.0 - abs(piece.score)
     (base / "tokenizer.model").write_bytes(proto.SerializeToString())
     with pytest.raises(ExactnessError, match="are two tokenizers"):
-        build_vocab(base, lambda: iter(()), tmp_path / "out", new_tokens=0)
+        build_vocab(base, lambda: iter(()), tmp_path / "out", new_tokens=0, profile=PERSIAN)
     assert not (tmp_path / "out").exists()

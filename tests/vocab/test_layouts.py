@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from persianmind.common.errors import BaseModelError
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.model.export.gguf.vocabulary import read_vocab
 from persianmind.tokenizer import FolderTokenizer
 from persianmind.vocab.build import build_vocab
@@ -43,7 +44,9 @@ class Layout:
 
     def __init__(self, name: str, base: Path, out: Path) -> None:
         self.name, self.base_path, self.out = name, base, out
-        self.expansion = build_vocab(base, lambda: iter([*DOCUMENTS, LITERAL]), out, new_tokens=NEW)
+        self.expansion = build_vocab(
+            base, lambda: iter([*DOCUMENTS, LITERAL]), out, new_tokens=NEW, profile=PERSIAN
+        )
         self.base = None if name in WITHOUT_JSON else auto(base)
         self.tokenizer = auto(out)
 
@@ -170,7 +173,7 @@ def test_tokenizer_json_is_kept_to_where_the_config_says_otherwise(tmp_path: Pat
     base = llama_2(tmp_path / "base")
     config = json.loads((base / "tokenizer_config.json").read_text())
     (base / "tokenizer_config.json").write_text(json.dumps({**config, "legacy": False}))
-    build_vocab(base, lambda: iter(()), tmp_path / "out", new_tokens=0)
+    build_vocab(base, lambda: iter(()), tmp_path / "out", new_tokens=0, profile=PERSIAN)
     before = Tokenizer.from_file(str(base / "tokenizer.json"))
     for text in ("<s>Hello</s> Hello", "[INST] Hi [/INST]</s><s>[INST] x"):
         ids = auto(tmp_path / "out").encode(text, add_special_tokens=False)
@@ -180,6 +183,8 @@ def test_tokenizer_json_is_kept_to_where_the_config_says_otherwise(tmp_path: Pat
 def test_the_reference_run_has_41_510_ids(tmp_path: Path) -> None:
     """32,000 and 9,510, exactly: with a stand-in for Llama 2's own tokenizer.model."""
     twice = [*package_texts(), *package_texts()]  # a pair that occurs once makes no piece
-    expansion = build_vocab(mistral_model(), lambda: iter(twice), tmp_path / "out", new_tokens=9_510)
+    expansion = build_vocab(
+        mistral_model(), lambda: iter(twice), tmp_path / "out", new_tokens=9_510, profile=PERSIAN
+    )
     assert (expansion.base_vocab, expansion.added, expansion.size) == (32_000, 9_510, 41_510)
     assert len(auto(tmp_path / "out")) == 41_510

@@ -8,11 +8,11 @@ from functools import partial
 
 import pytest
 
-from persianmind.language import default_profile
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.vocab import pieces as pieces_module
 from persianmind.vocab.learn import Learned, Word, continue_bpe
 
-is_valid_piece = partial(pieces_module.is_valid_piece, default_profile())
+is_valid_piece = partial(pieces_module.is_valid_piece, PERSIAN)
 
 
 def reference(words: dict[Word, int], token_bytes: dict[int, bytes], first_id: int, limit: int) -> Learned:

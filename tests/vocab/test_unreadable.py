@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from persianmind.common.errors import DataError, VocabError
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.tokenizer import FolderTokenizer, is_tiktoken, panics_named
 from persianmind.vocab.build import build_vocab
 from tests.vocab.helpers import mistral_model, package_texts, variant
@@ -22,7 +23,9 @@ def test_tiktoken_is_named_for_what_it_is(tmp_path: Path) -> None:
     (base / "tokenizer.model").write_text("".join(lines))
     for place in (base, base / "tokenizer.model"):
         with pytest.raises(VocabError, match=r"tiktoken's.*give the Hugging Face folder") as caught:
-            build_vocab(place, lambda: iter(package_texts()), tmp_path / "out", new_tokens=10)
+            build_vocab(
+                place, lambda: iter(package_texts()), tmp_path / "out", new_tokens=10, profile=PERSIAN
+            )
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="tiktoken's"):
         FolderTokenizer(base)
@@ -39,7 +42,7 @@ def test_a_pattern_that_never_ends(smollm2: Path, tmp_path: Path) -> None:
     """The library panics with a BaseException; what the user gets is an error of one line."""
     base = variant(smollm2, tmp_path / "base", never_ending)
     with pytest.raises(VocabError, match="takes too many steps") as caught:
-        build_vocab(base, lambda: iter(package_texts()), tmp_path / "out", new_tokens=10)
+        build_vocab(base, lambda: iter(package_texts()), tmp_path / "out", new_tokens=10, profile=PERSIAN)
     assert "\n" not in str(caught.value)
     text = "a" * 60 + "b"
     tokenizer = FolderTokenizer(base)

@@ -15,7 +15,6 @@ from multiprocessing import get_context
 
 from persianmind.data.build.dialogues import InstructionEncoder, Targets
 from persianmind.data.build.source import SourceJob
-from persianmind.data.chat_form import ChatForm
 from persianmind.text.clean import SAMPLE_CHARACTERS, Dialogue, Document, clean_record, drop
 from persianmind.text.decode import decode_record
 from persianmind.text.dedup import text_fingerprint, wanted_signature
@@ -65,7 +64,7 @@ class Pipeline:
         self._spec = job.spec
         self._seq_len = job.data.seq_len
         self._tokenizer = FolderTokenizer(job.tokenizer, fast=job.data.fast_tokenizer)
-        form = ChatForm.of(self._tokenizer, job.data.prompt) if job.spec.source.is_dialogue else None
+        form = job.form(self._tokenizer) if job.spec.source.is_dialogue else None
         self._instructions = None if form is None else InstructionEncoder(form)
         # Tokens of a document of text that are none of its text's.
         self.tokens_added = 0 if form else 1 + (self._tokenizer.bos_id is not None)

@@ -10,6 +10,8 @@ from persianmind.common.checksum import hash_text
 from persianmind.common.errors import DataError
 from persianmind.data.chat_form import ChatForm
 from persianmind.data.manifest import MANIFEST, Fingerprints, Manifest, read_data_manifest
+from persianmind.language import run_profile
+from persianmind.language.profile import PromptTemplate
 from persianmind.recipe import Data, Recipe
 from persianmind.recipe.section import Section
 from persianmind.text.heldout import held_out_fingerprints
@@ -18,8 +20,9 @@ from persianmind.text.spec import SourceSpec, source_spec
 from persianmind.tokenizer import FolderTokenizer
 
 # Changes when the same input would give other bytes: an older folder is then known not to match.
-# 2: a document is known by its content, white space aside.
-PACKING_VERSION = 2
+# 2: a document is known by its content, white space aside; 3: only a source's own profile spells it, ezafe on
+# heh is two characters, half-spaces of old keyboards are ZWNJ.
+PACKING_VERSION = 3
 # The same for instruction records alone; 2: a dialogue is tokenised as one string; 3: system turns and
 # history of every shape, no forged turns.
 DIALOGUE_VERSION = 3
@@ -29,7 +32,7 @@ class SourceJob(Section):
     """The token shards of one source, to be built. Plain JSON: it is sent to other processes.
 
     tokenizer: its folder; out: the folder of the shards; heldout: the folder of held-out text, None where
-    nothing is held out.
+    nothing is held out; own_prompt: what PersianMind's own form of dialogues says in the run's language.
     """
 
     spec: SourceSpec
@@ -37,6 +40,15 @@ class SourceJob(Section):
     tokenizer: Path
     out: Path
     heldout: Path | None
+    own_prompt: PromptTemplate
+
+    def form(self, tokenizer: FolderTokenizer) -> ChatForm:
+        """How its dialogues are written.
+
+        Raises:
+            DataError: this tokenizer cannot write them in the form that the recipe names.
+        """
+        return ChatForm.of(tokenizer, self.data.prompt, self.own_prompt)
 
     @property
     def name(self) -> str:
@@ -52,6 +64,7 @@ def source_job(recipe: Recipe, name: str, *, tokenizer: Path, out: Path, heldout
         tokenizer=tokenizer,
         out=out,
         heldout=heldout if recipe.heldout.sources else None,
+        own_prompt=run_profile(recipe).prompt,
     )
 
 
@@ -64,7 +77,7 @@ def build_fingerprints(job: SourceJob, tokenizer: FolderTokenizer) -> Fingerprin
             form that the recipe names.
     """
     spec, data = job.spec, job.data
-    template = ChatForm.of(tokenizer, data.prompt).template if spec.source.is_dialogue else None
+    template = job.form(tokenizer).template if spec.source.is_dialogue else None
     options: dict[str, Any] = {
         "packing_version": PACKING_VERSION,
         "normalise": spec.normalise.model_dump(mode="json"),
@@ -73,6 +86,7 @@ def build_fingerprints(job: SourceJob, tokenizer: FolderTokenizer) -> Fingerprin
         "packing": [data.seq_len, data.sequences_per_shard, data.open_sequences],
         "prompt": None if template is None else [DIALOGUE_VERSION, template],
         "language": spec.source.language,
+        "profiles": {code: profile.model_dump(mode="json") for code, profile in spec.profiles.items()},
     }
     return Fingerprints(
         source=source_fingerprint(spec.name, spec.source),

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Generic
 from persianmind.evaluate.evaluated import EvaluatedModel
 from persianmind.evaluate.items import I, Item
 from persianmind.evaluate.measured import Measured, compare
+from persianmind.language import LanguageProfile
 from persianmind.recipe import Section
 from persianmind.run.evaluation_records import Comparison
 
@@ -36,6 +37,11 @@ class TaskContext:
     examples: Sequence[Item] = ()
     dev: Sequence[Item] = ()
     gather: Callable[[Any], list[Any]] = lambda value: [value]
+
+    @property
+    def profile(self) -> LanguageProfile:
+        """That of the items' language."""
+        return self.model.profile(self.language)
 
 
 @dataclass(frozen=True, slots=True)

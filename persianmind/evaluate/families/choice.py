@@ -64,7 +64,7 @@ class MultipleChoice(TaskFamily[ChoiceItem]):
         return (
             letter_prompt(probe, 0, word),
             text_prompt(probe, word),
-            asked_prompt(probe, context.language),
+            asked_prompt(probe, _asked(context)),
             *(text for example in context.examples for text in example.texts),
         )
 
@@ -131,13 +131,18 @@ def _examples(context: TaskContext, *, letter: bool) -> str:
     return "".join(parts)
 
 
+def _asked(context: TaskContext) -> str:
+    """What asks for a letter alone, in the language of the items, or in English."""
+    return context.profile.phrases.answer_by_letter or context.model.profile("en").phrases.answer_by_letter
+
+
 def _generated(context: TaskContext, item: ChoiceItem) -> Record:
     chat = context.model.chat_model()
     assert chat is not None
     answer = chat.sample(
-        asked_prompt(item, context.language),
+        asked_prompt(item, _asked(context)),
         max_new_tokens=context.options.max_new_tokens,
         on_piece=context.model.on_progress,
     )
-    chosen = read_answer(answer, item.candidates)
+    chosen = read_answer(answer, item.candidates, context.profile.phrases.option_letters)
     return {"generated": answer.replace(UNFINISHED, ""), "chosen": chosen}

@@ -5,19 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from persianmind.evaluate.items import PERSIAN_DIGITS, ChoiceItem
+from persianmind.evaluate.items import ChoiceItem
 
 LETTERS = "ABCDEFGHIJ"
-# Persian letters of options, in their usual order.
-_PERSIAN_LETTERS = {"الف": 0, "ب": 1, "ج": 2, "د": 3}
 # A capital by itself, or a small one with what closes an option's mark.
 _LETTER = re.compile(r"(?<![A-Za-z])(?:[A-J](?![A-Za-z])|^\s*\(?[a-j](?=[).:]))")
-_WORD = re.compile(r"[\s.:)،-]")
-_NUMBER = re.compile(r"(?<![0-9])([1-9]|10)(?![0-9])")
-_ASKED = {
-    "fa": "فقط حرف گزینهٔ درست را بنویس.",
-    "en": "Answer with the letter of the right option alone.",
-}
+_WORD_END = re.compile(r"[^\w\u200c]")
+_NUMBER = re.compile(r"(?<!\d)(\d{1,2})(?!\d)")  # in the digits of any script
 
 
 def rotated(candidates: Sequence[str], by: int) -> list[str]:
@@ -43,25 +37,25 @@ def text_prompt(item: ChoiceItem, answer_word: str) -> str:
     return "\n".join([*_question(item), answer_word])
 
 
-def asked_prompt(item: ChoiceItem, language: str) -> str:
-    """The question as one would type it to an assistant."""
+def asked_prompt(item: ChoiceItem, asked: str) -> str:
+    """The question as one would type it to an assistant. asked: what asks for the letter alone."""
     options = [f"{letter}. {text}" for letter, text in zip(LETTERS, item.candidates, strict=False)]
     passage = [item.passage] if item.passage else []
-    return "\n".join([*passage, item.question, *options, _ASKED.get(language, _ASKED["en"])])
+    return "\n".join([*passage, item.question, *options, asked])
 
 
-def read_answer(answer: str, candidates: Sequence[str]) -> int | None:
+def read_answer(answer: str, candidates: Sequence[str], option_letters: Sequence[str] = ()) -> int | None:
     """The candidate that a written answer names: by its letter, its number, or its text; None where it names
-    none, or several."""
+    none, or several. option_letters: those of the language, beside A, B, C."""
     bare = answer.strip()
     first = bare.split("\n", 1)[0]
-    word = _WORD.split(first, maxsplit=1)[0]
-    if _PERSIAN_LETTERS.get(word, len(candidates)) < len(candidates):
-        return _PERSIAN_LETTERS[word]
+    word = _WORD_END.split(first, maxsplit=1)[0]
+    if word in option_letters[: len(candidates)]:
+        return option_letters.index(word)
     if found := _one_of({LETTERS.index(one.upper()) for one in _LETTER.findall(first)}, candidates):
         return found[0]
-    numbers = {int(one) - 1 for one in _NUMBER.findall(first.translate(PERSIAN_DIGITS))}
-    if any(_NUMBER.search(text.translate(PERSIAN_DIGITS)) for text in candidates):
+    numbers = {int(one) - 1 for one in _NUMBER.findall(first) if 1 <= int(one) <= 10}
+    if any(1 <= int(one) <= 10 for text in candidates for one in _NUMBER.findall(text)):
         numbers = set()  # a number is what a candidate says, not which one it is
     if found := _one_of(numbers, candidates):
         return found[0]

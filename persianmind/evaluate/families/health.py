@@ -12,6 +12,7 @@ from persianmind.evaluate.items import TextItem
 from persianmind.evaluate.measured import ItemScores, Measured
 from persianmind.evaluate.scripts import script_ratio
 from persianmind.evaluate.stats import bootstrap_mean, wilson
+from persianmind.language.script import Script
 from persianmind.recipe import Section
 from persianmind.recipe.section import Count, Ratio
 from persianmind.text.dialogue import Message
@@ -46,11 +47,10 @@ class Health(TaskFamily[TextItem]):
         if not records:
             return []
         options: HealthOptions = context.options
+        script = context.profile.script
         tests: dict[str, Callable[[Record], bool]] = {
-            "right_script": lambda r: (
-                (script_ratio(r["text"], context.language) or 0.0) >= options.min_script_ratio
-            ),
-            "one_language": lambda r: not _switches(r["text"], context.language),
+            "right_script": lambda r: (script_ratio(r["text"], script) or 0.0) >= options.min_script_ratio,
+            "one_language": lambda r: not _switches(r["text"], script),
             "not_repetitive": lambda r: repetition(r["text"]) <= options.max_repetition,
             "stops": lambda r: bool(r["stopped"]),
             "not_empty": lambda r: bool(r["text"].strip()),
@@ -70,10 +70,10 @@ def repetition(text: str) -> float:
     return 1 - len(runs) / total if total else 0.0
 
 
-def _switches(text: str, language: str) -> bool:
+def _switches(text: str, script: Script) -> bool:
     """Whether a text mixes its language's script with words of another one."""
-    ratio = script_ratio(text, language)
-    foreign = [word for word in text.split() if script_ratio(word, language) == 0.0]
+    ratio = script_ratio(text, script)
+    foreign = [word for word in text.split() if script_ratio(word, script) == 0.0]
     return ratio is not None and 0.0 < ratio < 1.0 and len(foreign) > 0.1 * len(text.split())
 
 

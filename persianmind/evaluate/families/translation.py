@@ -1,7 +1,8 @@
 """Translation, generated in the trained prompt and scored by sacrebleu, raw and with one spelling.
 
-Persian is typed in more ways than one: a sentence scores 17.7 BLEU against itself typed with Arabic yeh. So
-every score stands twice: of what was written, and of hypothesis and reference normalised alike.
+A language is typed in more ways than one: a sentence scores 17.7 BLEU against itself with one letter from
+another keyboard. So every score stands twice: of what was written, and of hypothesis and reference normalised
+alike.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
+from persianmind.common.default_language import DEFAULT_LANGUAGE
 from persianmind.common.errors import DataError
 from persianmind.evaluate.families.base import NotPossibleError, Numbered, Record, TaskContext, TaskFamily
 from persianmind.evaluate.items import TranslationItem
 from persianmind.evaluate.measured import ItemScores, Measured
 from persianmind.evaluate.scripts import script_ratio
 from persianmind.evaluate.stats import ConfidenceInterval, wilson
-from persianmind.language import profile_for
+from persianmind.language import LanguageProfile, language_name
 from persianmind.recipe import Section
 from persianmind.recipe.section import Count, Name
 from persianmind.run.evaluation_records import Comparison
 
 RESAMPLES = 500
 RIGHT_SCRIPT = 0.5  # of its letters
-NAMES = {"fa": "Persian", "en": "English", "ar": "Arabic"}
 
 
 class TranslationOptions(Section):
@@ -33,7 +34,7 @@ class TranslationOptions(Section):
     model on disk, for spBLEU (FLORES' own is not fetched)."""
 
     source: Name = "en"
-    target: Name = "fa"
+    target: Name = DEFAULT_LANGUAGE
     direction: Literal["forward", "backward"] = "forward"
     instruction: str = "Translate the following {source} text into {target}:"
     max_new_tokens: Count = 256
@@ -65,7 +66,8 @@ class Translation(TaskFamily[TranslationItem]):
     def measure(self, context: TaskContext, records: Sequence[Record]) -> list[Measured]:
         if not records:
             return []
-        return [*corpus_scores(context.options, records), *_counts(context.options, records)]
+        profile = context.model.profile(context.options.target)
+        return [*corpus_scores(context.options, records, profile), *_counts(records, profile)]
 
     def prompt_parts(self, context: TaskContext) -> Sequence[str]:
         return (
@@ -127,7 +129,9 @@ class _Scorer:
                 for one in draws]  # fmt: skip
 
 
-def corpus_scores(options: TranslationOptions, records: Sequence[Record]) -> Iterator[Measured]:
+def corpus_scores(
+    options: TranslationOptions, records: Sequence[Record], profile: LanguageProfile
+) -> Iterator[Measured]:
     """chrF++ and BLEU (spBLEU where its model is on disk), raw and normalised, with their signatures.
 
     Raises:
@@ -135,7 +139,7 @@ def corpus_scores(options: TranslationOptions, records: Sequence[Record]) -> Ite
     """
     from sacrebleu.metrics import BLEU, CHRF
 
-    normalise = profile_for(options.target).normalise
+    normalise = profile.normalise
     raw = {record["item"]: (record["hypothesis"], record["reference"]) for record in records}
     spelled = {item: (normalise(one), normalise(other)) for item, (one, other) in raw.items()}
     makers: list[tuple[str, Callable[[], Any], Callable[[str], str]]] = [
@@ -181,9 +185,9 @@ def _bootstrapped(first: CorpusMeasured, second: Measured, model: str) -> Compar
     )
 
 
-def _counts(options: TranslationOptions, records: Sequence[Record]) -> Iterator[Measured]:
+def _counts(records: Sequence[Record], profile: LanguageProfile) -> Iterator[Measured]:
     """Outputs that are no translation: empty, the source again, in another script."""
-    normalise = profile_for(options.target).normalise
+    normalise = profile.normalise
     tests: dict[str, Callable[[Record], bool]] = {
         "empty_ratio": lambda record: not record["hypothesis"].strip(),
         "copied_ratio": lambda record: (
@@ -191,7 +195,7 @@ def _counts(options: TranslationOptions, records: Sequence[Record]) -> Iterator[
             and normalise(record["hypothesis"]).strip() == normalise(record["source"]).strip()
         ),
         "wrong_script_ratio": lambda record: (
-            (script_ratio(record["hypothesis"], options.target) or 0.0) < RIGHT_SCRIPT
+            (script_ratio(record["hypothesis"], profile.script) or 0.0) < RIGHT_SCRIPT
             and bool(record["hypothesis"].strip())
         ),
     }
@@ -212,7 +216,7 @@ def _sides(item: TranslationItem, options: TranslationOptions) -> tuple[str, str
 
 
 def _instruction(options: TranslationOptions) -> str:
-    names = {key: NAMES.get(getattr(options, key), getattr(options, key)) for key in ("source", "target")}
+    names = {key: language_name(getattr(options, key)) for key in ("source", "target")}
     return options.instruction.replace("{source}", names["source"]).replace("{target}", names["target"])
 
 
@@ -226,7 +230,7 @@ def _translate(context: TaskContext, source: str) -> str:
     from persianmind.evaluate.generate import stream_ids
 
     tokenizer = context.model.tokenizer
-    names = [NAMES.get(one, one) for one in (options.source, options.target)]
+    names = [language_name(one) for one in (options.source, options.target)]
     shown = []
     for example in context.examples:
         assert isinstance(example, TranslationItem)

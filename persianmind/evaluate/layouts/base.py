@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, ClassVar, Generic
 
 from persianmind.common.errors import DataError
-from persianmind.evaluate.items import PERSIAN_DIGITS, BadItemError, ChoiceItem, I, Item, ReadItems
+from persianmind.evaluate.items import BadItemError, ChoiceItem, I, Item, ReadItems
 from persianmind.evaluate.rows import Row, read_rows
 
 
@@ -84,12 +84,12 @@ def text_of(row: Row, key: str) -> str:
 
 
 def number_of(value: Any) -> int:
-    """A whole number, however it is written: 2, 2.0, "2", "۲".
+    """A whole number, however it is written: 2, 2.0, "2", in the digits of any script.
 
     Raises:
         ValueError: it is none.
     """
-    number = float(str(value).translate(PERSIAN_DIGITS).strip())
+    number = float(str(value).strip())
     if number != int(number):
         raise ValueError(f"{value!r} is no whole number")
     return int(number)

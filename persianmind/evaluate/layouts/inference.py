@@ -1,7 +1,7 @@
 """Entailment and paraphrase as questions with fixed candidates: FarsTail, ParsiNLU.
 
-The questions are put in Persian; the candidates are the same in every item, so that the order of the letters
-says nothing about the label.
+The questions are put in the sets' own language, as its profile words them; the candidates are the same in
+every item, so that the order of the letters says nothing about the label.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from persianmind.common.default_language import DEFAULT_LANGUAGE
 from persianmind.evaluate.items import BadItemError, ChoiceItem, ReadItems
 from persianmind.evaluate.layouts.base import Layout, RowLayout, text_of
 from persianmind.evaluate.rows import Row, plain_lines
+from persianmind.language import profile_for
 
 LABELS = ("e", "n", "c")
-ENTAILMENT = ("درست است", "معلوم نیست", "نادرست است")
-PARAPHRASE = ("خیر", "بله")
+_QUESTIONS = profile_for(DEFAULT_LANGUAGE).phrases.questions
+ENTAILMENT, PARAPHRASE = _QUESTIONS["entailment"], _QUESTIONS["paraphrase"]
 SEPARATOR = "<sep>"
 
 
@@ -31,8 +33,8 @@ def entailment_item(
         raise BadItemError("stray_label")
     return ChoiceItem(
         passage=premise,
-        question=f"با توجه به متن، این جمله درست است؟ «{hypothesis}»",
-        candidates=ENTAILMENT,
+        question=ENTAILMENT.ask(premise, hypothesis),
+        candidates=ENTAILMENT.candidates,
         answer=LABELS.index(str(label)),
         category=category,
         subsets=tuple(subsets),
@@ -98,8 +100,8 @@ class ParsinluParaphrase(RowLayout[ChoiceItem]):
         if label not in ("0", "1"):
             raise BadItemError("stray_label")
         return ChoiceItem(
-            question=(f"آیا این دو پرسش یک معنا دارند؟ «{text_of(row, 'q1')}» و «{text_of(row, 'q2')}»"),
-            candidates=PARAPHRASE,
+            question=PARAPHRASE.ask(text_of(row, "q1"), text_of(row, "q2")),
+            candidates=PARAPHRASE.candidates,
             answer=int(label),
             category=str(row.get("category") or ""),
         )

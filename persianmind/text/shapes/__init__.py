@@ -24,7 +24,7 @@ def shapes() -> tuple[Shape, ...]:
 def parse_dialogue(fields: Mapping[str, Any], columns: Mapping[Any, str] | None = None) -> ParsedDialogue:
     """The dialogue in an instruction record, of the first shape whose fields it has.
 
-    columns: names of the record's own fields by the names that shapes know ("output": "پاسخ").
+    columns: names of the record's own fields by the names that shapes know ("output": "answer_text").
 
     Raises:
         BadDialogueError: it has the fields of none (`missing_field`), or is not what its fields say.

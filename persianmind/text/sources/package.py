@@ -4,8 +4,8 @@
 | --- | --- | --- |
 | hafez | 495 poems of Hafez, each with its prose interpretations | MIT (the poems are of the 14th century) |
 | hafez-instruct | the same poems as instruction records: interpret this poem | MIT |
-| gettext-fa | Persian messages of Django, wagtail and Sphinx | BSD |
-| gettext-instruct | the same messages as translation records, both directions | BSD |
+| gettext-CODE | messages of Django, wagtail and Sphinx in a language (gettext-ka: Georgian) | BSD |
+| gettext-instruct | those of gettext-fa as translation records, both directions | BSD |
 | python-topics | the English language reference in `pydoc_data.topics` | PSF |
 
 Files are read as data; no code of these packages is imported.
@@ -15,14 +15,18 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, ClassVar
 
+from persianmind.common.default_language import DEFAULT_LANGUAGE
 from persianmind.common.errors import SourceError, nearest
+from persianmind.language import profile_for
 from persianmind.recipe import Source
 from persianmind.text.formats.base import after
 from persianmind.text.record import Payload, Record
@@ -30,6 +34,7 @@ from persianmind.text.sources.listing import Listing
 
 CATALOGUE_DISTRIBUTIONS = ("Django", "wagtail", "Sphinx")
 MIN_MESSAGE_CHARACTERS = 12
+_CATALOGUE = "gettext-"
 
 KeyedFields = Iterator[tuple[str, dict[str, Any]]]  # (key of the document, fields)
 
@@ -81,7 +86,7 @@ def read_package(source_name: str, package: str) -> Iterator[Record]:
 def check_package(package: str) -> None:
     """Raises SourceError when `package://package` cannot be read; reads no text."""
     _reader(package)
-    for name in _CARRIERS[package]:
+    for name in _CARRIERS.get(package, CATALOGUE_DISTRIBUTIONS):
         package_folder(name)
 
 
@@ -101,11 +106,21 @@ def package_folder(distribution_name: str) -> Path:
 
 
 def _reader(package: str) -> Callable[[], KeyedFields]:
-    if package not in _READERS:
+    if package in _READERS:
+        return _READERS[package]
+    code = package.removeprefix(_CATALOGUE)
+    codes = _catalogue_codes() if code != package else frozenset[str]()
+    if codes and code not in codes:
         raise SourceError(
-            f"package://{package}: unknown{nearest(package, _READERS)}; known are: {', '.join(_READERS)}"
+            f"package://{package}: no catalogue of messages in {code!r}; there are: "
+            f"{', '.join(sorted(codes))}"
         )
-    return _READERS[package]
+    if code == package or not re.fullmatch("[A-Za-z_]+", code):
+        known = [*_READERS, f"{_CATALOGUE}CODE"]
+        raise SourceError(
+            f"package://{package}: unknown{nearest(package, known)}; known are: {', '.join(known)}"
+        )
+    return lambda: _gettext(code)
 
 
 def _hafez_entries() -> list[dict[str, Any]]:
@@ -128,22 +143,27 @@ def _hafez_instruct() -> KeyedFields:
     for entry in _hafez_entries():
         poem = "\n".join(entry["poem"][:4])
         for instruction, answer in (
-            ("این غزل حافظ را به نثر ساده تفسیر کن.", entry["interpretation"]),
-            ("فال این غزل حافظ چیست؟ کوتاه پاسخ بده.", entry["alt_interpretation"]),
+            (_question("interpret_poem"), entry["interpretation"]),
+            (_question("omen_of_poem"), entry["alt_interpretation"]),
         ):
             if answer and answer.strip():
                 fields = {"instruction": instruction, "input": poem, "output": answer.strip()}
                 yield f"hafez/{entry['id']}", fields
 
 
-def _messages() -> Iterator[tuple[str, str]]:
-    """(English, Persian) of every finished, unique message, in a fixed order of files."""
+def _question(name: str) -> str:
+    """What an instruction record of these packages asks."""
+    return profile_for(DEFAULT_LANGUAGE).phrases.questions[name].question
+
+
+def _messages(code: str) -> Iterator[tuple[str, str]]:
+    """(English, translation) of every finished, unique message, in a fixed order of files."""
     import polib
 
     seen: set[str] = set()
     for name in CATALOGUE_DISTRIBUTIONS:
         root = package_folder(name) / name.lower()
-        for path in sorted(root.rglob("locale/fa/LC_MESSAGES/*.po")):
+        for path in sorted(root.rglob(f"locale/{code}/LC_MESSAGES/*.po")):
             for entry in polib.pofile(str(path)):
                 finished = entry.msgstr and not entry.fuzzy and not entry.obsolete
                 if finished and entry.msgid not in seen and len(entry.msgstr) >= MIN_MESSAGE_CHARACTERS:
@@ -151,19 +171,30 @@ def _messages() -> Iterator[tuple[str, str]]:
                     yield entry.msgid.strip(), entry.msgstr.strip()
 
 
-def _gettext() -> KeyedFields:
-    for english, persian in _messages():
-        yield f"gettext/{english}", {"text": persian}
+def _gettext(code: str) -> KeyedFields:
+    for english, translated in _messages(code):
+        yield f"gettext/{english}", {"text": translated}
+
+
+@cache
+def _catalogue_codes() -> frozenset[str]:
+    """Languages that the catalogues have, as their folders name them; none where a package is not there."""
+    try:
+        roots = [package_folder(name) / name.lower() for name in CATALOGUE_DISTRIBUTIONS]
+    except SourceError:
+        return frozenset()
+    return frozenset(path.parent.name for root in roots for path in root.rglob("locale/*/LC_MESSAGES"))
 
 
 def _gettext_instruct() -> KeyedFields:
-    for english, persian in _messages():
+    asked = _question("translate_message")
+    for english, translated in _messages(DEFAULT_LANGUAGE):
         key = f"gettext/{english}"
+        yield key, {"instruction": asked, "input": english, "output": translated}
         yield (
             key,
-            {"instruction": "این متن را به فارسی ترجمه کن.", "input": english, "output": persian},
+            {"instruction": "Translate this text into English.", "input": translated, "output": english},
         )
-        yield key, {"instruction": "Translate this text into English.", "input": persian, "output": english}
 
 
 def _python_topics() -> KeyedFields:
@@ -179,14 +210,12 @@ def _python_topics() -> KeyedFields:
 _READERS: dict[str, Callable[[], KeyedFields]] = {
     "hafez": _hafez,
     "hafez-instruct": _hafez_instruct,
-    "gettext-fa": _gettext,
     "gettext-instruct": _gettext_instruct,
     "python-topics": _python_topics,
 }
 _CARRIERS: dict[str, tuple[str, ...]] = {
     "hafez": ("hafez",),
     "hafez-instruct": ("hafez",),
-    "gettext-fa": CATALOGUE_DISTRIBUTIONS,
     "gettext-instruct": CATALOGUE_DISTRIBUTIONS,
     "python-topics": (),
 }

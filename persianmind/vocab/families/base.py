@@ -61,6 +61,8 @@ class BaseTokenizer(Protocol):
     """The family and models of it, for messages."""
     is_independent: ClassVar[bool]
     """Whether `encode` is of another library than tokenizer.json's: then the two can be compared."""
+    joins_bytes: ClassVar[bool]
+    """Whether its merges put characters together from bytes; SentencePiece's begin with characters."""
     size: int
     """Number of ids, added special tokens included: the first new id."""
 
@@ -89,6 +91,10 @@ class BaseTokenizer(Protocol):
 
     def ids_of(self, text: str) -> list[int]:
         """Base ids of a piece's text: no special tokens, no prefix space of the tokenizer's own."""
+        ...
+
+    def byte_ids(self, token_bytes: bytes) -> list[int]:
+        """Base ids of bytes that are no text by themselves: the beginning of a character."""
         ...
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:

@@ -51,6 +51,7 @@ class ByteBPE:
     family: ClassVar[str] = "byte-bpe"
     description: ClassVar[str] = "byte-level BPE (Llama 3, Qwen, Tekken, Command R, SmolLM2)"
     is_independent: ClassVar[bool] = False
+    joins_bytes: ClassVar[bool] = True
 
     def __init__(self, files: BaseFiles) -> None:
         assert files.tree is not None
@@ -92,7 +93,10 @@ class ByteBPE:
         return words
 
     def ids_of(self, text: str) -> list[int]:
-        return self.reader.merge(to_token(text.encode("utf-8")))
+        return self.byte_ids(text.encode("utf-8"))
+
+    def byte_ids(self, token_bytes: bytes) -> list[int]:
+        return self.reader.merge(to_token(token_bytes))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return self.reader.encode(texts)

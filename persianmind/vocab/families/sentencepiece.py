@@ -46,6 +46,7 @@ class SentencePieceBPE:
     family: ClassVar[str] = "sentencepiece"
     description: ClassVar[str] = "SentencePiece BPE (Llama 2, Mistral, Gemma, Phi-3)"
     is_independent: ClassVar[bool] = True
+    joins_bytes: ClassVar[bool] = False
 
     def __init__(self, files: BaseFiles) -> None:
         from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
@@ -115,6 +116,10 @@ class SentencePieceBPE:
 
     def ids_of(self, text: str) -> list[int]:
         return list(self._bare.encode(text))
+
+    def byte_ids(self, token_bytes: bytes) -> list[int]:
+        of_byte = {piece: token_id for token_id, piece in self.token_bytes.items() if len(piece) == 1}
+        return [of_byte[token_bytes[i : i + 1]] for i in range(len(token_bytes))]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [list(ids) for ids in self._processor.encode(list(texts), num_threads=1)]

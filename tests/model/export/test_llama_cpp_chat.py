@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from persianmind.data.chat_form import ChatForm, PromptForm
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.model.bases import resolve_base
 from persianmind.model.export.gguf.write import export_gguf
 from persianmind.text.dialogue import Message, Role
@@ -54,7 +55,7 @@ def test_500_dialogues_get_the_ids_of_training_and_of_transformers(
     family: str, name: PromptForm, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     tokenizer = request.getfixturevalue(family)
-    form = ChatForm.of(FolderTokenizer(tokenizer), name)
+    form = ChatForm.of(FolderTokenizer(tokenizer), name, PERSIAN.prompt)
     folder = make_export(tmp_path / "export", tokenizer, num_hidden_layers=1, template=form.template)
     expected = prompts(folder)
     for turns, (_, ids) in zip(dialogues(), expected, strict=True):

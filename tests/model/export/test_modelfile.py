@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from persianmind.language import default_profile
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.model.bases import resolve_base
 from persianmind.model.export.gguf.modelfile import Render, Turn, read_turn_form
 from persianmind.model.export.gguf.write import export_gguf
@@ -33,7 +33,7 @@ DROPPED = "{{ messages[-1].content }}"
 
 
 def persianmind_form(bos: str = "") -> str:
-    return own_template(default_profile().prompt, bos=bos, eos="</s>")
+    return own_template(PERSIAN.prompt, bos=bos, eos="</s>")
 
 
 def renderer(source: str) -> Render:
@@ -113,7 +113,7 @@ def test_the_file_beside_the_gguf(tmp_path: Path, sentencepiece: Path) -> None:
     lines = (tmp_path / "m-q8_0.Modelfile").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "FROM ./m-q8_0.gguf"
     assert lines[1].startswith('TEMPLATE """{{ range') and "<s>" not in lines[1]  # Ollama puts BOS itself
-    assert lines[2] == f'SYSTEM """{default_profile().prompt.context}"""'
+    assert lines[2] == f'SYSTEM """{PERSIAN.prompt.context}"""'
     assert lines[3] == 'PARAMETER stop "</s>"' and lines[4].startswith("PARAMETER stop ")
     assert lines[5:] == ["PARAMETER repeat_penalty 1.1", "PARAMETER repeat_last_n -1"]
 

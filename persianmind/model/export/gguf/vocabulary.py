@@ -50,10 +50,11 @@ class GgufVocab:
         writer.add_add_space_prefix(self.space_prefix)
 
 
-def read_vocab(folder: Path, size: int, pre: str | None = None) -> GgufVocab:
+def read_vocab(folder: Path, size: int, pre: str | None = None, base: Path | None = None) -> GgufVocab:
     """The tokenizer of an exported folder for a table of `size` ids; those that stand for nothing are UNUSED.
 
-    pre: the name of the pre-tokenizer where llama.cpp's hash does not give it.
+    pre: the name of the pre-tokenizer where llama.cpp's hash does not give it. base: the folder that the
+    tokenizer was expanded from, where that is at hand.
 
     Raises:
         BaseModelError: a tokenizer of another kind, one without the file its ids depend on, or of more ids
@@ -68,7 +69,7 @@ def read_vocab(folder: Path, size: int, pre: str | None = None) -> GgufVocab:
             f"{folder}: token id {highest} has no embedding (vocab_size {size}); export again"
         )
     if ByteBPE.recognises(files):
-        return _byte_level(files, size, pre_tokenizer_name(folder, pre))
+        return _byte_level(files, size, pre_tokenizer_name(folder, pre, base))
     if files.kind == "BPE" and files.tree["model"].get("byte_fallback"):
         return _sentencepiece(files, size)
     raise BaseModelError(f"{folder}: a {files.kind} tokenizer of this kind is not written as GGUF")

@@ -31,6 +31,7 @@ def export_gguf(
     dtype: GgufDtype = "bf16",
     tensors: TensorSource | None = None,
     pre_tokenizer: str | None = None,
+    base: Path | None = None,
 ) -> Path:
     """Writes the GGUF file `out`, whole or not at all, and beside it a Modelfile for Ollama (.Modelfile).
 
@@ -42,6 +43,7 @@ def export_gguf(
         dtype: of the matrices.
         tensors: where the weights come from; the folder's safetensors where it is None.
         pre_tokenizer: llama.cpp's name for the pre-tokenizer, where its hash is unknown.
+        base: the folder that the tokenizer was expanded from: it has the hash that llama.cpp knows.
 
     Returns:
         `out`.
@@ -61,7 +63,7 @@ def export_gguf(
         raise BaseModelError(f"{folder} holds no config.json; give an exported Hugging Face folder")
     config, source = read_config(folder), tensors or FolderTensors(folder)
     plan = plan_tensors(config, source.shapes(), dtype)
-    vocab = read_vocab(folder, int(config["vocab_size"]), pre_tokenizer)
+    vocab = read_vocab(folder, int(config["vocab_size"]), pre_tokenizer, base)
     generation = read_generation(folder)
     ollama = modelfile(generation, out.name)
     _check_room(out, sum(tensor.bytes for tensor in plan.values()))
