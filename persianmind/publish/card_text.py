@@ -40,7 +40,7 @@ class CardFacts:
 
     def languages(self) -> list[str]:
         """Those of the sources that were used, in the recipe's order."""
-        return list(dict.fromkeys(self.recipe.sources[name].language for name in self.sources))
+        return list(dict.fromkeys(code for name in self.sources for code in self.recipe.sources[name].codes))
 
     def profile(self, code: str) -> LanguageProfile | None:
         """That of a language; None where none is known."""

@@ -74,6 +74,11 @@ class Source(Section):
     licence: str = "unstated"
 
     @property
+    def codes(self) -> tuple[str, ...]:
+        """The languages of its records: of a parallel source the two of each pair."""
+        return tuple(self.languages) if self.kind == "parallel" else (self.language,)
+
+    @property
     def is_dialogue(self) -> bool:
         """Whether its records have turns, of which the answers are learnt."""
         return self.kind != "text"

@@ -55,16 +55,16 @@ class Recipe(Section):
 
     def vocabulary_sources(self) -> list[str]:
         """Sources the tokenizer is trained on: `vocab.sources`, or every one that is not English."""
-        return self.vocab.sources or [n for n, source in self.sources.items() if source.language != "en"]
+        return self.vocab.sources or [n for n, source in self.sources.items() if source.codes != ("en",)]
 
     def languages(self) -> list[str]:
         """The languages of its sources, in their order, those of instructions first."""
         ordered = sorted(self.sources.values(), key=lambda source: not source.is_dialogue)
-        return list(dict.fromkeys(source.language for source in ordered))
+        return list(dict.fromkeys(code for source in ordered for code in source.codes))
 
     def vocabulary_languages(self) -> list[str]:
         """The languages of the text that the tokenizer is trained on, those that are not English first."""
-        codes = (self.sources[name].language for name in self.vocabulary_sources())
+        codes = (code for name in self.vocabulary_sources() for code in self.sources[name].codes)
         return sorted(dict.fromkeys(codes or self.languages()), key=lambda code: code == "en")
 
     def held_out_languages(self) -> list[str]:

@@ -8,7 +8,7 @@ import xxhash
 from pydantic import Field
 
 from persianmind.common.errors import RecipeError, nearest
-from persianmind.language import LanguageProfile, profile_for
+from persianmind.language import LanguageProfile, profile_for, target_language
 from persianmind.recipe import Normalise, Quality, Recipe, Source
 from persianmind.recipe.language import ProfileSpec
 from persianmind.recipe.section import Name, Ratio, Section
@@ -31,8 +31,8 @@ class SourceSpec(Section):
 
     @property
     def profile(self) -> LanguageProfile:
-        """That of the source's language."""
-        return self.profile_of(self.source.language)
+        """That of the source's language; of a pair's first one that is not English."""
+        return self.profile_of(target_language(self.source.codes))
 
     def profile_of(self, code: str) -> LanguageProfile:
         """That of another language of the source's records."""
@@ -61,7 +61,6 @@ def source_spec(recipe: Recipe, name: str) -> SourceSpec:
             profile of its languages has.
     """
     source = recipe.sources[name]
-    codes = {source.language, *source.languages}
     _check_options(recipe)
     return SourceSpec(
         name=name,
@@ -70,12 +69,12 @@ def source_spec(recipe: Recipe, name: str) -> SourceSpec:
         quality=recipe.quality,
         held_out_ratio=recipe.heldout.ratio if recipe.heldout.sources else 0.0,
         seed=recipe.seed,
-        profiles={code: spec for code, spec in recipe.profiles.items() if code in codes},
+        profiles={code: spec for code, spec in recipe.profiles.items() if code in source.codes},
     )
 
 
 def _check_options(recipe: Recipe) -> None:
-    codes = {code for source in recipe.sources.values() for code in (source.language, *source.languages)}
+    codes = {code for source in recipe.sources.values() for code in source.codes}
     profiles = [profile_for(code, recipe.profiles) for code in sorted(codes)]
     known = list(dict.fromkeys(rule for profile in profiles for rule in profile.rules))
     for rule in recipe.normalise.rules:

@@ -72,7 +72,8 @@ def test_dialogues_speak_the_profiles_own_words(run: Launched) -> None:
     template = (run.run / "export" / "chat_template.jinja").read_text("utf-8")
     assert "This is a conversation in Georgian." in template and "Helper:" in template
     shown = subprocess.run(
-        [sys.executable, "-m", "persianmind", "data", "inspect", str(run.run / "data" / "pairs")],
+        [sys.executable, "-m", "persianmind", "data", "inspect", str(run.run / "data" / "pairs"),
+         "--sequence", "0", "--tokenizer", str(run.run / "vocab")],
         cwd=ROOT, capture_output=True, text=True, check=True, timeout=120,
     ).stdout  # fmt: skip
     assert "ინგლისური-დან ქართული-ზე" in shown.replace("\n", " ")

@@ -186,3 +186,11 @@ def test_normalise_off(written: object, recipe_file: Path) -> None:
     tree = load_recipe(str(recipe_file)).model_dump(mode="json") | {"normalise": written}
     assert not parse_recipe(tree, "test").normalise.enabled
     assert not load_recipe(str(recipe_file), ["normalise=off"]).normalise.enabled
+
+
+def test_a_parallel_source_is_in_the_languages_of_its_pairs(recipe_file: Path) -> None:
+    """Not in the one of sources that name none."""
+    pairs = "sources.pairs={uri: b.jsonl, kind: parallel, languages: {en: en, ka: ka}}"
+    recipe = load_recipe(str(recipe_file), [pairs])
+    assert recipe.languages() == ["en", "ka"] and recipe.vocabulary_languages() == ["ka", "en"]
+    assert run_profile(recipe).code == source_spec(recipe, "pairs").profile.code == "ka"
