@@ -134,7 +134,14 @@ def test_every_phase_of_the_run_has_its_energy(light_run: Path, page: Node) -> N
         joules[name] = joules.get(name, 0) + sum(reading["joules"] for reading in sample["readings"])
     bars = sections(page)["energy"].panel("By stage").all("div", "bar")
     shown = {bar.all("span", "bar-name")[0].text: bar.all("span", "bar-value")[0].text for bar in bars}
-    assert shown == {name: watt_hours(j) for name, j in joules.items()}
+    assert shown.keys() == joules.keys()
+    for name, text in shown.items():  # three digits of a sum; another order of adding may round the last one
+        exact = joules[name] / 3600
+        assert (
+            text == "<0.001 Wh"
+            if 0 < exact < 0.001
+            else float(text.split()[0]) == pytest.approx(exact, rel=6e-3)
+        )
     assert {"pretrain", "instruct-1", "instruct-2", "evaluate:base", "export"} <= shown.keys()
 
 
