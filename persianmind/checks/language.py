@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from persianmind.checks.base import CheckResult
 from persianmind.language import LanguageProfile
+from persianmind.language.script import script_ratio
 from persianmind.recipe import Normalise
 from persianmind.vocab.families import open_files
 from persianmind.vocab.families.base import BaseTokenizer
@@ -35,8 +36,7 @@ def language_finding(
     rules = ", ".join(rule for rule in profile.rules if options.has(rule))
     spelled = f"its text is normalised by: {rules}" if options.enabled else "its text is left as it is"
     told = [f"{profile.name} ({profile.code}), {profile.direction}; {spelled}"]
-    letters = sum(sum(map(str.isalpha, text)) for text in texts)
-    own = sum(sum(map(str.isalpha, script.word_character.findall(text))) for text in texts)
+    ratio = script_ratio("\n".join(texts), script)
     if base is not None and learned is not None and learned.pieces and texts:
         told.append(_gain(profile, texts, base, learned))
     if not script.is_spaced:
@@ -49,10 +49,10 @@ def language_finding(
             "only pieces with a letter outside ASCII are added, so that no English text changes its ids"
         )
     detail = "; ".join(told)
-    if letters and own < MIN_OWN_RATIO * letters:
+    if ratio is not None and ratio < MIN_OWN_RATIO:
         return CheckResult.warn(
             "language",
-            f"only {own / letters:.0%} of the letters of the text are {profile.name}: is `language` of its "
+            f"only {ratio:.0%} of the letters of the text are {profile.name}: is `language` of its "
             f"sources right? {detail}",
         )
     return CheckResult.ok("language", detail)

@@ -6,9 +6,10 @@ script. A recipe can bring its own, as a YAML file beside it (docs/languages.md)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+from persianmind.common.default_language import target_language
 from persianmind.language import arabic, persian
 from persianmind.language.codes import language_name, language_of
 from persianmind.language.custom import custom_profile
@@ -57,11 +58,6 @@ def profile_named(name: str) -> LanguageProfile:
         spec = parse_profile(path)
         return custom_profile(spec.code or path.stem, spec)
     return profile_for(name)
-
-
-def target_language(codes: Sequence[str]) -> str:
-    """Of the languages of a run, the one that it brings a model to: the first that is not English."""
-    return next((code for code in codes if code != "en"), "en")
 
 
 def run_profile(recipe: Recipe) -> LanguageProfile:

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
-from persianmind.language.arabic_script import (
-    DIGITS,
-    LETTERS,
-    MARKS,
-    PUNCTUATION,
-    RARE_LETTERS,
-    ZWNJ,
-    ArabicScriptSpeller,
-)
+from persianmind.language.arabic_script import ARABIC_SCRIPT, SYMBOL, ArabicScriptSpeller
 from persianmind.language.generic import generic_prompt
 from persianmind.language.mojibake import ARABIC_AS_CP1256, ARABIC_AS_LATIN
 from persianmind.language.profile import GateProbes, LanguageProfile, Phrases, QualityPatterns
-from persianmind.language.script import Script
 
 __all__ = ["PROFILE"]
 
@@ -26,14 +15,7 @@ PROFILE = LanguageProfile(
     name="Arabic",
     code="ar",
     direction="rtl",
-    script=Script(
-        letters=LETTERS,
-        rare_letters=RARE_LETTERS,
-        marks=MARKS,
-        digits=DIGITS,
-        punctuation=PUNCTUATION,
-        joiner=ZWNJ,
-    ),
+    script=ARABIC_SCRIPT,
     rules=_normalise.rules,
     normalise=_normalise,
     probes=GateProbes(
@@ -45,7 +27,7 @@ PROFILE = LanguageProfile(
     ),
     prompt=generic_prompt("ar", "Arabic"),
     quality=QualityPatterns(
-        symbol=re.compile(r"[^\w\s\u200c\u200d\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed]"),
+        symbol=SYMBOL,
         mojibake=(ARABIC_AS_LATIN, ARABIC_AS_CP1256),
         siblings=("arz",),
     ),

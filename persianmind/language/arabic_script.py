@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 
 from persianmind.common.pieces import text_pieces
+from persianmind.language.script import Script
 from persianmind.recipe import Normalise
 
 ZWNJ = "\u200c"
@@ -38,9 +39,17 @@ MARKS = (
     "\u08ca-\u08e1\u08e3-\u08ff"
 )
 LETTERS = "\u0620-\u064a\u066e-\u06d3\u06d5\u06ee\u06ef\u06fa-\u06fc\u06ff"
-RARE_LETTERS = "\u0750-\u077f\u08a0-\u08c9"
 DIGITS = "\u0660-\u0669\u06f0-\u06f9"
-PUNCTUATION = "\u060c\u060d\u061b\u061e\u061f\u066a-\u066d\u06d4\ufd3e\ufd3f"
+# Word characters, white space, ZWNJ/ZWJ and the Arabic marks are no symbols (Python's \w has no marks).
+SYMBOL = re.compile(r"[^\w\s\u200c\u200d\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed]")
+ARABIC_SCRIPT = Script(
+    letters=LETTERS,
+    rare_letters="\u0750-\u077f\u08a0-\u08c9",
+    marks=MARKS,
+    digits=DIGITS,
+    punctuation="\u060c\u060d\u061b\u061e\u061f\u066a-\u066d\u06d4\ufd3e\ufd3f",
+    joiner=ZWNJ,
+)
 _FORMS = "\ufb50-\ufdff\ufe70-\ufefc"
 # Arabic script without its digits: no rule about invisible characters or spaces may depend on a digit,
 # because the last rule turns ASCII digits into native ones and a second pass would see another text.

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
-from persianmind.language.arabic_script import (
-    DIGITS,
-    LETTERS,
-    MARKS,
-    PUNCTUATION,
-    RARE_LETTERS,
-    ZWNJ,
-    ArabicScriptSpeller,
-)
+from persianmind.language.arabic_script import ARABIC_SCRIPT, SYMBOL, ArabicScriptSpeller
 from persianmind.language.mojibake import ARABIC_AS_CP1256, ARABIC_AS_LATIN
 from persianmind.language.persian_phrases import PHRASES
 from persianmind.language.persian_typing import TYPING
 from persianmind.language.profile import GateProbes, LanguageProfile, PromptTemplate, QualityPatterns
-from persianmind.language.script import Script
 
 __all__ = ["PROFILE", "normalise"]
 
@@ -35,15 +24,6 @@ _LETTERS = {
 }
 normalise = ArabicScriptSpeller(_LETTERS, first_digit=0x06F0, half_spaces=True)
 
-_SCRIPT = Script(
-    letters=LETTERS,
-    rare_letters=RARE_LETTERS,
-    marks=MARKS,
-    digits=DIGITS,
-    punctuation=PUNCTUATION,
-    joiner=ZWNJ,
-)
-
 _PROBES = GateProbes(
     joined_words=("می‌روم", "کتاب‌ها", "نمی‌خواسته‌ام", "خانه‌هایشان", "بین‌المللی", "۲۰‌ساله", "API‌های"),
     spaces=tuple(f"{' ' * n}سلام{' ' * n}دنیا{' ' * n}" for n in (1, 2, 3, 7, 17, 40)),
@@ -57,8 +37,7 @@ _PROMPT = PromptTemplate(
 )
 
 _QUALITY = QualityPatterns(
-    # Word characters, white space, ZWNJ/ZWJ and the Arabic marks are no symbols (Python's \w has no marks).
-    symbol=re.compile(r"[^\w\s\u200c\u200d\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed]"),
+    symbol=SYMBOL,
     mojibake=(ARABIC_AS_LATIN, ARABIC_AS_CP1256),
     # Mazanderani is so near to Persian that Persian stays in front; its own score is what tells it.
     siblings=("mzn", "glk"),
@@ -68,7 +47,7 @@ PROFILE = LanguageProfile(
     name="Persian",
     code="fa",
     direction="rtl",
-    script=_SCRIPT,
+    script=ARABIC_SCRIPT,
     rules=normalise.rules,
     normalise=normalise,
     probes=_PROBES,

@@ -8,6 +8,7 @@ joiner), so its bytes cannot occur in text that has none, and no new merge can f
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -117,27 +118,26 @@ class Script:
         head = token_bytes.lstrip(b" ")
         if len(token_bytes) - len(head) > 1 or len(head) < 2:
             return False
-        first, last = _range_of(head)
-        if first is None:
-            return False
-        return self._holds_all(first, last)
-
-    def _holds_all(self, first: int, last: int) -> bool:
-        import unicodedata
-
-        known = [chr(code) for code in range(first, last + 1) if unicodedata.category(chr(code)) != "Cn"]
+        known = [one for one in map(chr, _codes_of(head)) if unicodedata.category(one) != "Cn"]
         return bool(known) and all(self.character.match(one) for one in known)
 
 
-def _range_of(head: bytes) -> tuple[int | None, int]:
-    """The code points whose UTF-8 begins with these bytes; None where they are no true beginning of one."""
+def script_ratio(text: str, script: Script) -> float | None:
+    """The part of a text's letters that are of a script; None for a text without letters."""
+    total = sum(map(str.isalpha, text))
+    own = sum(map(str.isalpha, script.word_character.findall(text)))
+    return own / total if total else None
+
+
+def _codes_of(head: bytes) -> range:
+    """The code points whose UTF-8 begins with these bytes; none where they are no true beginning of one."""
     length = 2 if head[0] < 0xE0 else 3 if head[0] < 0xF0 else 4
     if not 0xC2 <= head[0] < 0xF5 or len(head) >= length or any(not 0x80 <= b < 0xC0 for b in head[1:]):
-        return None, 0
+        return range(0)
     missing = length - len(head)
     try:
         low = ord((head + b"\x80" * missing).decode("utf-8"))
         high = ord((head + b"\xbf" * missing).decode("utf-8"))
     except UnicodeDecodeError:  # a surrogate, or a longer writing of a lower code
-        return None, 0
-    return low, high
+        return range(0)
+    return range(low, high + 1)

@@ -47,7 +47,7 @@ def unicode_script(names: tuple[str, ...]) -> Script:
     shared = _characters(rf"[[[{extended}]&&[\p{{M}}\p{{Lm}}]]--[{own}]]")
     if names[0] in {"Latin", "Cyrillic", "Greek"}:
         shared = f"{shared}{_COMMON_MARKS}"
-    if _JOINING & {*names} or "\u094d" in marks or _has_virama(marks):
+    if _JOINING & {*names} or _has_virama(marks):
         shared = f"{shared}{_JOINERS}"
     if "Latin" in names:
         shared = f"A-Za-z{shared}"

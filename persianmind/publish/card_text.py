@@ -163,7 +163,7 @@ def _sample(facts: CardFacts) -> list[str]:
 def _data(facts: CardFacts) -> list[str]:
     sources = [(name, facts.recipe.sources[name]) for name in facts.sources]
     rows = [
-        [name, one.language, one.kind, "unknown" if one.licence in ("", UNSTATED) else one.licence]
+        [name, ", ".join(one.codes), one.kind, "unknown" if one.licence in ("", UNSTATED) else one.licence]
         for name, one in sources
     ]
     return [markdown_table(["source", "language", "kind", "licence"], rows)]

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from persianmind.common.default_language import DEFAULT_LANGUAGE
+from persianmind.common.default_language import DEFAULT_LANGUAGE, target_language
 from persianmind.recipe.section import Count, Name, Ratio, Section
 
 
@@ -77,6 +77,11 @@ class Source(Section):
     def codes(self) -> tuple[str, ...]:
         """The languages of its records: of a parallel source the two of each pair."""
         return tuple(self.languages) if self.kind == "parallel" else (self.language,)
+
+    @property
+    def target(self) -> str:
+        """Of these the one that counts: of a pair the first that is not English."""
+        return target_language(self.codes)
 
     @property
     def is_dialogue(self) -> bool:

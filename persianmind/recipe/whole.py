@@ -69,7 +69,7 @@ class Recipe(Section):
 
     def held_out_languages(self) -> list[str]:
         """The languages that are evaluated on held-out text, in the order of `heldout.sources`."""
-        return list(dict.fromkeys(self.sources[name].language for name in self.heldout.sources))
+        return list(dict.fromkeys(self.sources[name].target for name in self.heldout.sources))
 
     def with_recompute(self, setting: str | FullLayers | Mapping[Literal["full_layers"], int]) -> Self:
         """The recipe with another `train.gradient_checkpointing`."""

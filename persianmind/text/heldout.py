@@ -70,7 +70,7 @@ def select_held_out(recipe: Recipe) -> dict[str, list[HeldOutDocument]]:
     selected: dict[str, list[HeldOutDocument]] = {}
     characters: dict[str, int] = {}
     for spec in source_specs(recipe, recipe.heldout.sources):
-        language = spec.source.language
+        language = spec.source.target
         documents = selected.setdefault(language, [])
         if characters.setdefault(language, 0) >= recipe.heldout.max_characters:
             continue

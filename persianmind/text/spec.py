@@ -8,7 +8,7 @@ import xxhash
 from pydantic import Field
 
 from persianmind.common.errors import RecipeError, nearest
-from persianmind.language import LanguageProfile, profile_for, target_language
+from persianmind.language import LanguageProfile, profile_for
 from persianmind.recipe import Normalise, Quality, Recipe, Source
 from persianmind.recipe.language import ProfileSpec
 from persianmind.recipe.section import Name, Ratio, Section
@@ -32,7 +32,7 @@ class SourceSpec(Section):
     @property
     def profile(self) -> LanguageProfile:
         """That of the source's language; of a pair's first one that is not English."""
-        return self.profile_of(target_language(self.source.codes))
+        return self.profile_of(self.source.target)
 
     def profile_of(self, code: str) -> LanguageProfile:
         """That of another language of the source's records."""

@@ -32,15 +32,11 @@ PLAN_CHARACTERS, PLAN_WORK_S = 1_000_000, 2.0
 @dataclass(frozen=True, slots=True)
 class TextSupport:
     """level: fail where all of the text was read and does not support the pieces asked for; warn where a part
-    of it does not, or many would be too rare to be trained. detail: in words, with the fix. pieces: how many
-    it supports, of those asked for; trained: how many of these occur often enough. learned: what was learned
-    to find out; None where nothing could be."""
+    of it does not, or many would be too rare to be trained. detail: in words, with the fix. learned: what was
+    learned to find out; None where nothing could be."""
 
     level: Literal["ok", "warn", "fail"]
     detail: str
-    asked: int
-    pieces: int = 0
-    trained: int = 0
     learned: Learned | None = None
 
 
@@ -55,7 +51,6 @@ def vocabulary_support(
         samples: what they come from.
     """
     profile = vocabulary_profile(recipe)
-    asked = recipe.vocab.train_size or recipe.vocab.new_tokens
     size = sum(one.utf8_bytes for one in samples)
     is_whole = all(one.is_whole for one in samples)
     text = f"{_size(size)} of text{'' if is_whole else ' (a part of it)'}"
@@ -64,18 +59,18 @@ def vocabulary_support(
         what = f"no {profile.name} word in it"
         if "A-Z" in profile.script.shared:
             what = f"no {profile.name} letter outside ASCII in it, and no piece is added without one"
-        return TextSupport(lacking, f"{text}: {what}; {_fix(recipe)}", asked)
+        return TextSupport(lacking, f"{text}: {what}; {_fix(recipe)}")
     try:
         learned, asked = _learn(recipe, profile, base, chunks)
     except VocabError as error:
-        return TextSupport(lacking, f"{text}: {error} (a piece is a pair that occurs at least twice)", asked)
+        return TextSupport(lacking, f"{text}: {error} (a piece is a pair that occurs at least twice)")
     found = len(learned.pieces)
     if not found:
         detail = (
             f"{text} supports no new {profile.name} piece: the base has what its words are made of, or no "
             "pair of pieces occurs twice; give more text, or vocab.new_tokens=0"
         )
-        return TextSupport(lacking, detail, asked)
+        return TextSupport(lacking, detail)
     grown = sum(one.utf8_bytes * (one.whole_over_read or 1.0) for one in samples) / max(1, size)
     trained = sum(count * grown >= MIN_OCCURRENCES for _, count in learned.pieces)
     rule = f"{trained:,} of them occur {MIN_OCCURRENCES} times or more, as an embedding needs to be trained"
@@ -93,7 +88,7 @@ def vocabulary_support(
             f"{text} supports {found:,} of the {asked:,} pieces asked for, but only {rule}; the others "
             f"stay near their first value: vocab.new_tokens={trained}, or more text"
         )
-    return TextSupport(level, detail, asked, found, trained, learned)
+    return TextSupport(level, detail, learned)
 
 
 def read_support(recipe: Recipe, base: BaseTokenizer | None) -> TextSupport | None:
@@ -147,9 +142,8 @@ def _learn(
 
 def _fix(recipe: Recipe) -> str:
     """What to do about text without a word of its language."""
-    named = ", ".join(
-        f"sources.{name}.language={recipe.sources[name].language}" for name in recipe.vocabulary_sources()
-    )
+    sources = recipe.vocabulary_sources()
+    named = ", ".join(f"sources.{name}.language={recipe.sources[name].target}" for name in sources)
     return f"name vocab.sources, or the language that it is in (now {named})"
 
 

@@ -19,9 +19,9 @@ from persianmind.evaluate.families.translation import TranslationOptions
 from persianmind.evaluate.generate import generation_mode
 from persianmind.evaluate.items import PairItem, TextItem, TranslationItem
 from persianmind.evaluate.measured import Measured
-from persianmind.evaluate.scripts import script_ratio
 from persianmind.evaluate.vectors import sentence_vectors
 from persianmind.language import profile_for
+from persianmind.language.script import script_ratio
 from tests.evaluate.small_model import plain_log_likelihood, small_model
 
 

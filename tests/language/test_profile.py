@@ -120,7 +120,7 @@ def test_a_profile_named_on_the_command_line(recipe_file: Path) -> None:
 
 
 def test_ascii_letters_of_an_alphabet_stay_shared_with_other_text(tmp_path: Path) -> None:
-    """The control: were they the alphabet's own, English text would count as Turkish and change its ids."""
+    """Were they the alphabet's own, English text would count as Turkish."""
     path = tmp_path / "tr.yaml"
     path.write_text('name: Turkish\nscripts: [Latin]\nletters: "a-zçğıöşüA-ZÇĞİÖŞÜ"\n', encoding="utf-8")
     script = profile_named(str(path)).script

@@ -42,6 +42,12 @@ def watt_hours(joules: float) -> str:
     return "<0.001 Wh" if 0 < joules < 3.6 else f"{joules / 3600:.3g} Wh"
 
 
+def roundings(joules: float) -> set[str]:
+    """Readings are whole millijoules, so a sum often lies half-way between two figures of three digits: the
+    page divides it into kWh first, and may print either."""
+    return {watt_hours(joules * (1 - 1e-9)), watt_hours(joules * (1 + 1e-9))}
+
+
 def energy_samples(run: Path) -> list[dict[str, Any]]:
     [path] = (run / "energy").glob("*.jsonl")
     return [line for line in lines(path) if line["kind"] == "sample"]
@@ -106,7 +112,7 @@ def test_the_energy_account_adds_up(light_run: Path, page: Node) -> None:
     energy = sections(page)["energy"]
     account = energy.panel("The account").facts()
     grams = total / 3.6e6 * 1.4 * 494
-    assert account["energy"] == watt_hours(total)
+    assert account["energy"] in roundings(total)
     assert account["measured"] == f"{measured / total:.0%}, the rest estimated"
     assert account["CO₂eq"] == (f"{grams:.3g} g" if grams >= 1 else f"{1000 * grams:.3g} mg")
     assert account["PUE"] == "1.4" and account["grid intensity"].startswith("494.0 g/kWh (our inference")
@@ -115,9 +121,9 @@ def test_the_energy_account_adds_up(light_run: Path, page: Node) -> None:
     for reading in readings:
         by_part[reading["component"]] = by_part.get(reading["component"], 0) + reading["joules"]
     bars = energy.panel("By part").all("div", "bar")
-    assert {bar.all("span", "bar-name")[0].text: bar.all("span", "bar-value")[0].text for bar in bars} == {
-        name: watt_hours(joules) for name, joules in by_part.items()
-    }
+    shown = {bar.all("span", "bar-name")[0].text: bar.all("span", "bar-value")[0].text for bar in bars}
+    assert shown.keys() == by_part.keys()
+    assert {name: text for name, text in shown.items() if text not in roundings(by_part[name])} == {}
     sources = energy.panel("Where the numbers come from").table()
     assert {name: set(cells[0].split("; ")) for name, cells in sources.items()} == {
         name: {r["source"] for r in readings if r["component"] == name} for name in by_part
@@ -135,13 +141,7 @@ def test_every_phase_of_the_run_has_its_energy(light_run: Path, page: Node) -> N
     bars = sections(page)["energy"].panel("By stage").all("div", "bar")
     shown = {bar.all("span", "bar-name")[0].text: bar.all("span", "bar-value")[0].text for bar in bars}
     assert shown.keys() == joules.keys()
-    for name, text in shown.items():  # three digits of a sum; another order of adding may round the last one
-        exact = joules[name] / 3600
-        assert (
-            text == "<0.001 Wh"
-            if 0 < exact < 0.001
-            else float(text.split()[0]) == pytest.approx(exact, rel=6e-3)
-        )
+    assert {name: text for name, text in shown.items() if text not in roundings(joules[name])} == {}
     assert {"pretrain", "instruct-1", "instruct-2", "evaluate:base", "export"} <= shown.keys()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from persianmind.text.sources.package import read_package
 from persianmind.vocab.build import build_vocab
 from persianmind.vocab.expansion import Expansion
 from persianmind.vocab.foreign import foreign_samples
+from tests.vocab.helpers import mistral_model
 
 # Language, its catalogue, and the scripts of text that may change: its own alone.
 CODES = [
@@ -87,13 +89,20 @@ def test_an_expansion_of_any_script(name: str, code: str, bases: dict[str, Path]
 
 
 def test_ids_of_ascii_text_stay_whatever_turkish_brings(smollm2: Path, tmp_path: Path) -> None:
-    """English words of Turkish letters: the control shows that a piece without the rule would change them."""
+    """Words of ASCII letters. The control: where these count as the alphabet's own, their ids change."""
     build(smollm2, "tr", tmp_path / "out")
-    base, expanded = (AutoTokenizer.from_pretrained(one) for one in (smollm2, tmp_path / "out"))
+    profile = profile_for("tr")
+    own = replace(profile.script, letters=f"A-Za-z{profile.script.letters}", shared="")
+    texts = training("tr")
+    build_vocab(
+        smollm2, lambda: iter(texts), tmp_path / "own", new_tokens=100, profile=replace(profile, script=own)
+    )
+    folders = (smollm2, tmp_path / "out", tmp_path / "own")
+    base, expanded, control = (AutoTokenizer.from_pretrained(one) for one in folders)
     words = {word for text in messages("tr") for word in text.split() if word.isascii()}
     assert len(words) > 1_000
     text = " ".join(sorted(words))
-    assert base.encode(text) == expanded.encode(text)
+    assert base.encode(text) == expanded.encode(text) != control.encode(text)
 
 
 @pytest.mark.more
@@ -129,13 +138,23 @@ def test_bytes_join_to_characters_in_a_byte_level_base(smollm2: Path, tmp_path: 
     assert len(expanded.tokenize(letters)) < 2 * len(letters)
 
 
-def test_pieces_of_a_script_without_spaces_are_bounded(smollm2: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bound", "more_than", "new_tokens"), [(16, 8, 45), (30, 16, 60)])
+def test_pieces_of_a_script_without_spaces_are_bounded(
+    bound: int, more_than: int, new_tokens: int, tmp_path: Path
+) -> None:
+    """The control: with a wider bound they grow beyond it."""
+    profile = profile_for("th")
+    assert profile.script.max_piece_characters == 16
+    script = replace(profile.script, max_piece_characters=bound)
     text = "ภาษาไทยเป็นภาษาที่มีระดับเสียงของคำแน่นอนหรือวรรณยุกต์" * 40
     expansion = build_vocab(
-        smollm2, lambda: iter([text] * 5), tmp_path / "out", new_tokens=60, profile=profile_for("th")
+        mistral_model(),
+        lambda: iter([text] * 5),
+        tmp_path / "out",
+        new_tokens=new_tokens,
+        profile=replace(profile, script=script),
     )
-    longest = max(len(one.text.strip()) for one in expansion.pieces if not one.is_part)
-    assert 8 < longest <= 16
+    assert more_than < max(len(one.text.strip()) for one in expansion.pieces) <= bound
 
 
 def test_text_of_another_script_is_one_line(smollm2: Path, tmp_path: Path) -> None:

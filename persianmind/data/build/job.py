@@ -21,7 +21,6 @@ from persianmind.data.manifest import (
     write_building,
     write_data_manifest,
 )
-from persianmind.language import target_language
 from persianmind.text.dedup import DuplicateRule
 from persianmind.text.heldout import held_out_fingerprints
 from persianmind.text.record import Dropped, Position
@@ -128,7 +127,7 @@ class ShardJob:
             source=self.job.name,
             uris=source_uris(source),
             kind=source.kind,
-            language=target_language(source.codes),
+            language=source.target,
             licence=source.licence,
             seq_len=self.data.seq_len,
             dtype="uint16" if token_dtype(tokenizer.vocab_size)().itemsize == 2 else "uint32",

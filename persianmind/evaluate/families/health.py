@@ -10,9 +10,8 @@ from persianmind.evaluate.families.base import NotPossibleError, Numbered, Recor
 from persianmind.evaluate.generate import UNFINISHED, stream_ids
 from persianmind.evaluate.items import TextItem
 from persianmind.evaluate.measured import ItemScores, Measured
-from persianmind.evaluate.scripts import script_ratio
 from persianmind.evaluate.stats import bootstrap_mean, wilson
-from persianmind.language.script import Script
+from persianmind.language.script import Script, script_ratio
 from persianmind.recipe import Section
 from persianmind.recipe.section import Count, Ratio
 from persianmind.text.dialogue import Message

@@ -17,9 +17,9 @@ from persianmind.common.errors import DataError
 from persianmind.evaluate.families.base import NotPossibleError, Numbered, Record, TaskContext, TaskFamily
 from persianmind.evaluate.items import TranslationItem
 from persianmind.evaluate.measured import ItemScores, Measured
-from persianmind.evaluate.scripts import script_ratio
 from persianmind.evaluate.stats import ConfidenceInterval, wilson
 from persianmind.language import LanguageProfile, language_name
+from persianmind.language.script import script_ratio
 from persianmind.recipe import Section
 from persianmind.recipe.section import Count, Name
 from persianmind.run.evaluation_records import Comparison

@@ -120,7 +120,7 @@ def _bits_by_source(
 def _by_language(recipe: Recipe, bits_by_source: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     totals: dict[str, tuple[float, float]] = {}
     for source, (bits, size) in bits_by_source.items():
-        language = recipe.sources[source].language
+        language = recipe.sources[source].target
         before = totals.get(language, (0.0, 0.0))
         totals[language] = (before[0] + bits, before[1] + size)
     return {language: bits / size for language, (bits, size) in totals.items() if size}
