@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.checks.device import resolve_precision
-from persianmind.cluster.security import check_dashboard
+from persianmind.cluster.security import check_dashboard, dashboard_url
 from persianmind.cluster.sizing import Node, Scale, cpus_per_worker, workers_that_fit
 from persianmind.common.errors import ClusterError, PersianMindError
 from persianmind.common.paths import PROJECT_ROOT as ROOT
@@ -124,7 +124,8 @@ def _connected(options: DriverOptions) -> Iterator[None]:
         fix = "is the machine overloaded?" if options.local else "is `ray start` running here?"
         raise ClusterError(f"cannot connect to Ray: {_one_line(error)}; {fix}") from None
     try:
-        check_dashboard(context.dashboard_url or "", authenticated=_authenticated())
+        if context.dashboard_url:
+            check_dashboard(dashboard_url(context.dashboard_url))
         yield
     finally:
         ray.shutdown()
@@ -132,11 +133,6 @@ def _connected(options: DriverOptions) -> Iterator[None]:
 
 def _python_path() -> list[str]:
     return [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-
-
-def _authenticated() -> bool:
-    """Whether the cluster this process is connected to asks for a token (Ray refuses a mismatch itself)."""
-    return os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
 
 
 def wait_for_nodes(options: DriverOptions) -> float:

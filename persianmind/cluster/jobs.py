@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from persianmind.cluster.client import connect
 from persianmind.cluster.package import MIB, stage
-from persianmind.cluster.security import check_dashboard, token_is_set
 from persianmind.common.checksum import hash_text
 from persianmind.common.errors import ClusterError, JobLostError, nearest
 from persianmind.common.poll import wait_until
@@ -35,29 +35,10 @@ class Jobs:
     A run keeps its id; Ray wants a new one for each submission, so later ones are called ID.2, ID.3.
     """
 
-    def __init__(self, address: str) -> None:
-        """Connects.
-
-        Raises:
-            ClusterError: nobody answers there, the token is wrong, or the dashboard is open to a network.
-        """
-        from ray.exceptions import AuthenticationError
-        from ray.job_submission import JobSubmissionClient
-
-        check_dashboard(address, authenticated=token_is_set())
-        self.address = address
-        try:
-            self.client = JobSubmissionClient(address)
-        except AuthenticationError as error:
-            raise ClusterError(
-                f"{address} refuses the token: {_short(error)}; copy the head's token file here and set "
-                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
-            ) from None
-        except (ConnectionError, RuntimeError) as error:
-            raise ClusterError(
-                f"no Ray dashboard answers at {address} ({_short(error)}); is the head running, and "
-                "the tunnel open?"
-            ) from None
+    def __init__(self, address: str, *, unencrypted_allowed: bool = False) -> None:
+        """Connects; for the arguments and what is raised see `connect`."""
+        self.client = connect(address, unencrypted_allowed=unencrypted_allowed)
+        self.address = self.client.get_address()
 
     def submit(self, run: str, root: Path, command: Sequence[str], limit_mib: float) -> tuple[str, bool]:
         """Ships `root` and starts `command` in it. Returns (submission id, whether it was started now).
