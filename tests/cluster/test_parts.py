@@ -19,11 +19,10 @@ from persianmind.cluster.sizing import (
     workers_that_fit,
 )
 from persianmind.common.console import invoke
-from persianmind.common.errors import (
-    ClusterError,
-)
+from persianmind.common.errors import ClusterError, UsageError
 from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
+from persianmind.train.command import app as train_app
 from persianmind.train.run import RunRequest
 from tests.cluster.helpers import ROOT, errors_in, submit
 
@@ -165,6 +164,18 @@ def test_the_job_gets_the_flags_without_those_that_say_how_to_submit() -> None:
     assert job_arguments(parse(given)) == ["--recipe", "tiny", "--cpu-workers", "2", "a.b=1"]
     followed = given.replace("--detach", "--follow")
     assert job_arguments(parse(followed)) == job_arguments(parse(given))
+
+
+@pytest.mark.parametrize(
+    "words", ["a=b --output /x c=d", "--output /x a=b c=d", "a=b c=d --output /x", "a=b --output=/x c=d"]
+)
+def test_overrides_stand_anywhere(words: str) -> None:
+    """Before, between and after flags, here and at the launcher."""
+    at_launcher = invoke(train_app, words.split(), prog="launcher/train.py")
+    for given in (parse(words).train, at_launcher):
+        assert (given.overrides, given.output) == (("a=b", "c=d"), Path("/x"))
+    with pytest.raises(UsageError, match="--ouput"):
+        parse(words.replace("--output", "--ouput"))
 
 
 def test_the_job_runs_what_was_asked_for() -> None:
