@@ -45,13 +45,14 @@ def connect(address: str, *, unencrypted_allowed: bool = False) -> CheckedClient
             return CheckedClient(url)
     except AuthenticationError as error:
         raise ClusterError(
-            f"{url} refuses the token: {_short(error)}; copy the head's token file here and set "
+            f"{url} refuses the token: {short_text(error)}; copy the head's token file here and set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
         ) from None
     # requests' errors are OSErrors; ValueError and KeyError: the answer is not a Ray dashboard's.
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise ClusterError(
-            f"no Ray dashboard answers at {url} ({_short(error)}); is the head running, and the tunnel open?"
+            f"no Ray dashboard answers at {url} ({short_text(error)}); is the head running, and "
+            "the tunnel open?"
         ) from None
 
 
@@ -64,5 +65,6 @@ def _address_as_given() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def _short(error: object) -> str:
+def short_text(error: object) -> str:
+    """What somebody else's error says, on one line."""
     return " ".join(str(error).split())[:200]

@@ -10,7 +10,7 @@ import pytest
 from persianmind.cluster import package, sizing
 from persianmind.cluster.arguments import SubmitArguments, job_arguments, shared_output
 from persianmind.cluster.command import submit_app
-from persianmind.cluster.jobs import exit_code, job_id
+from persianmind.cluster.jobs import job_id
 from persianmind.cluster.sizing import (
     Node,
     Scale,
@@ -197,14 +197,6 @@ def test_the_shipped_config_is_found_in_the_jobs_own_copy() -> None:
     path = ROOT / "ds_configs" / "zero2_qlora.json"
     words = job_arguments(parse(f"--deepspeed {path} --cpu-workers 2"))
     assert words[words.index("--deepspeed") + 1] == "ds_configs/zero2_qlora.json"
-
-
-def test_exit_codes() -> None:
-    assert exit_code("SUCCEEDED", 0) == 0
-    assert exit_code("FAILED", 3) == 3
-    assert exit_code("FAILED", -9) == 137
-    assert exit_code("FAILED", None) == 1
-    assert exit_code("STOPPED", None) == 75
 
 
 def test_the_same_command_has_the_same_id() -> None:
