@@ -142,9 +142,7 @@ class Jobs:
         code = exit_code(status_of(job), job.driver_exit_code)
         if code > SIGNALLED:
             signal = code - SIGNALLED
-            logger.error(
-                f"the driver of {submission} was killed by signal {signal}; the same command resumes"
-            )
+            logger.error(f"signal {signal} killed the driver of {submission}; the same command resumes")
         return code
 
     def _without_driver(self, job: Any) -> ClusterError:

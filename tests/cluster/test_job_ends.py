@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +14,11 @@ from persianmind.cluster.driver import DriverOptions
 from persianmind.cluster.jobs import Jobs, exit_code
 from persianmind.cluster.sizing import Scale
 from persianmind.common.errors import ClusterError, JobLostError, PersianMindError
+from persianmind.recipe.loading import load_recipe
+from persianmind.run.folder import RunFolder
+from persianmind.train.run import RunRequest
 
-OBITUARY = (
-    "Job supervisor actor died: The actor died unexpectedly before finishing this task.\n  class_name: J"
-)
+OBITUARY = "Job supervisor actor died: The actor died unexpectedly.\n  class_name: JobSupervisor"
 
 
 def jobs_with(**fields: Any) -> Jobs:
@@ -37,7 +39,7 @@ def jobs_with(**fields: Any) -> Jobs:
 
 @pytest.mark.parametrize("kind", ["JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE"])
 def test_a_killed_supervisor_is_a_lost_job(kind: str) -> None:
-    with pytest.raises(JobLostError, match="supervisor of it was killed.*same command to resume") as found:
+    with pytest.raises(JobLostError, match=r"supervisor of it was killed.*same command to resume") as found:
         jobs_with(error_type=kind, message=OBITUARY).wait("one")
     assert found.value.exit_code == 7
     assert "class_name" not in str(found.value)
@@ -52,7 +54,7 @@ def test_a_job_that_never_started_says_why() -> None:
 
 def test_a_killed_driver_is_named_with_its_signal(caplog: pytest.LogCaptureFixture) -> None:
     assert jobs_with(driver_exit_code=-9).wait("one") == 137
-    assert "killed by signal 9" in caplog.text
+    assert "signal 9 killed the driver of one" in caplog.text
     caplog.clear()
     assert jobs_with(driver_exit_code=5).wait("one") == 5 and caplog.text == ""
 
@@ -74,8 +76,6 @@ def test_a_killed_controller_is_a_lost_job(named: bool, monkeypatch: pytest.Monk
     from ray.exceptions import ActorDiedError
 
     from persianmind.cluster import driver, policies
-    from persianmind.run.folder import RunFolder
-    from tests.cluster.test_parts import TINY, Path, RunRequest
 
     error = ActorDiedError() if named else ValueError("a bug")
 
@@ -84,7 +84,7 @@ def test_a_killed_controller_is_a_lost_job(named: bool, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(policies.TorchTrainer, "__init__", lambda *_, **__: None)
     monkeypatch.setattr(policies.ElasticTrainer, "fit", fit)
-    request = RunRequest(TINY, Path("zero2.json"), RunFolder(Path("/x")))
+    request = RunRequest(load_recipe("tiny"), Path("zero2.json"), RunFolder(Path("/x")))
     options = DriverOptions(Scale(1, 1, gpu=False), True, 0, 1.0, 1.0)
     with pytest.raises(PersianMindError if named else ValueError) as found:
         driver._fit(request, options, 1.0, None)
