@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import shlex
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +14,9 @@ from typing import Any
 from persianmind.cluster.package import MIB, stage
 from persianmind.cluster.security import check_dashboard, token_is_set
 from persianmind.common.checksum import hash_text
+from persianmind.common.console import emit_json
 from persianmind.common.errors import ClusterError, JobLostError, nearest
+from persianmind.common.log import print_line, print_text
 from persianmind.common.poll import wait_until
 
 # A job that is asked to stop saves first; Ray's default of 3 s would kill it before.
@@ -27,6 +27,7 @@ RECONNECT_S = 60.0
 RUN_KEY, COMMAND_KEY = "persianmind_run", "persianmind_command"
 ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
 EXIT_STOPPED = 75
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Jobs:
@@ -161,8 +162,7 @@ class Jobs:
     async def _tail(self, submission: str) -> None:
         try:
             async for text in self.client.tail_job_logs(submission):
-                sys.stdout.write(text)
-                sys.stdout.flush()
+                print_text(job_text(text), end="")
         except Exception as error:  # aiohttp's many; what it means is for `wait` to find out
             logger.warning(f"the log stream of {submission} broke off ({type(error).__name__})")
 
@@ -204,6 +204,11 @@ def _short(error: object) -> str:
     return " ".join(str(error).split())[:200]
 
 
+def job_text(output: str) -> str:
+    """Output of a job without the colours that Ray gives it; what redraws a line begins a new one."""
+    return COLOUR.sub("", output).replace("\r\n", "\n").replace("\r", "\n")
+
+
 def status_of(job: Any) -> str:
     """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
     return str(getattr(job.status, "value", job.status))
@@ -234,7 +239,7 @@ def job_id(recipe_name: str, output: Path) -> str:
 def show(value: dict[str, Any], *, as_json: bool) -> None:
     """A status for people or for scripts."""
     if as_json:
-        print(json.dumps(value))
+        emit_json(value)
         return
     for key, item in value.items():
-        print(f"{key:15} {item}")
+        print_line(f"{key:15} {item}")
