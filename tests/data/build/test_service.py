@@ -142,10 +142,10 @@ def test_what_was_built_before_a_failure_can_be_read(
     monkeypatch.setattr(shards_module, "write_bytes", full)
     assert not _build_all(recipe, ["fa"], bpe_dir, out)
     failure = read_failure(out / "fa")
-    assert failure is not None and "no room left" in failure
+    assert failure is not None and "no space left on device" in failure
     data = stage(recipe, incremental(recipe, bpe_dir, out))
     early = served(data, range(16))
-    with pytest.raises(BuildFailedError, match="no room left"):
+    with pytest.raises(BuildFailedError, match="no space left"):
         data.missing(range(64))
     monkeypatch.setattr(shards_module, "write_bytes", real)
     clear_failure(out / "fa")
