@@ -75,8 +75,10 @@ def writing_below(folder: Path, shown: Path) -> Iterator[None]:
     """
     try:
         yield
+    except DiskError as error:
+        raise DiskError(str(error).replace(str(folder), str(shown))) from None
     except Exception as error:
-        if (named := disk_error(error, shown)) is None or named is error:
+        if (named := disk_error(error, shown)) is None:
             raise
         place = _named_file(error)
         is_inside = place is not None and place.is_relative_to(folder)

@@ -155,7 +155,7 @@ def _check_and_run(request: RunRequest, ranks: Ranks, write_report: ReportWriter
         return
     if is_finished(request):
         if ranks.rank == 0:
-            show_finished(request.folder)
+            show_finished(request.folder, write_report)
         return
     if ranks.rank == 0:
         preflight(request.recipe, request.engine_config, request.folder, ranks.world_size)
@@ -179,15 +179,16 @@ def is_finished(request: RunRequest) -> bool:
     return request.resume != "never" and is_complete(request.folder, request.recipe)
 
 
-def show_finished(folder: RunFolder) -> None:
-    """What a finished run came to."""
+def show_finished(folder: RunFolder, write_report: ReportWriter) -> None:
+    """What a finished run came to; its page is written where it is missing, as a full disk leaves it."""
     from persianmind.run.log import read_results
     from persianmind.train.summary import summary_lines
 
     logger.info(f"{folder}: all done; nothing to do")
     for line in summary_lines(read_results(folder)):
         logger.info(line)
-    logger.info(f"report: {folder.report}")
+    report = folder.report if folder.report.is_file() else write_report(folder.path)
+    logger.info(f"report: {report}")
 
 
 def main(write_report: ReportWriter) -> None:

@@ -30,12 +30,21 @@ def refused(number: int, *files: str) -> OSError:
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (refused(errno.ENOSPC), "here: no space left on device (7 MiB free of 9,536); make room and give the"),
-        (refused(errno.EDQUOT), "here: disk quota exceeded (7 MiB free of 9,536); make room and give the"),
+        (
+            refused(errno.ENOSPC),
+            "here: no space left on device (7 MiB free of 9,536); make room and give the",
+        ),
+        (refused(errno.EDQUOT), "here: disk quota exceeded (7 MiB free of 9,536); make room and give"),
         (refused(errno.EFBIG), "here: file too large; make room, or raise the limit (`ulimit -f`) and give"),
         (refused(errno.EROFS), "here: read-only file system; make it writable, or give another place and"),
-        (refused(errno.EACCES, "there"), "there: permission denied; change its owner or permissions and give"),
-        (refused(errno.EIO, "there"), "there: input/output error; look at the disk (`dmesg`), or give another"),
+        (
+            refused(errno.EACCES, "there"),
+            "there: permission denied; change its owner or permissions and",
+        ),
+        (
+            refused(errno.EIO, "there"),
+            "there: input/output error; look at the disk (`dmesg`), or give",
+        ),
         (Exception("No space left on device (os error 28)"), "here: no space left on device (7 MiB free of"),
     ],
 )
@@ -68,7 +77,7 @@ def test_the_file_copied_to_is_the_one_that_is_named() -> None:
     assert str(disk_error(error)).startswith("to: ")
 
 
-# --- the writers ---------------------------------------------------------------------------------------------
+# --- the writers ------------------------------------------------------------------------------------------
 def _whole(path: Path) -> None:
     write_bytes(path, b"x" * 5000)
 
@@ -154,19 +163,19 @@ def test_no_place_for_temporary_files_is_named(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setenv("TMPDIR", "/scratch")
     monkeypatch.setattr(disk.tempfile, "TemporaryDirectory", none)
-    with pytest.raises(DiskError, match="^/scratch: "), scratch_folder("x"):
+    with pytest.raises(DiskError, match=r"^/scratch: "), scratch_folder("x"):
         pass
 
 
 def test_an_error_of_our_own_inside_the_block_stays_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_dir(tmp_path / "out"):
         (tmp_path / "nothing").read_bytes()
-    with pytest.raises(DiskError, match="^first"), writing(Path("second")), writing(Path("first")):
+    with pytest.raises(DiskError, match=r"^first"), writing(Path("second")), writing(Path("first")):
         raise refused(errno.EIO)
     assert not list(tmp_path.iterdir())
 
 
-# --- the console ---------------------------------------------------------------------------------------------
+# --- the console ------------------------------------------------------------------------------------------
 def _raises(error: Exception) -> Callable[[], None]:
     def action() -> None:
         raise error

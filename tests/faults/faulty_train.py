@@ -6,7 +6,7 @@ nan, inf, spike: this rank's loss times that (100 for a spike) at that step alon
 grad-nan, grad-inf: one gradient; data-nan, data-inf: the embeddings that this rank's sequences look up.
 hang: this rank sleeps for ever at the step; freeze: SIGSTOP. unwatched (a control): no watchdog on any rank.
 perturb: random numbers are drawn before a checkpoint is restored; no-rule: and none are set for other ranks.
-Faults of saves have names of their own: tests/faults/faulty_saves.py.
+Faults of saves and of preparation have names of their own: faulty_saves.py, faulty_preparation.py.
 FROZEN=1 prints a hash of every frozen weight at the end of training.
 """
 
@@ -26,7 +26,7 @@ from persianmind.train.callbacks import save
 from persianmind.train.callbacks.save import SaveCallback
 from persianmind.train.callbacks.watchdog import Watchdog
 from persianmind.train.context import RunContext
-from tests.faults import faulty_saves
+from tests.faults import faulty_preparation, faulty_saves
 
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT, "freeze": signal.SIGSTOP}
 FACTORS = {"nan": float("nan"), "nan-on": float("nan"), "inf": float("inf"), "spike": 100.0}
@@ -41,6 +41,9 @@ def main() -> None:
         kind, rank, step, *more = fault.split(":")
         if kind in faulty_saves.KINDS:
             faulty_saves.install(kind, int(rank), int(step), *more)
+        elif kind in faulty_preparation.FAULTS:
+            if rank == me:
+                faulty_preparation.install(kind)
         elif kind in CONTROLS:
             CONTROLS[kind]()
         elif rank == me:
@@ -129,7 +132,12 @@ def _no_rule() -> None:
     save.seed_rng = lambda *_: None
 
 
-CONTROLS = {"unwatched": _unwatched, "perturb": _perturb, "no-rule": _no_rule}
+CONTROLS = {
+    "unwatched": _unwatched,
+    "perturb": _perturb,
+    "no-rule": _no_rule,
+    **faulty_preparation.CONTROLS,
+}
 
 
 def _print_frozen() -> None:
