@@ -17,13 +17,14 @@ from collections.abc import Callable
 from typing import Any
 
 from persianmind.common.errors import VocabError
+from persianmind.common.poll import wait_until
 from persianmind.common.progress import count_work
 from persianmind.data.build import service
 from persianmind.data.build.service import BackgroundBuild
 from persianmind.train import preparation, prepare, run
 from persianmind.train.callbacks.watchdog import Watchdog
 
-QUICK_S, SLOW_S = 5.0, 15.0
+QUICK_S, SLOW_S = 10.0, 30.0
 REASON = "the text supports no new piece"
 
 
@@ -84,13 +85,12 @@ def _slow() -> None:
     _in_vocabulary(action)
 
 
-def _with_builder(action: Callable[[int], None]) -> None:
+def _with_builder(action: Callable[[BackgroundBuild], object]) -> None:
     ordinary = run.background_build
 
     def faulty(*arguments: Any) -> BackgroundBuild:
         builder = ordinary(*arguments)
-        assert builder.pid is not None
-        action(builder.pid)
+        action(builder)
         return builder
 
     run.background_build = faulty
@@ -101,7 +101,15 @@ def _full() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     service.write_failure = fail
-    _with_builder(lambda pid: resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 0)))
+    _with_builder(lambda builder: resource.prlimit(builder.pid or 0, resource.RLIMIT_FSIZE, (0, 0)))
+
+
+def _stop() -> None:
+    def action(builder: BackgroundBuild) -> None:
+        wait_until(lambda: builder.work_done)  # from then on it dies with its parent
+        os.kill(builder.pid or 0, signal.SIGSTOP)
+
+    _with_builder(action)
 
 
 FAULTS: dict[str, Callable[[], None]] = {
@@ -111,6 +119,6 @@ FAULTS: dict[str, Callable[[], None]] = {
     "prepare-fail": _fail,
     "prepare-slow": _slow,
     "builder-full": _full,
-    "builder-stop": lambda: _with_builder(lambda pid: os.kill(pid, signal.SIGSTOP)),
+    "builder-stop": _stop,
 }
 CONTROLS = {"quick": quick, "unwatched-preparation": unwatched, "unjudged-builder": unjudged}
