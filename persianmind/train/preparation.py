@@ -64,7 +64,11 @@ class PreparationWatch:
         self._looked_s = self._changed_s = self._progressed_s = time.monotonic()
 
     def progressed_s(self) -> float:
-        """When rank 0 was last seen to make progress, by `time.monotonic`; the begin of the wait before."""
+        """When rank 0 was last seen to make progress, by `time.monotonic`; the begin of the wait before.
+
+        Raises:
+            RankUnreachableError: it could not prepare.
+        """
         self._look()
         return self._progressed_s
 
@@ -76,8 +80,6 @@ class PreparationWatch:
             HangError: it is alive, and got nothing done for as long.
         """
         self._look()
-        if self._beat is not None and self._beat.failed:
-            raise RankUnreachableError(f"{describe_rank(0, self._beat)} failed: {self._beat.failed}")
         quiet_s = time.monotonic() - self._progressed_s
         if quiet_s <= self._timeout_s:
             return
@@ -109,3 +111,5 @@ class PreparationWatch:
         before, self._beat, self._changed_s = self._beat, beat, now_s
         if before is None or (before.beats, before.preparing) != (beat.beats, beat.preparing):
             self._progressed_s = now_s
+        if beat.failed:
+            raise RankUnreachableError(f"{describe_rank(0, beat)} failed: {beat.failed}")

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
+
 from persianmind.common.errors import VocabError
 from persianmind.common.poll import wait_until
 from persianmind.common.progress import count_work
@@ -35,7 +37,7 @@ def install(kind: str) -> None:
 
 def quick() -> None:
     """Short limits."""
-    preparation.LEAST_TIMEOUT_S = QUICK_S
+    run.preparation_timeout_s = preparation.preparation_timeout_s = lambda _: QUICK_S
     preparation.LOOK_INTERVAL_S = 0.1
 
 
@@ -48,7 +50,7 @@ def unwatched() -> None:
 def unjudged() -> None:
     """The builder is waited for, whatever becomes of it."""
     BackgroundBuild.failures = lambda self: {}  # type: ignore[method-assign]
-    preparation.LEAST_TIMEOUT_S = float("inf")
+    preparation.preparation_timeout_s = lambda _: float("inf")
 
 
 def _in_vocabulary(action: Callable[[], object]) -> None:
@@ -85,12 +87,13 @@ def _slow() -> None:
     _in_vocabulary(action)
 
 
-def _with_builder(action: Callable[[BackgroundBuild], object]) -> None:
+def _with_builder(action: Callable[[int], object]) -> None:
     ordinary = run.background_build
 
     def faulty(*arguments: Any) -> BackgroundBuild:
         builder = ordinary(*arguments)
-        action(builder)
+        assert builder.pid is not None
+        action(builder.pid)
         return builder
 
     run.background_build = faulty
@@ -101,13 +104,13 @@ def _full() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     service.write_failure = fail
-    _with_builder(lambda builder: resource.prlimit(builder.pid or 0, resource.RLIMIT_FSIZE, (0, 0)))
+    _with_builder(lambda pid: resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 0)))
 
 
 def _stop() -> None:
-    def action(builder: BackgroundBuild) -> None:
-        wait_until(lambda: builder.work_done)  # from then on it dies with its parent
-        os.kill(builder.pid or 0, signal.SIGSTOP)
+    def action(pid: int) -> None:
+        wait_until(lambda: psutil.Process(pid).nice() > os.nice(0))  # from then on it dies with its parent
+        os.kill(pid, signal.SIGSTOP)
 
     _with_builder(action)
 

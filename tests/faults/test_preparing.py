@@ -27,7 +27,6 @@ def start(
     return fleet.run(
         folder / "run",
         *BARE,
-        f"train.hang_timeout_s={QUICK_S}",
         fault=f"quick:0:0;{fault}",
         environment=APART,
         supervised=supervised,

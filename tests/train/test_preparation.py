@@ -129,6 +129,26 @@ def test_why_rank_0_failed_is_passed_on(tmp_path: Path, clock: Clock) -> None:
         look(tmp_path, clock, beats, 10.0)
 
 
+def test_the_roll_call_asks_when_rank_0_made_progress_and_hears_why_it_failed(
+    tmp_path: Path, clock: Clock
+) -> None:
+    path = heartbeat_path(RunFolder(tmp_path).heartbeats, 0)
+    watch = PreparationWatch(RunFolder(tmp_path), LIMIT_S)
+    began_s = clock.now_s
+    assert watch.progressed_s() == began_s
+    for number in (1, 2):
+        clock.now_s += 5.0
+        write_heartbeat(path, beat(number, number))
+        assert watch.progressed_s() == clock.now_s
+    clock.now_s += 5.0
+    write_heartbeat(path, beat(3, 2))
+    assert watch.progressed_s() == clock.now_s - 5.0
+    clock.now_s += 5.0
+    write_heartbeat(path, beat(4, 2, failed="no room"))
+    with pytest.raises(RankUnreachableError, match="failed: no room"):
+        watch.progressed_s()
+
+
 def test_a_waiting_rank_that_was_itself_stopped_blames_nobody(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,8 +143,9 @@ def _come_together(
     has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun hosts the store itself
     hosts = ranks.rank == 0 and not is_made and not has_agent
     store = open_store(host=True, timeout_s=timeout.total_seconds()) if hosts else None
-    patience_s = timeout.total_seconds()
-    call = RollCall(own, ranks.world_size, limit_s, patience_s, progressed_s=progressed_s)
+    call = RollCall(
+        own, ranks.world_size, limit_s, patience_s=timeout.total_seconds(), progressed_s=progressed_s
+    )
     everyone = call.gather()
     with call:
         if not is_made and store is None:
