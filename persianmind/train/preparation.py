@@ -17,7 +17,7 @@ from persianmind.run.records import Heartbeat
 from persianmind.train.callbacks.watchdog import TICKS_OF_SILENCE, TICKS_TO_THE_END, Watchdog, tick_s
 from persianmind.train.heartbeats import describe_rank, heartbeat_path, read_heartbeat
 
-LEAST_TIMEOUT_S = 60.0
+LEAST_TIMEOUT_S = 120.0
 LOOK_INTERVAL_S = 1.0
 SUSPENDED_S = 10.0  # a longer pause between two looks: this process itself was stopped
 MAX_REASON_CHARACTERS = 600

@@ -161,8 +161,8 @@ def test_a_waiting_rank_that_was_itself_stopped_blames_nobody(
         watch.check()
 
 
-def test_imports_that_count_no_work_have_a_minute_at_least() -> None:
-    assert preparation_timeout_s(3.0) == 60.0 and preparation_timeout_s(1800.0) == 1800.0
+def test_imports_that_count_no_work_have_two_minutes_at_least() -> None:
+    assert preparation_timeout_s(3.0) == 120.0 and preparation_timeout_s(1800.0) == 1800.0
 
 
 # --- rank 0's own side -------------------------------------------------------------------------------------
@@ -202,8 +202,9 @@ def test_an_error_stands_there_for_the_ranks_of_other_nodes(
     ):
         raise VocabError("too few\npieces")
     assert len(slept) == waits
-    found = read_heartbeat(heartbeat_path(RunFolder(tmp_path).heartbeats, 0))
-    assert found is not None and (found.failed == "too few pieces" or not waits)
+    if waits:  # on one node the launcher ends the others
+        found = read_heartbeat(heartbeat_path(RunFolder(tmp_path).heartbeats, 0))
+        assert found is not None and found.failed == "too few pieces"
 
 
 def test_a_thread_that_only_ticks_does_not_keep_it_alive_and_counted_work_does(tmp_path: Path) -> None:
