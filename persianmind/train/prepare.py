@@ -94,15 +94,15 @@ def background_build(recipe: Recipe, folder: RunFolder, prepared: Prepared) -> B
     return BackgroundBuild(jobs, build_order(recipe), folder.builder_log)
 
 
-def wait_until_prepared(folder: RunFolder, stop_requested: Callable[[], bool] | None = None) -> None:
+def wait_until_prepared(folder: RunFolder, stop_requested: Callable[[], bool]) -> None:
     """Blocks until rank 0 has prepared.
 
     Raises:
-        RunInterruptedError: `stop_requested` says so. A launcher ends the process by a signal instead.
+        RunInterruptedError: `stop_requested` says so.
     """
 
     def check_stop() -> None:
-        if stop_requested is not None and stop_requested():
+        if stop_requested():
             raise RunInterruptedError(
                 "stopped while another process prepared the run; run the same command to go on"
             )

@@ -23,7 +23,7 @@ from persianmind.run.log import read_results, update_results
 from persianmind.run.records import Phase, WarmStart
 from persianmind.train.callbacks.watchdog import Watchdog
 from persianmind.train.prepare import background_build, prepare, read_prepared, wait_until_prepared
-from persianmind.train.stopping import stop_on_signal
+from persianmind.train.stopping import AskedElsewhere, Stopping, stopping
 
 if TYPE_CHECKING:
     from persianmind.checkpoint.manifest import StoredCheckpoint
@@ -67,12 +67,14 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
     recipe, folder = request.recipe, request.folder
     engine = backend(request.engine)
     with ExitStack() as stack:
+        stop = stopping(request.stop_requested, engine.launcher_is_gone)
+        stack.enter_context(stop)
         meter = None
         if ranks.rank == 0:
             stack.enter_context(RunLock(folder))
             folder.claim(recipe)
         elif ranks.local_rank == 0:
-            _wait_until_claimed(request)
+            _wait_until_claimed(folder, stop)
         budget = Budget.of(recipe.energy, folder)
         if ranks.local_rank == 0:
             meter = EnergyMeter(folder, node=ranks.node, options=recipe.energy)
@@ -82,14 +84,12 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
             prepared = prepare(recipe, folder, _mark_preparation(meter))
             builder = stack.enter_context(background_build(recipe, folder, prepared))
         else:
-            wait_until_prepared(folder, request.stop_requested)
+            wait_until_prepared(folder, stop)
         config = engine.resolve_config(request.engine_config, recipe, ranks.world_size)
         if ranks.rank == 0:
             write_checked(folder.engine_config, config)
         engine.start(ranks, recipe.train.hang_timeout_s, {"train.precision": recipe.train.precision})
         prepared = read_prepared(folder)  # only now: before, it may be that of an earlier attempt
-        # Only now: until here a signal may end the process at once, nothing is lost and nobody waits for it.
-        stop = request.stop_requested or stack.enter_context(stop_on_signal(engine.launcher_pids))
         with Watchdog(folder, ranks, recipe.train.hang_timeout_s, engine.wait_frames) as watchdog:
             from persianmind.train.assemble import assemble
 
@@ -106,7 +106,7 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
                 stop_requested=stop,
                 watchdog=watchdog,
             )
-            model = _train(request, context, barrier)
+            model = _train(request, context, barrier, stop)
         if builder is not None:
             builder.end()
         if ranks.rank == 0:
@@ -128,7 +128,7 @@ def _mark_preparation(meter: EnergyMeter | None) -> Callable[[str], None]:
     return mark
 
 
-def _wait_until_claimed(request: RunRequest) -> None:
+def _wait_until_claimed(folder: RunFolder, stop_requested: Callable[[], bool]) -> None:
     """On another node: its meter must not write into a folder that rank 0 has still to check and claim.
 
     Raises:
@@ -136,15 +136,17 @@ def _wait_until_claimed(request: RunRequest) -> None:
     """
 
     def check_stop() -> None:
-        if request.stop_requested is not None and request.stop_requested():
+        if stop_requested():
             raise RunInterruptedError(
                 "stopped before rank 0 had the run folder; run the same command to go on"
             )
 
-    wait_until(request.folder.recipe.is_file, while_waiting=check_stop)
+    wait_until(folder.recipe.is_file, while_waiting=check_stop)
 
 
-def _train(request: RunRequest, context: RunContext, barrier: DataBarrier) -> AdaptedModel:
+def _train(
+    request: RunRequest, context: RunContext, barrier: DataBarrier, stop: Stopping | AskedElsewhere
+) -> AdaptedModel:
     """Resumes, scores the base, trains to the end; returns the trained model, the process group left."""
     import torch.distributed
 
@@ -157,7 +159,8 @@ def _train(request: RunRequest, context: RunContext, barrier: DataBarrier) -> Ad
         for callback in context.callbacks:
             callback.start(context)
         _warm_start(request, context, saves)
-        train_stages(context, barrier)
+        with stop.at_steps():
+            train_stages(context, barrier)
         logger.info(f"training done: {context.step} steps")
     finally:
         for callback in context.callbacks:
