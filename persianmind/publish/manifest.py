@@ -30,9 +30,10 @@ class ExportedFile(BaseModel):
 class ExportManifest(BaseModel):
     """manifest.json of an export.
 
-    kind: the format of the weights. step, stage: of the run that was exported. check: what was compared
-    before the folder appeared, None for formats that have no check of their own. languages, normalise,
-    profiles: of the text that was trained on, so that what is typed can be given its spelling.
+    kind: the format of the weights. step, stage: of the run that was exported; weights: a hash over what it
+    had trained. dtype, pad_vocab_to_multiple: of the merged weights, None of other formats. check: what was
+    compared before the folder appeared, None for formats that have no check of their own. languages,
+    normalise, profiles: of the text that was trained on, so that what is typed can be given its spelling.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +42,9 @@ class ExportManifest(BaseModel):
     recipe: str
     step: int
     stage: str | None
+    weights: str = ""
+    dtype: str | None = None
+    pad_vocab_to_multiple: int | None = None
     adapter_scale: float
     base_fingerprint: str
     tokenizer_fingerprint: str

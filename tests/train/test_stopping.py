@@ -18,14 +18,21 @@ from persianmind.train import stopping as module
 from persianmind.train.stopping import SIGNALS, AskedElsewhere, Stopping, stopping
 from tests.support.launch import ROOT
 
-# The main thread never comes back from its second lock, and so runs no handler.
+# The main thread never comes back from its second lock, and so runs no handler; another says when it is there.
 DEAF = """
-import ctypes, sys
+import ctypes, sys, threading, time
 from persianmind.train import stopping
 stopping.INTERRUPTED_WITHIN_S, stopping.SAME_REQUEST_S = float(sys.argv[1]), float(sys.argv[2])
 libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
-with stopping.Stopping(lambda: False):
+def say():
+    looks = [None]
+    while len(looks) < 30:
+        time.sleep(0.01)
+        at = sys._current_frames()[threading.main_thread().ident].f_lasti
+        looks = [*looks, at] if at == looks[-1] else [at]
     print("ready", flush=True)
+with stopping.Stopping(lambda: False):
+    threading.Thread(target=say, daemon=True).start()
     libc.pthread_mutex_lock(mutex)
     libc.pthread_mutex_lock(mutex)
 """
