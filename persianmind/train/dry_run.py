@@ -54,7 +54,7 @@ def show_dry_run(request: RunRequest, ranks: Ranks) -> None:
     check_resume_from(request.resume_from)
     engine = backend(request.engine)
     with (
-        Stopping(engine.launcher_is_gone),
+        Stopping(engine.launcher_is_gone, kept="nothing of a dry run is kept"),
         tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as folder,
     ):
         _show(request, ranks, Path(folder))

@@ -51,12 +51,17 @@ class Stopping:
     wherever it stands, which costs it nothing: what is whole is kept. Only within `at_steps` it is left to
     the caller to stop once the step is saved. A second request ends the process at once, with 128 + signal.
 
-    launcher_is_gone: looked at every second. end: ends the process.
+    launcher_is_gone: looked at every second. kept: what is left, for the one line. end: ends the process.
     """
 
     def __init__(
-        self, launcher_is_gone: Callable[[], bool], *, end: Callable[[int], object] = os._exit
+        self,
+        launcher_is_gone: Callable[[], bool],
+        *,
+        kept: str = "what is whole is kept, run the same command to go on",
+        end: Callable[[int], object] = os._exit,
     ) -> None:
+        self._kept = kept
         self._launcher_is_gone = launcher_is_gone
         self._end = end
         self._asked_s: float | None = None
@@ -110,7 +115,7 @@ class Stopping:
             raise self._error() from None
 
     def _error(self) -> RunInterruptedError:
-        return RunInterruptedError("stopped; what is whole is kept, run the same command to go on")
+        return RunInterruptedError(f"stopped; {self._kept}")
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         """The handler, in the main thread."""

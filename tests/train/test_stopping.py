@@ -18,7 +18,7 @@ from persianmind.train import stopping as module
 from persianmind.train.stopping import SIGNALS, AskedElsewhere, Stopping, stopping
 from tests.support.launch import ROOT
 
-# The main thread never comes back from its second lock, and so runs no handler; another says when it is there.
+# The main thread never comes back from its second lock, and so runs no handler; another says when it waits.
 DEAF = """
 import ctypes, sys, threading, time
 from persianmind.train import stopping
