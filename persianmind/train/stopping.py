@@ -102,6 +102,7 @@ class Stopping:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._interrupts = False  # what follows is short, and not to be left half done
         self._over.set()
         signal.set_wakeup_fd(self._previous_wakeup)
         os.write(self._writes, b"\0")

@@ -20,6 +20,7 @@ from persianmind.common.poll import wait_until
 from persianmind.engine.deepspeed import launcher
 from tests.support.launch import ROOT
 
+pytestmark = pytest.mark.integration
 PROBE = Path(__file__).with_name("launcher_probe.py")
 PROGRAMS = {
     "deepspeed": "bin/deepspeed",

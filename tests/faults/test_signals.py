@@ -139,6 +139,32 @@ def test_the_launcher_is_told_to_stop(tmp_path: Path, tiny_run: Launched, fleet:
 
 
 @pytest.mark.more
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_terminal_or_job_system_signals_every_process_at_once(
+    tmp_path: Path, tiny_run: Launched, number: int
+) -> None:
+    """The launcher passes on its own beside: a rank gets the request twice, and it is one."""
+    run = prepared_copy(tiny_run.run, tmp_path / "run")
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
+    arguments = ["--recipe", "tiny", "--output", str(run), *BARE, "checkpoint.every_steps=99"]
+    with subprocess.Popen(
+        command(arguments, ranks=2),
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as launcher:
+        _wait_for(lambda: len(metrics(run)) >= 2)
+        os.killpg(launcher.pid, number)
+        launcher.wait(60)
+    _wait_for(lambda: _is_free(run))
+    reached = len(metrics(run))
+    assert 2 <= reached < 30 and newest_step(run) == reached
+    count(LINE, 1, 1)
+
+
+@pytest.mark.more
 @pytest.mark.parametrize("killed", ["deepspeed", "launch.py"])
 def test_launchers_that_are_killed_in_preparation_leave_no_rank_behind(
     tmp_path: Path, tiny_run: Launched, fleet: Fleet, killed: str

@@ -125,6 +125,7 @@ def test_signals_that_come_together_are_one_request_and_a_later_one_ends_at_once
         assert wait_until(lambda: ends, timeout_s=10) == [128 + signal.SIGTERM]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("within_s", "same_s", "sent", "code"),
     [(0.1, 60, 1, 75), (60, 0, 2, 128 + signal.SIGTERM), (60, 60, 2, None)],
