@@ -88,7 +88,7 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
         if ranks.rank == 0:
             with watched_preparation(folder, ranks, patience_s, engine.wait_frames) as preparing:
                 prepared = prepare(recipe, folder, _mark_preparation(meter, preparing))
-            builder = stack.enter_context(background_build(recipe, folder, prepared))
+                builder = stack.enter_context(background_build(recipe, folder, prepared))
         else:
             wait_until_prepared(folder, request.stop_requested, watch.check)
         config = engine.resolve_config(request.engine_config, recipe, ranks.world_size)
