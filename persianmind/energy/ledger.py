@@ -36,7 +36,7 @@ class Attempt:
     """What one meter process wrote: from one start of the run on one node to its end.
 
     number: its order in the node's file. stopped: why the meter ended; None where it was killed itself.
-    xids: notes of Xid errors.
+    unknown: parts whose power nobody knows. xids: notes of Xid errors.
     """
 
     node: str
@@ -48,6 +48,7 @@ class Attempt:
     stopped: str | None = None
     host: dict[str, Any] = field(default_factory=dict)
     gpus: list[GpuFacts] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
     xids: list[EnergyNote] = field(default_factory=list)
     interval_s: float | None = None
 
@@ -137,7 +138,7 @@ def _apply(record: EnergyLine, attempt: Attempt, ledger: Ledger) -> None:
             attempt.samples.append(record)
         case EnergyStart():
             attempt.resumed_step, attempt.interval_s = record.resumed_step, record.interval_s
-            attempt.host, attempt.gpus = record.host, record.gpus
+            attempt.host, attempt.gpus, attempt.unknown = record.host, record.gpus, record.unknown
         case EnergyResumed():
             attempt.resumed_step = record.resumed_step
         case EnergyStop():

@@ -10,7 +10,7 @@ from typing import Any
 
 from persianmind.common.errors import RecipeError
 from persianmind.energy.co2.card import emission_range_g
-from persianmind.energy.show import kwh_text, mass_text
+from persianmind.energy.show import co2_text, energy_text, mass_text
 from persianmind.language import LanguageProfile, language_name, profile_for
 from persianmind.model.bases import GGUF_PACKAGES
 from persianmind.publish.markdown import escape_markdown, fenced, markdown_table
@@ -173,18 +173,13 @@ def _energy(facts: CardFacts) -> list[str]:
     account, hardware = facts.account(), escape_markdown(facts.hardware or "unknown")
     if not account:
         return [f"No energy was recorded: use and emissions are unknown. Hardware: {hardware}."]
-    spread, ratio = account["uncertainty"], account["measured_ratio"]
-    low, used, high = (kwh_text(kwh) for kwh in (spread["low_kwh"], account["kwh"], spread["high_kwh"]))
-    text = (
-        f"{used} (between {low} and {high}; {spread['basis']}), {ratio or 0:.0%} of it measured, on "
-        f"{hardware}. "
-    )
+    text = f"{energy_text(account)}, on {hardware}. The range: {account['uncertainty']['basis']}. "
     if account["co2_g"] is None:
-        text += "Emissions: unknown, as no grid intensity is known."
+        text += f"Emissions: {escape_markdown(co2_text(account))}, as no grid is stated."
     else:
         low_g, high_g = emission_range_g(account)
         text += (
-            f"Emissions: {mass_text(account['co2_g'])} CO2eq (between {mass_text(low_g)} and "
+            f"Emissions: {mass_text(account['co2_g'])} CO2eq ({mass_text(low_g)} to "
             f"{mass_text(high_g)}), with PUE {account['pue']:g} and "
             f"{account['intensity_g_per_kwh']:.4g} g/kWh ({escape_markdown(account['intensity']['source'])})."
         )

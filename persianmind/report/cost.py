@@ -7,13 +7,25 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from persianmind.energy.co2.intensity import UNSTATED
 from persianmind.energy.ledger import Attempt
-from persianmind.energy.show import GPU_HEADER, gpu_row, kwh_text, mass_text
+from persianmind.energy.show import (
+    GPU_HEADER,
+    co2_text,
+    energy_text,
+    everyday_text,
+    gpu_row,
+    kwh_text,
+    mass_text,
+)
 from persianmind.report.charts import Chart, Drawing, Series, draw_wide
+from persianmind.report.languages import target
 from persianmind.report.read import RunFiles
 from persianmind.report.series import Point
-from persianmind.report.view import GAP, Bar, Cell, Facts, Table, bars, plain
+from persianmind.report.values import number, quotient
+from persianmind.report.view import Bar, Cell, Facts, Table, bars, figure, plain
 from persianmind.run.energy_records import EnergySample
+from persianmind.run.scores import scores_by_stage
 
 MAX_BARS, MAX_RESTARTS, MAX_STAIRS = 16, 6, 240
 TONES = ("t-spent", "t-english", "t-third", "t-target", "t-soft")
@@ -23,7 +35,8 @@ TONES = ("t-spent", "t-english", "t-third", "t-target", "t-soft")
 class EnergyView:
     """The account: totals, power over time, breakdowns, GPUs, sources, what is missing, other runs.
 
-    nodes: empty where there was only one. gpus: None where none was watched.
+    nodes: empty where there was only one. gpus: None where none was watched. grids: None where no other is
+    known. comparison: None where no published run is of its scale.
     """
 
     totals: Facts
@@ -33,9 +46,10 @@ class EnergyView:
     nodes: list[Bar]
     gpus: Table | None
     sources: Table
+    grids: Table | None
     not_counted: list[str]
     remarks: list[str]
-    comparison: Table
+    comparison: Table | None
 
 
 def energy(run: RunFiles) -> EnergyView | None:
@@ -44,41 +58,74 @@ def energy(run: RunFiles) -> EnergyView | None:
     if not run.ledger.attempts or account is None:
         return None
     return EnergyView(
-        totals=list(_totals(account)),
+        totals=list(_totals(run, account)),
         power=power_chart(run),
         stages=_whole_bars(account["by_stage"]),
         parts=_part_bars(account["by_component"]),
         nodes=_whole_bars(account["by_node"])[:MAX_BARS] if len(account["by_node"]) > 1 else [],
         gpus=_gpus(account["gpus"]),
         sources=_sources(account["by_component"]),
+        grids=_grids(account["grids"]),
         not_counted=account["not_counted"],
         remarks=account["problems"] + account["notes"],
-        comparison=_comparison(account["comparison"]),
+        comparison=_comparison(account["comparison"]) if account["comparison"] else None,
     )
 
 
-def _totals(account: dict[str, Any]) -> Iterator[tuple[str, Cell]]:
-    spread, ratio, cost = account["uncertainty"], account["measured_ratio"], account["cost"]
-    yield "energy", plain(kwh_text(account["kwh"]))
-    yield "between", plain(f"{kwh_text(spread['low_kwh'])} and {kwh_text(spread['high_kwh'])}")
-    yield "measured", GAP if ratio is None else plain(f"{ratio:.0%}, the rest estimated")
-    yield "CO₂eq", plain(mass_text(account["co2_g"]))
-    yield "PUE", plain(f"{account['pue']:g}")
+def _totals(run: RunFiles, account: dict[str, Any]) -> Iterator[tuple[str, Cell]]:
+    cost = account["cost"]
+    yield "energy", plain(energy_text(account))
+    yield "the range", plain(account["uncertainty"]["basis"] or "–")
+    yield "as much as", plain(everyday_text(account["kwh"]))
+    if (bought := _bought(run, account["kwh"])) is not None:
+        yield bought
+    yield "CO₂eq", plain(co2_text(account))
     yield "grid intensity", plain(_grid(account))
+    yield "PUE", plain(f"{account['pue']:g}")
     yield "done again after a crash", plain(kwh_text(account["wasted_kwh"]))
     for unit in ("tokens", "characters"):
         if per := account[f"per_million_{unit}"]:
-            yield f"per million {unit}", plain(f"{kwh_text(per['kwh'])}, {mass_text(per['co2_g'])}")
+            yield f"per million {unit}", plain(kwh_text(per["kwh"]))
     yield "money", plain(f"{cost['amount']:,.2f} {cost['currency']}" if cost else "no price set")
     if account["embodied_g"] is not None:
         yield "making the hardware, not in the above", plain(mass_text(account["embodied_g"]))
     yield "starts of the run", plain(account["attempts"])
 
 
+def _bought(run: RunFiles, kwh: float) -> tuple[str, Cell] | None:
+    """Energy by what the target language gained from the base to the last score."""
+    language = target(run)
+    stages = scores_by_stage(run.results).values()
+    scores = [found[language.code] for found in stages if language.code in found]
+    gained = scores[0].bits_per_byte - scores[-1].bits_per_byte if len(scores) > 1 else 0.0
+    each = quotient(kwh, gained, 0.1) if gained > 0 else None
+    name = f"for each tenth of a bit per byte gained in {language.name}"
+    return None if each is None else (name, plain(kwh_text(each)))
+
+
+GRIDS = {
+    "country": "the same country",
+    "cleanest": "cleanest country",
+    "dirtiest": "dirtiest country",
+}
+
+
+def _grids(grids: list[dict[str, Any]]) -> Table | None:
+    body = [
+        [
+            Cell(GRIDS[grid["role"]], origin=f"{grid['country']}, {grid['year']}"),
+            figure(number(grid["g_per_kwh"]), 0),
+            plain(mass_text(grid["co2_g"])),
+        ]
+        for grid in grids
+    ]
+    return Table(["grid", "g/kWh", "CO₂eq"], body) if body else None
+
+
 def _grid(account: dict[str, Any]) -> str:
     source = account["intensity"]
     if source is None:
-        return "unknown"
+        return f"not stated; {UNSTATED}"
     year = f", {source['year']}" if source["year"] else ""
     return f"{account['intensity_g_per_kwh']:,.1f} g/kWh ({source['source']}{year})"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from persianmind.energy.show import kwh_text, mass_text
+from persianmind.energy.show import co2_text, energy_text, kwh_text
 from persianmind.report.charts import Chart, Drawing, Series, draw_wide
 from persianmind.report.languages import PageLanguage, languages
 from persianmind.report.read import RunFiles
@@ -114,11 +114,10 @@ def _cost_card(run: RunFiles) -> Card:
     account = run.account
     if not run.ledger.attempts or account is None:
         return Card("spent", "Spent", None, "no energy was recorded")
-    ratio, cost = account["measured_ratio"], account["cost"]
-    known = "nothing counted yet" if ratio is None else f"{ratio:.0%} of it measured, the rest estimated"
+    cost = account["cost"]
     money = f", {cost['amount']:,.2f} {cost['currency']}" if cost else ""
     return Card(
-        "spent", "Spent", kwh_text(account["kwh"]), f"{mass_text(account['co2_g'])} CO₂eq{money}", known
+        "spent", "Spent", kwh_text(account["kwh"]), energy_text(account), f"CO₂eq: {co2_text(account)}{money}"
     )
 
 

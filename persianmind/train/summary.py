@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from persianmind.energy.show import co2_text, energy_text
 from persianmind.run.evaluation_records import EvaluationResult
 from persianmind.run.records import RunResults
 from persianmind.run.scores import headlines, scores_by_stage
@@ -27,9 +28,7 @@ def summary_lines(results: RunResults) -> list[str]:
         lines.append(f"best {best.metric}: {best.value:.4f} at step {best.step}, its checkpoint is kept")
     account = results.energy or {}
     if account.get("kwh") is not None:
-        grams = account.get("co2_g")
-        co2 = "CO2 unknown" if grams is None else f"{grams:.3g} g CO2eq"
-        lines.append(f"energy: {account['kwh']:.4g} kWh, {co2}")
+        lines.append(f"energy: {energy_text(account)}; CO2eq: {co2_text(account)}")
     return lines
 
 

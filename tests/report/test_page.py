@@ -43,9 +43,11 @@ def test_the_page_answers_the_three_questions_first(run: RunFolder) -> None:
     # 19 intervals of 60 s in training (two GPUs at 285 W, the processor at 65 W), 2 others (GPUs at 20 W).
     joules, measured = 60 * (19 * 635 + 2 * 105), 60 * (19 * 570 + 2 * 40)
     kwh = joules / 3.6e6
+    low, high = (measured * (1 + 0.05 * s) + (joules - measured) * (1 + 0.5 * s) for s in (-1, 1))
     assert spent == (
-        f"Spent {1000 * kwh:.3g} Wh {kwh * 1.4 * 494:.3g} g CO₂eq, {kwh * 1.4 * 0.08:,.2f} USD "
-        f"{measured / joules:.0%} of it measured, the rest estimated"
+        f"Spent {1000 * kwh:.3g} Wh {measured / 3600:.3g} Wh measured + {(joules - measured) / 3600:.3g} Wh "
+        f"estimated ({low / 3600:.3g} Wh to {high / 3600:.3g} Wh) CO₂eq: {kwh * 1.4 * 494:.3g} g, "
+        f"{kwh * 1.4 * 0.08:,.2f} USD"
     )
     assert page.all("span", "state")[0].text == "finished"
 
@@ -94,6 +96,10 @@ def test_steps_and_energy_of_a_crash_are_counted_and_said(run: RunFolder) -> Non
     account = energy.panel("The account").facts()
     assert account["done again after a crash"] == f"{635 * 60 / 3600:.3g} Wh"
     assert account["starts of the run"] == "2" and account["money"].endswith(" USD")
+    gained = (BITS["base"][0] - BITS["instruct"][0]) / 0.1
+    used = 60 * (19 * 635 + 2 * 105) / 3600
+    assert account["for each tenth of a bit per byte gained in Persian"] == f"{used / gained:.3g} Wh"
+    assert account["as much as"] == f"brings {used / 93.02:.2g} litres of water from 20 °C to the boil"
     assert energy.panel("Power over time, watts").text.count("started again") == 2  # wide and on phones
 
 
