@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from persianmind.energy.co2.intensity import UNSTATED
-from persianmind.energy.ledger import Attempt
 from persianmind.energy.show import (
     GPU_HEADER,
     co2_text,
@@ -18,17 +16,15 @@ from persianmind.energy.show import (
     kwh_text,
     mass_text,
 )
-from persianmind.report.charts import Chart, Drawing, Series, draw_wide
-from persianmind.report.languages import target
+from persianmind.report.drawing import Drawing
+from persianmind.report.gains import gains
+from persianmind.report.neighbours import earlier_runs
+from persianmind.report.power import power_chart
 from persianmind.report.read import RunFiles
-from persianmind.report.series import Point
 from persianmind.report.values import number, quotient
 from persianmind.report.view import Bar, Cell, Facts, Table, bars, figure, plain
-from persianmind.run.energy_records import EnergySample
-from persianmind.run.scores import scores_by_stage
 
-MAX_BARS, MAX_RESTARTS, MAX_STAIRS = 16, 6, 240
-TONES = ("t-spent", "t-english", "t-third", "t-target", "t-soft")
+MAX_BARS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +32,7 @@ class EnergyView:
     """The account: totals, power over time, breakdowns, GPUs, sources, what is missing, other runs.
 
     nodes: empty where there was only one. gpus: None where none was watched. grids: None where no other is
-    known. comparison: None where no published run is of its scale.
+    known. comparison: None where no published run is of its scale. earlier: runs in the folder beside it.
     """
 
     totals: Facts
@@ -50,6 +46,7 @@ class EnergyView:
     not_counted: list[str]
     remarks: list[str]
     comparison: Table | None
+    earlier: Table | None
 
 
 def energy(run: RunFiles) -> EnergyView | None:
@@ -69,6 +66,7 @@ def energy(run: RunFiles) -> EnergyView | None:
         not_counted=account["not_counted"],
         remarks=account["problems"] + account["notes"],
         comparison=_comparison(account["comparison"]) if account["comparison"] else None,
+        earlier=earlier_runs(run),
     )
 
 
@@ -94,13 +92,12 @@ def _totals(run: RunFiles, account: dict[str, Any]) -> Iterator[tuple[str, Cell]
 
 def _bought(run: RunFiles, kwh: float) -> tuple[str, Cell] | None:
     """Energy by what the target language gained from the base to the last score."""
-    language = target(run)
-    stages = scores_by_stage(run.results).values()
-    scores = [found[language.code] for found in stages if language.code in found]
-    gained = scores[0].bits_per_byte - scores[-1].bits_per_byte if len(scores) > 1 else 0.0
+    found = next((gain for gain in gains(run) if gain.language.role == "target"), None)
+    gained = 0.0 if found is None else found.base.bits_per_byte - found.last.bits_per_byte
     each = quotient(kwh, gained, 0.1) if gained > 0 else None
-    name = f"for each tenth of a bit per byte gained in {language.name}"
-    return None if each is None else (name, plain(kwh_text(each)))
+    if found is None or each is None:
+        return None
+    return f"for each tenth of a bit per byte gained in {found.language.name}", plain(kwh_text(each))
 
 
 GRIDS = {
@@ -147,65 +144,6 @@ def _sources(by_component: dict[str, dict[str, Any]]) -> Table:
 def _gpus(gpus: list[dict[str, Any]]) -> Table | None:
     body = [[plain(text) for text in gpu_row(gpu)] for gpu in gpus]
     return Table(GPU_HEADER, body, numeric=False) if gpus else None
-
-
-def power_chart(run: RunFiles) -> list[Drawing]:
-    """Watts over the hours of counting: the parts stacked for one node, a line per node for several."""
-    attempts = run.ledger.attempts
-    if len(run.ledger.nodes) == 1:
-        samples = [sample for attempt in attempts for sample in attempt.samples]
-        watts_by_group = _watts_by_group(samples)
-        series = [
-            Series(name, _stairs(samples, watts), tone)
-            for (name, watts), tone in zip(watts_by_group.items(), TONES, strict=False)
-        ]
-        marks = [(hour, "started again") for hour in _restarts(attempts)][:MAX_RESTARTS]
-        return draw_wide(Chart("Watts over hours, by part", series, marks=marks, stacked=True))
-    lines = []
-    for index, (node, group) in enumerate(groupby(attempts, key=lambda attempt: attempt.node)):
-        samples = [sample for attempt in group for sample in attempt.samples]
-        watts = [sample.joules / sample.seconds for sample in samples]
-        lines.append(Series(node, _stairs(samples, watts), TONES[index % len(TONES)]))
-    return draw_wide(Chart("Watts over hours, by node", lines, from_zero=True))
-
-
-def _watts_by_group(samples: list[EnergySample]) -> dict[str, list[float]]:
-    """GPUs together, then CPU, memory and whatever else there is; the same length for each."""
-    names = {_group(reading.component) for s in samples for reading in s.readings}
-    ordered = sorted(names, key=lambda name: (name != "GPUs", name != "CPU", name))
-    watts: dict[str, list[float]] = {name: [0.0] * len(samples) for name in ordered}
-    for index, sample in enumerate(samples):
-        for reading in sample.readings:
-            watts[_group(reading.component)][index] += reading.joules / sample.seconds
-    return watts
-
-
-def _group(component: str) -> str:
-    if component.startswith("gpu"):
-        return "GPUs"
-    return {"cpu": "CPU", "ram": "memory"}.get(component, component)
-
-
-def _stairs(samples: list[EnergySample], watts: list[float]) -> list[Point]:
-    """Two points per piece, as power is a mean over an interval; a long run is averaged into fewer pieces."""
-    size = max(1, -(-len(samples) // MAX_STAIRS))
-    points: list[Point] = []
-    hours = 0.0
-    for start in range(0, len(samples), size):
-        seconds = [s.seconds for s in samples[start : start + size]]
-        joules = sum(w * t for w, t in zip(watts[start : start + size], seconds, strict=True))
-        mean = joules / sum(seconds)
-        points += [(hours, mean), (hours + sum(seconds) / 3600, mean)]
-        hours += sum(seconds) / 3600
-    return points
-
-
-def _restarts(attempts: list[Attempt]) -> list[float]:
-    hours, found = 0.0, []
-    for attempt in attempts[:-1]:
-        hours += sum(s.seconds for s in attempt.samples) / 3600
-        found.append(hours)
-    return found
 
 
 COMPARISON_HEADER = (
