@@ -18,6 +18,7 @@ from persianmind.publish.origin import BaseOrigin
 from persianmind.publish.usage import gguf_file, is_adapter, usage
 from persianmind.recipe import Recipe
 from persianmind.recipe.text import Normalise, Source
+from persianmind.run.evaluation_records import EvaluationResult
 from persianmind.run.records import BASE_STAGE, Phase, RunResults, SampleText
 from persianmind.run.scores import scores_by_stage
 
@@ -133,7 +134,7 @@ def _scores(facts: CardFacts) -> list[str]:
         (
             [
                 "nothing (the base model)" if stage == BASE_STAGE else stage,
-                *(f"{one[name].bits_per_byte:.4f}" if name in one else "not scored" for name in languages),
+                *(_score(one[name]) if name in one else "not scored" for name in languages),
             ]
             for stage, one in scores.items()
         ),
@@ -142,7 +143,8 @@ def _scores(facts: CardFacts) -> list[str]:
         f"{facts.name(language)}: {score.n_bytes:,} bytes in {score.n_documents:,} document(s)"
         for language, score in next(iter(scores.values())).items()
     )
-    parts = [f"Held-out text of the training sources, never trained on ({size}). Lower is better.", table]
+    told = f"Held-out text of the training sources, never trained on ({size}). Lower is better; in brackets "
+    parts = [f"{told}the 95% interval over documents.", table]
     if facts.variant is not None:
         parts.append(f"These are the run's scores; this model ({escape_markdown(facts.variant)}) has none.")
     elif (check := facts.results.export) is not None:
@@ -151,6 +153,12 @@ def _scores(facts: CardFacts) -> list[str]:
             "of the trained model."
         )
     return parts
+
+
+def _score(score: EvaluationResult) -> str:
+    if score.ci_low is None or score.ci_high is None:
+        return f"{score.bits_per_byte:.4f}"
+    return f"{score.bits_per_byte:.4f} ({score.ci_low:.4f} to {score.ci_high:.4f})"
 
 
 def _sample(facts: CardFacts) -> list[str]:

@@ -22,6 +22,10 @@ def summary_lines(results: RunResults) -> list[str]:
     lines = [f"{'stage':<14}{header}"]
     for stage, scores in scores_by_stage(results).items():
         lines.append(f"{stage:<14}" + "".join(_cells(scores.get(language)) for language in languages))
+    if results.evaluation:
+        first = {score.language: score for score in reversed(results.evaluation)}
+        told = (f"{code} {first[code].n_documents:,}, {first[code].n_bytes:,} bytes" for code in languages)
+        lines.append(f"held-out documents: {'; '.join(told)}")
     lines += _suite_lines(results)
     if results.best is not None:
         best = results.best

@@ -114,6 +114,14 @@ def test_emissions_without_a_grid_are_unknown_in_words(written: Write, run: RunF
     )
 
 
+def test_scores_have_their_intervals_and_no_loss_per_token(written: Write) -> None:
+    scores = [one.model_copy(update={"perplexity": 1117.4}) for one in SCORES]
+    _, text = written(results=RunResults(evaluation=scores))
+    assert "| pretrain | 2.2196 (2.2000 to 2.2393) | 3.7002 (3.7000 to 3.7004) |" in text
+    assert "| nothing (the base model) | 10.0720 (10.0000 to 10.1439) | 3.5000 |" in text
+    assert "2 document(s)" in text and "1117" not in text and "erplexity" not in text
+
+
 def test_only_datasets_of_the_hub_that_were_used_are_listed(written: Write) -> None:
     recipe = tiny(
         sources__poems__uri=["hf://owner/poems?split=train", "/data/x.jsonl", "hf://owner/poems?split=test"],

@@ -34,6 +34,7 @@ def test_a_line_for_each_stage_with_the_columns_of_both_languages() -> None:
         "stage             fa bits/byte        95% interval    en bits/byte        95% interval",
         "base                   10.0720  10.0000 to 10.1439          3.5000                   -",
         "pretrain                2.2196    2.2000 to 2.2393          3.7002    3.7000 to 3.7004",
+        "held-out documents: fa 2, 40 bytes; en 2, 40 bytes",
     ]
 
 
@@ -57,7 +58,7 @@ def test_a_language_that_a_stage_was_not_scored_on_is_a_dash() -> None:
     assert (
         lines[2] == "pretrain                2.2196    2.2000 to 2.2393               -                   -"
     )
-    assert len({len(line) for line in lines}) == 1
+    assert len({len(line) for line in lines[:3]}) == 1
 
 
 def test_suites_of_the_last_stage_stand_beside_the_base() -> None:
