@@ -34,6 +34,9 @@ STAMP_TRITON  := $(VENV)/.installed-triton-3.7.1
 # lm-evaluation-harness, for the tests that hold our evaluation against it, with what of its needs is not here yet.
 HARNESS       := lm-eval==0.4.13 evaluate==0.4.6 rouge_score==0.1.2 pytablewriter==1.2.1 sqlitedict==2.1.0 word2number==1.1
 STAMP_HARNESS := $(VENV)/.installed-lm-eval-0.4.13
+# axe-core, the rules of accessibility, for the tests that open the report page in a browser.
+AXE           := axe-core@4.14.1
+STAMP_AXE     := $(VENV)/.installed-axe-core-4.14.1
 
 .PHONY: setup demo test test-unit test-integration test-more check bench gpu-check faults audit clean
 
@@ -68,6 +71,10 @@ $(STAMP_TRITON): | $(STAMP)
 	$(PIP) -c constraints.txt --no-deps --target $(VENV)/triton triton==3.7.1
 	touch $@
 
+# Without npm, or without a network, those tests say what is missing and are skipped.
+$(STAMP_AXE): | $(STAMP)
+	npm install --silent --no-save --prefix $(VENV)/axe $(AXE) && touch $@ || true
+
 demo: $(STAMP)
 	flags=$$($(BIN)/python -m persianmind.checks.device) && \
 	$(BIN)/deepspeed $$flags launcher/train.py --deepspeed ds_configs/zero2.json
@@ -80,7 +87,7 @@ test-unit: setup
 test-integration: setup
 	$(PYTEST) -m "integration and not more and not long"
 
-test-more: setup $(STAMP_TRITON) $(STAMP_HARNESS)
+test-more: setup $(STAMP_TRITON) $(STAMP_HARNESS) $(STAMP_AXE)
 	$(PYTEST) -m "more and not integration and not long" -n $(WORKERS) --dist loadgroup
 	$(PYTEST) -m "more and integration and not long"
 

@@ -25,11 +25,13 @@ def limit_kwh(options: Energy, folder: Path | None = None) -> float | None:
     if options.budget_kwh is not None:
         limits.append(options.budget_kwh)
     if options.budget_kg_co2 is not None:
-        grams_per_kwh = options.pue * resolve_intensity(options, folder).g_per_kwh
-        if grams_per_kwh <= 0:
+        intensity = resolve_intensity(options, folder)
+        if intensity is None or intensity.g_per_kwh <= 0:
             raise EnergyError(
-                "energy.budget_kg_co2 needs an intensity above 0; use energy.budget_kwh instead"
+                "energy.budget_kg_co2 needs the intensity of the grid: set energy.country_iso or "
+                "energy.intensity_g_per_kwh, or use energy.budget_kwh instead"
             )
+        grams_per_kwh = options.pue * intensity.g_per_kwh
         limits.append(options.budget_kg_co2 * 1000 / grams_per_kwh)
     return min(limits, default=None)
 

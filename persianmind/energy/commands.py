@@ -43,6 +43,23 @@ def energy_report(
         show_account(folder, summary, others)
 
 
+@app.command("published")
+def published_runs(as_json: JsonFlag = False) -> None:
+    """Published training runs, the PersianMind paper's among them, with their figures and sources."""
+    from persianmind.energy.co2.published import PAPER, PUBLISHED, normalised_to_pue_and_grid
+    from persianmind.energy.show import show_published
+
+    runs = [normalised_to_pue_and_grid(run, PAPER.pue, PAPER.g_per_kwh) for run in PUBLISHED]
+    if as_json:
+        emit_json({"runs": runs, "pue": PAPER.pue, "intensity_g_per_kwh": PAPER.g_per_kwh})
+        return
+    show_published(runs, f"GPUs alone, with PUE {PAPER.pue:g} and {PAPER.g_per_kwh:g} g/kWh")
+    for run in runs:
+        remark = f". {run['remark']}" if run["remark"] else ""
+        print(f"{run['name']}: {run['source']}{remark}")
+    print(f"PUE {PAPER.pue:g} and {PAPER.g_per_kwh:g} g/kWh: {PAPER.source}")
+
+
 @app.command("sweep")
 def power_sweep(
     run: Annotated[Path, typer.Argument(help="The folder of a run that is training now on this machine.")],

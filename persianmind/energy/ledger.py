@@ -35,8 +35,8 @@ KINDS: dict[str, type[EnergyLine]] = {
 class Attempt:
     """What one meter process wrote: from one start of the run on one node to its end.
 
-    number: its order in the node's file. end: what the meter said last; None where it was killed itself.
-    xids: notes of Xid errors. numbers: of its samples.
+    number: its order in the node's file. unknown: parts whose power nobody knows. end: what the meter said
+    last; None where it was killed itself. xids: notes of Xid errors. numbers: of its samples.
     """
 
     node: str
@@ -47,6 +47,7 @@ class Attempt:
     samples: list[EnergySample] = field(default_factory=list)
     host: dict[str, Any] = field(default_factory=dict)
     gpus: list[GpuFacts] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
     xids: list[EnergyNote] = field(default_factory=list)
     end: EnergyStop | None = None
     interval_s: float | None = None
@@ -173,7 +174,7 @@ def _apply(record: EnergyLine, attempt: Attempt, ledger: Ledger) -> None:
                 attempt.numbers.add(record.number)
         case EnergyStart():
             attempt.resumed_step, attempt.interval_s = record.resumed_step, record.interval_s
-            attempt.host, attempt.gpus = record.host, record.gpus
+            attempt.host, attempt.gpus, attempt.unknown = record.host, record.gpus, record.unknown
         case EnergyResumed():
             attempt.resumed_step = record.resumed_step
         case EnergyStop():

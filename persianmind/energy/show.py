@@ -35,6 +35,44 @@ def mass_text(grams: float | None) -> str:
     return f"{grams / 1e6:,.2f} t"
 
 
+def energy_text(summary: dict[str, Any]) -> str:
+    """What was used, measured and estimated apart, with the range and the parts that nobody knows."""
+    if not summary["kwh"]:
+        return ", ".join(["nothing counted", *_unknown_text(summary)])
+    low, high = summary["uncertainty"]["low_kwh"], summary["uncertainty"]["high_kwh"]
+    kinds = [("measured", summary["measured_kwh"]), ("estimated", summary["estimated_kwh"])]
+    used = " + ".join(f"{kwh_text(kwh)} {kind}" for kind, kwh in kinds if kwh)
+    return ", ".join([f"{used} ({kwh_text(low)} to {kwh_text(high)})", *_unknown_text(summary)])
+
+
+def _unknown_text(summary: dict[str, Any]) -> list[str]:
+    return [f"{part.upper()} unknown" for part in summary["unknown"]]
+
+
+def co2_text(summary: dict[str, Any]) -> str:
+    """CO2eq as one mass, as the span over all countries' grids, or as unknown."""
+    if summary["co2_g"] is not None or summary["co2_span_g"] is None:
+        return mass_text(summary["co2_g"])
+    low, high = summary["co2_span_g"]
+    country = {grid["role"]: grid["country"] for grid in summary["grids"]}
+    return (
+        f"{mass_text(low)} to {mass_text(high)}, from the cleanest grid ({country['cleanest']}) to the "
+        f"dirtiest ({country['dirtiest']})"
+    )
+
+
+EVERYDAY_KWH = 4.186 * 80 / 3600  # a litre of water from 20 to 100 degrees Celsius
+
+
+def everyday_text(kwh: float) -> str:
+    """An amount of energy as something people have felt."""
+    litres = kwh / EVERYDAY_KWH
+    amount = f"{litres:,.0f} litres" if litres >= 10 else f"{litres:.2g} litres"
+    if litres < 0.1:
+        amount = f"{1000 * litres:.2g} millilitres"
+    return f"brings {amount} of water from 20 °C to the boil"
+
+
 def show_account(run: RunFolder, summary: dict[str, Any], others: dict[str, dict[str, Any]]) -> None:
     """Prints the totals, the three breakdowns, the comparison, and what is missing."""
     runs = {str(run): summary, **others}
@@ -48,21 +86,38 @@ def show_account(run: RunFolder, summary: dict[str, Any], others: dict[str, dict
     emit_table("By component", ["part", "used", "of it measured", "source"], components)
     if summary["gpus"]:
         emit_table("GPUs", GPU_HEADER, [gpu_row(gpu) for gpu in summary["gpus"]])
-    comparison = [
-        [
-            row["name"],
-            mass_text(row["published_co2_g"]),
-            f"{row['gpu_hours']:,.4g}",
-            kwh_text(row["gpu_kwh"]),
-            mass_text(row["recomputed_co2_g"]),
-        ]
-        for row in summary["comparison"]
-    ]
-    normalised = "GPUs alone, with this run's PUE and grid"
-    emit_table("Published runs", ["run", "as published", "GPU hours", "GPU energy", normalised], comparison)
+    if summary["grids"]:
+        grids = [[_grid_name(g), f"{g['g_per_kwh']:.4g}", mass_text(g["co2_g"])] for g in summary["grids"]]
+        emit_table("On other grids", ["grid", "g/kWh", "CO2eq"], grids)
+    if summary["comparison"]:
+        show_published(summary["comparison"], "GPUs alone, with this run's PUE and grid")
     for label in ("problems", "notes", "not_counted"):
         for line in summary[label]:
             print_line(f"{label.removesuffix('s').replace('_', ' ')}: {line}")
+
+
+def show_published(runs: list[dict[str, Any]], normalised: str) -> None:
+    """Prints published runs (co2/published.py); `normalised` is the heading of the recomputed column."""
+    lines = [
+        [
+            run["name"],
+            mass_text(run["published_co2_g"]),
+            f"{run['gpu_hours']:,.4g}",
+            kwh_text(run["gpu_kwh"]),
+            mass_text(run["recomputed_co2_g"]),
+        ]
+        for run in runs
+    ]
+    emit_table("Published runs", ["run", "as published", "GPU hours", "GPU energy", normalised], lines)
+
+
+def _grid_name(grid: dict[str, Any]) -> str:
+    whose = {
+        "country": "codecarbon's table for the same country",
+        "cleanest": "cleanest country",
+        "dirtiest": "dirtiest country",
+    }
+    return f"{whose[grid['role']]}: {grid['country']} ({grid['year']})"
 
 
 def gpu_row(gpu: dict[str, Any]) -> list[str]:
@@ -86,21 +141,16 @@ def gpu_row(gpu: dict[str, Any]) -> list[str]:
     ]
 
 
-def _measured(summary: dict[str, Any]) -> str:
-    ratio = summary["measured_ratio"]
-    return "-" if ratio is None else f"{ratio:.0%} (the rest is estimated)"
-
-
 def _intensity(summary: dict[str, Any]) -> str:
     if summary["intensity"] is None:
-        return "unknown"
+        return "not stated"
     year = f", {summary['intensity']['year']}" if summary["intensity"]["year"] else ""
     return f"{summary['intensity_g_per_kwh']:.1f} g/kWh ({summary['intensity']['source']}{year})"
 
 
 def _per_million(summary: dict[str, Any]) -> str:
     per = summary["per_million_tokens"]
-    return "-" if per is None else f"{kwh_text(per['kwh'])}, {mass_text(per['co2_g'])}"
+    return "-" if per is None else kwh_text(per["kwh"])
 
 
 def _cost(summary: dict[str, Any]) -> str:
@@ -110,17 +160,12 @@ def _cost(summary: dict[str, Any]) -> str:
     )
 
 
-def _range(summary: dict[str, Any]) -> str:
-    spread = summary["uncertainty"]
-    return f"{kwh_text(spread['low_kwh'])} to {kwh_text(spread['high_kwh'])} ({spread['basis']})"
-
-
 _ROWS = (
-    ("used by the machines", lambda s: kwh_text(s["kwh"])),
-    ("range", _range),
-    ("measured", _measured),
+    ("used by the counted parts", energy_text),
+    ("the range", lambda s: s["uncertainty"]["basis"] or "-"),
+    ("as much as", lambda s: everyday_text(s["kwh"])),
     ("with PUE", lambda s: f"{kwh_text(s['facility_kwh'])} (PUE {s['pue']:g})"),
-    ("CO2eq", lambda s: mass_text(s["co2_g"])),
+    ("CO2eq", co2_text),
     ("grid", _intensity),
     ("done again after a crash", lambda s: kwh_text(s["wasted_kwh"])),
     ("per million tokens", _per_million),

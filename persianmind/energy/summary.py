@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.common.errors import EnergyError
-from persianmind.energy.co2.intensity import Intensity, resolve_intensity
-from persianmind.energy.co2.published import PUBLISHED, co2_g, normalised_to_pue_and_grid
+from persianmind.energy.co2.grids import other_grids, span_g
+from persianmind.energy.co2.intensity import UNSTATED, Intensity, resolve_intensity
+from persianmind.energy.co2.published import co2_g, comparable_runs
 from persianmind.energy.gpus import gpu_summary
 from persianmind.energy.ledger import Ledger
 from persianmind.energy.meter.hardware import JOULES_PER_KWH, MEASURED
 from persianmind.energy.waste import lost_ratios
 from persianmind.recipe import Energy
-from persianmind.run.energy_records import EnergySample
+from persianmind.run.energy_records import EnergyReading, EnergySample
 
-# Stated assumptions, not statistics: NVML documents +-5% for board power readings; a TDP or memory model can
-# easily be off by half.
-MEASURED_ERROR = 0.05
-ESTIMATED_ERROR = 0.50
+MEASURED_ERROR = 0.05  # what NVML documents for board power readings; taken for every counter
+ESTIMATED_ERROR = 0.50  # an assumption, for estimates of which the ledger holds no least and most
 
 NOT_COUNTED = (
     "losses of the power supplies, fans, disks, mainboard and network gear",
@@ -44,9 +43,11 @@ def summarise(
 ) -> dict[str, Any]:
     """The account as one JSON object.
 
-    `kwh` is what the counted parts of the machines used; `co2_g` is kwh x PUE x intensity and is None, with
-    the reason under `problems`, when no intensity is known. `tokens` and `characters` are what the run
-    trained on; `folder` is where a relative curve file is looked up.
+    `kwh` is what the counted parts of the machines used, `measured_kwh` and `estimated_kwh` its two kinds,
+    `unknown` the parts that are there and in neither. `co2_g` is kwh x PUE x intensity; it is None where no
+    intensity is known, and `co2_span_g` then goes from the cleanest to the dirtiest grid of all countries.
+    `grids` are these and others, as alternatives. `tokens` and `characters` are what the run trained on;
+    `folder` is where a relative curve file is looked up.
     """
     problems = [*ledger.damage, *ledger.problems]
     intensity = _intensity(options, folder, problems)
@@ -57,10 +58,16 @@ def summarise(
     kwh = total_j / JOULES_PER_KWH
     grams = _co2(samples, options.pue, intensity)
     hours = sum(sample.seconds for sample in samples) / 3600
+    grids = other_grids(kwh, options, intensity)
     _note_unfinished(ledger, problems)
     summary: dict[str, Any] = {
         "kwh": kwh,
+        "measured_kwh": measured_j / JOULES_PER_KWH,
+        "estimated_kwh": (total_j - measured_j) / JOULES_PER_KWH,
+        "unknown": _unknown(ledger),
         "co2_g": grams,
+        "co2_span_g": span_g(grids) if intensity is None else None,
+        "grids": grids,
         "pue": options.pue,
         "intensity_g_per_kwh": None if intensity is None else _effective(intensity, grams, kwh, options.pue),
         "intensity": None
@@ -75,19 +82,20 @@ def summarise(
         "embodied_g": None if options.embodied_g_per_hour is None else hours * options.embodied_g_per_hour,
         "per_million_tokens": _per_million(kwh, grams, tokens),
         "per_million_characters": _per_million(kwh, grams, characters),
-        "uncertainty": _uncertainty(measured_j, total_j),
+        "uncertainty": _uncertainty(samples),
         "by_stage": _grouped((s.label, s.joules) for s in samples),
         "by_node": _grouped((a.node, s.joules) for a in ledger.attempts for s in a.samples),
         "by_component": _by_component(samples),
         "gpus": gpu_summary(ledger),
         "not_counted": list(NOT_COUNTED),
         "problems": problems,
-        "notes": list(ledger.notes),
+        "notes": [*ledger.notes, *_grid_note(options)],
     }
     if comparison:
         grid = summary["intensity_g_per_kwh"]
-        published = [normalised_to_pue_and_grid(run, options.pue, grid) for run in PUBLISHED]
-        summary["comparison"] = [_this_run_gpus(samples, grams, options.pue, grid), *published]
+        own = _this_run_gpus(samples, grams, options.pue, grid)
+        published = comparable_runs(own["gpu_hours"], options.pue, grid)
+        summary["comparison"] = [own, *published] if published else []
     return summary
 
 
@@ -97,6 +105,15 @@ def _intensity(options: Energy, folder: Path | None, problems: list[str]) -> Int
     except EnergyError as error:
         problems.append(str(error))
         return None
+
+
+def _grid_note(options: Energy) -> list[str]:
+    stated = (options.country_iso, options.intensity_g_per_kwh, options.intensity_curve_csv)
+    return [f"no grid is stated, so CO2 is a span over all countries; {UNSTATED}"] if not any(stated) else []
+
+
+def _unknown(ledger: Ledger) -> list[str]:
+    return list(dict.fromkeys(part for attempt in ledger.attempts for part in attempt.unknown))
 
 
 def _co2(samples: Sequence[EnergySample], pue: float, intensity: Intensity | None) -> float | None:
@@ -134,14 +151,35 @@ def _per_million(kwh: float, grams: float | None, count: int | None) -> dict[str
     return {"count": count, "kwh": kwh / millions, "co2_g": None if grams is None else grams / millions}
 
 
-def _uncertainty(measured_j: float, total_j: float) -> dict[str, Any]:
-    estimated_j = total_j - measured_j
-    spread_j = measured_j * MEASURED_ERROR + estimated_j * ESTIMATED_ERROR
+def _uncertainty(samples: Sequence[EnergySample]) -> dict[str, Any]:
+    """Sums of the least and of the most of every reading. What is unknown or not counted is outside."""
+    low_j = high_j = 0.0
+    bases: dict[str, None] = {}
+    for reading in (reading for sample in samples for reading in sample.readings):
+        low, high, basis = _least_and_most(reading)
+        low_j, high_j = low_j + low, high_j + high
+        bases[basis] = None
     return {
-        "low_kwh": (total_j - spread_j) / JOULES_PER_KWH,
-        "high_kwh": (total_j + spread_j) / JOULES_PER_KWH,
-        "basis": f"assumed: +-{MEASURED_ERROR:.0%} of measured, +-{ESTIMATED_ERROR:.0%} of estimated joules",
+        "low_kwh": low_j / JOULES_PER_KWH,
+        "high_kwh": high_j / JOULES_PER_KWH,
+        "basis": "; ".join(bases),
     }
+
+
+def _least_and_most(reading: EnergyReading) -> tuple[float, float, str]:
+    if reading.kind == MEASURED:
+        spread = MEASURED_ERROR * reading.joules
+        return reading.joules - spread, reading.joules + spread, f"counters +-{MEASURED_ERROR:.0%}"
+    if reading.low_joules is None or reading.high_joules is None:
+        spread = ESTIMATED_ERROR * reading.joules
+        return reading.joules - spread, reading.joules + spread, f"other estimates +-{ESTIMATED_ERROR:.0%}"
+    return reading.low_joules, reading.high_joules, _BASES.get(reading.component, "estimates by their models")
+
+
+_BASES = {
+    "cpu": "the CPU from nothing to its thermal design power",
+    "ram": "memory by the lower and the higher of two models",
+}
 
 
 def _grouped(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:

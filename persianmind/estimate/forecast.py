@@ -201,12 +201,11 @@ def _grid(energy: Energy) -> _Grid:
     """A recipe that states neither country nor intensity could run anywhere: the range is that of all
     countries."""
     reason = "the recipe states neither energy.country_iso nor energy.intensity_g_per_kwh"
-    if {"country_iso", "intensity_g_per_kwh", "intensity_curve_csv"} & energy.model_fields_set:
-        try:
-            stated = resolve_intensity(energy)
+    try:
+        if (stated := resolve_intensity(energy)) is not None:
             return _Grid(stated.g_per_kwh, stated.g_per_kwh, stated.g_per_kwh, stated.source)
-        except EnergyError as error:
-            reason = str(error)
+    except EnergyError as error:
+        reason = str(error)
     lowest, highest = lowest_and_highest()
     return _Grid(
         None, lowest.g_per_kwh, highest.g_per_kwh, f"{lowest.source} to {highest.source}, because {reason}"

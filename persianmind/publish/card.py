@@ -110,8 +110,8 @@ def _emissions(facts: CardFacts) -> dict[str, Any] | None:
     summary = facts.account()
     if summary.get("co2_g") is None:
         return None
-    hardware = facts.hardware or "unknown"
-    return co2_eq_emissions(summary, location=facts.recipe.energy.country_iso, hardware=hardware)
+    location = facts.recipe.energy.country_iso or "unknown"
+    return co2_eq_emissions(summary, location=location, hardware=facts.hardware or "unknown")
 
 
 def _hub_datasets(recipe: Recipe, names: list[str]) -> list[str]:

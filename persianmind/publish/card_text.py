@@ -10,7 +10,7 @@ from typing import Any
 
 from persianmind.common.errors import RecipeError
 from persianmind.energy.co2.card import emission_range_g
-from persianmind.energy.show import kwh_text, mass_text
+from persianmind.energy.show import co2_text, energy_text, mass_text
 from persianmind.language import LanguageProfile, language_name, profile_for
 from persianmind.model.bases import GGUF_PACKAGES
 from persianmind.publish.markdown import escape_markdown, fenced, markdown_table
@@ -18,6 +18,7 @@ from persianmind.publish.origin import BaseOrigin
 from persianmind.publish.usage import gguf_file, is_adapter, usage
 from persianmind.recipe import Recipe
 from persianmind.recipe.text import Normalise, Source
+from persianmind.run.evaluation_records import EvaluationResult
 from persianmind.run.records import BASE_STAGE, Phase, RunResults, SampleText
 from persianmind.run.scores import scores_by_stage
 
@@ -133,7 +134,7 @@ def _scores(facts: CardFacts) -> list[str]:
         (
             [
                 "nothing (the base model)" if stage == BASE_STAGE else stage,
-                *(f"{one[name].bits_per_byte:.4f}" if name in one else "not scored" for name in languages),
+                *(_score(one[name]) if name in one else "not scored" for name in languages),
             ]
             for stage, one in scores.items()
         ),
@@ -142,7 +143,8 @@ def _scores(facts: CardFacts) -> list[str]:
         f"{facts.name(language)}: {score.n_bytes:,} bytes in {score.n_documents:,} document(s)"
         for language, score in next(iter(scores.values())).items()
     )
-    parts = [f"Held-out text of the training sources, never trained on ({size}). Lower is better.", table]
+    told = f"Held-out text of the training sources, never trained on ({size}). Lower is better; in brackets "
+    parts = [f"{told}the 95% interval over documents.", table]
     if facts.variant is not None:
         parts.append(f"These are the run's scores; this model ({escape_markdown(facts.variant)}) has none.")
     elif (check := facts.results.export) is not None:
@@ -151,6 +153,12 @@ def _scores(facts: CardFacts) -> list[str]:
             "of the trained model."
         )
     return parts
+
+
+def _score(score: EvaluationResult) -> str:
+    if score.ci_low is None or score.ci_high is None:
+        return f"{score.bits_per_byte:.4f}"
+    return f"{score.bits_per_byte:.4f} ({score.ci_low:.4f} to {score.ci_high:.4f})"
 
 
 def _sample(facts: CardFacts) -> list[str]:
@@ -173,18 +181,14 @@ def _energy(facts: CardFacts) -> list[str]:
     account, hardware = facts.account(), escape_markdown(facts.hardware or "unknown")
     if not account:
         return [f"No energy was recorded: use and emissions are unknown. Hardware: {hardware}."]
-    spread, ratio = account["uncertainty"], account["measured_ratio"]
-    low, used, high = (kwh_text(kwh) for kwh in (spread["low_kwh"], account["kwh"], spread["high_kwh"]))
-    text = (
-        f"{used} (between {low} and {high}; {escape_markdown(spread['basis'])}), {ratio or 0:.0%} of it "
-        f"measured, on {hardware}. "
-    )
+    basis = escape_markdown(account["uncertainty"]["basis"])
+    text = f"{energy_text(account)}, on {hardware}. The range: {basis}. "
     if account["co2_g"] is None:
-        text += "Emissions: unknown, as no grid intensity is known."
+        text += f"Emissions: {escape_markdown(co2_text(account))}, as no grid is stated."
     else:
         low_g, high_g = emission_range_g(account)
         text += (
-            f"Emissions: {mass_text(account['co2_g'])} CO2eq (between {mass_text(low_g)} and "
+            f"Emissions: {mass_text(account['co2_g'])} CO2eq ({mass_text(low_g)} to "
             f"{mass_text(high_g)}), with PUE {account['pue']:g} and "
             f"{account['intensity_g_per_kwh']:.4g} g/kWh ({escape_markdown(account['intensity']['source'])})."
         )

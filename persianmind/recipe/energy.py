@@ -10,11 +10,12 @@ from persianmind.recipe.section import Positive, Section
 
 
 class Energy(Section):
-    """The account. Grid intensity and PUE are stated, never taken silently from a library."""
+    """The account. Where neither the country nor the intensity of the grid is stated, CO2 is a span over all
+    countries; `pue` 1.0 counts nothing of the building."""
 
     enabled: bool = True
     interval_s: Positive = 5.0
-    country_iso: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "IRN"
+    country_iso: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] | None = None
     intensity_g_per_kwh: Positive | None = None
     intensity_source: str = ""
     intensity_year: int | None = None

@@ -1,34 +1,63 @@
-"""Line and area charts: pure functions from numbers to the coordinates that templates/chart.html.j2 draws."""
+"""Line and area charts: pure functions from numbers to what templates/chart.html.j2 draws."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
-from persianmind.report.series import Point, nice_ticks, short
+from persianmind.report.chart_text import alt_text, data_table, hovers
+from persianmind.report.drawing import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    NARROW,
+    RIGHT,
+    TOP,
+    WIDE,
+    Drawing,
+    Frame,
+    Label,
+    Line,
+    Trace,
+)
+from persianmind.report.series import Bucket, Point, buckets, nice_ticks, short
 
-NARROW, WIDE, HEIGHT = 480.0, 980.0, 230.0
-LEFT, RIGHT, TOP, BOTTOM = 54.0, 12.0, 20.0, 30.0
+MARK_CHARACTER_WIDTH = 7.5  # pixels, in the larger type of phones
 LARGEST = 1e100  # points beyond are not drawn: sums and differences of the others stay finite
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line. `colour` is a class of style.css; a `quiet` line is drawn faint, behind."""
+    """A line, of its points' means where they are many. `colour` is a class of style.css. dots: points alone,
+    not joined; dotted: joined points, each with a dot."""
 
     name: str
     points: Sequence[Point]
     colour: str
-    quiet: bool = False
     dots: bool = False
+    dotted: bool = False
+
+    @cached_property
+    def buckets(self) -> list[Bucket]:
+        """What is drawn."""
+        return buckets(self.points)
+
+    @property
+    def is_bucketed(self) -> bool:
+        """Whether a drawn point stands for several: their least and most are drawn as a band."""
+        return len(self.buckets) < len(self.points)
 
 
 @dataclass(frozen=True)
 class Chart:
-    """What to draw. `marks` are vertical lines (x, label); `ticks` replaces the numbers on the x axis."""
+    """What to draw. `marks` are vertical lines (x, label); `ticks` replaces the numbers on the x axis.
+    x_name, y_name: what the axes count, with the unit."""
 
     label: str
     series: Sequence[Series]
+    x_name: str = "step"
+    y_name: str = ""
     marks: Sequence[tuple[float, str]] = ()
     ticks: Sequence[tuple[float, str]] = ()
     from_zero: bool = False
@@ -38,105 +67,51 @@ class Chart:
     y_format: Callable[[float], str] = short
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A straight line from (x1, y1) to (x2, y2); `kind` is its class."""
-
-    kind: str
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """Text at (x, y). anchor: start, middle or end of the text lies there."""
-
-    text: str
-    x: float
-    y: float
-    anchor: str = "start"
-    kind: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """One series: an SVG path ("" for none) of class `kind`, and dots of class `dot_kind`."""
-
-    kind: str
-    path: str
-    dot_kind: str = ""
-    dots: Sequence[Point] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """A chart in pixels; the legend names series as (class of the key, name)."""
-
-    label: str
-    width: float
-    height: float
-    lines: Sequence[Line]
-    labels: Sequence[Label]
-    traces: Sequence[Trace]
-    legend: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Data to pixels."""
-
-    x_low: float
-    x_high: float
-    y_low: float
-    y_high: float
-    width: float = NARROW
-
-    def x(self, value: float) -> float:
-        """Pixels from the left."""
-        return LEFT + (value - self.x_low) / ((self.x_high - self.x_low) or 1.0) * (self.width - LEFT - RIGHT)
-
-    def y(self, value: float) -> float:
-        """Pixels from the top."""
-        return HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM)
-
-    def path(self, points: Sequence[Point]) -> str:
-        """An SVG path through the points."""
-        return "M" + "L".join(f"{self.x(x):.1f} {self.y(y):.1f}" for x, y in points)
-
-    def pixels(self, points: Sequence[Point]) -> list[Point]:
-        """The points in pixels, rounded as everything drawn is."""
-        return [(round(self.x(x), 1), round(self.y(y), 1)) for x, y in points]
-
-
 def draw_wide(chart: Chart) -> list[Drawing]:
     """The chart over the whole width of the page, and again in a shape for phones; [] when it is empty."""
-    drawn = [draw(replace(chart, width=WIDE)), draw(chart)]
-    return [drawing for drawing in drawn if drawing is not None]
+    found = replace(chart, series=_drawable(chart))
+    return [_draw(replace(found, width=WIDE)), _draw(found)] if found.series else []
 
 
 def draw(chart: Chart) -> Drawing | None:
     """The chart in pixels; None when there is nothing to draw."""
-    series = _drawable(chart)
-    if not series:
-        return None
-    layers = _stack(series) if chart.stacked else [s.points for s in series]
-    xs = [x for s in series for x, _ in s.points]
-    ys = [y for layer in layers for _, y in layer] + ([0.0] if chart.from_zero or chart.stacked else [])
-    y_ticks = nice_ticks(min(ys), max(ys))
-    frame = Frame(min(xs), max(xs), y_ticks[0], y_ticks[-1], chart.width)
+    found = replace(chart, series=_drawable(chart))
+    return _draw(found) if found.series else None
+
+
+def _draw(chart: Chart) -> Drawing:
+    """A chart whose series can be drawn, at least one."""
+    series = chart.series
+    layers = _stack(series) if chart.stacked else [_means(item) for item in series]
+    frame, y_ticks = _frame(chart, series, layers)
     grid_lines, grid_labels = _grid(frame, y_ticks, chart)
     mark_lines, mark_labels = _marks(frame, chart.marks)
+    traces = _areas(frame, series, layers) if chart.stacked else _traces(frame, series)
+    rows = {item.name: item.buckets for item in series}
     return Drawing(
-        label=chart.label,
+        name=chart.label,
+        label=alt_text(chart.label, chart.x_name, chart.y_name, rows),
         width=chart.width,
         height=HEIGHT,
         lines=[*grid_lines, *mark_lines],
-        labels=[*grid_labels, *_x_axis(frame, chart), *mark_labels],
-        traces=_areas(frame, series, layers) if chart.stacked else [_trace(frame, item) for item in series],
+        labels=[*grid_labels, *_x_axis(frame, chart), *mark_labels, *_axis_names(chart)],
+        traces=traces,
         legend=_legend(series),
+        hovers=hovers(frame, rows, chart.x_name, dict(chart.ticks)),
+        table=data_table(rows, chart.x_name, dict(chart.ticks)),
     )
+
+
+def _frame(
+    chart: Chart, series: Sequence[Series], layers: Sequence[Sequence[Point]]
+) -> tuple[Frame, list[float]]:
+    """The plot that holds everything, and the steps of its y axis."""
+    xs = [x for layer in layers for x, _ in layer]
+    ys = [y for layer in layers for _, y in layer] + ([0.0] if chart.from_zero or chart.stacked else [])
+    if not chart.stacked:
+        ys += [y for item in series for bucket in item.buckets for y in (bucket.low, bucket.high)]
+    y_ticks = nice_ticks(min(ys), max(ys))
+    return Frame(min(xs), max(xs), y_ticks[0], y_ticks[-1], chart.width), y_ticks
 
 
 def _drawable(chart: Chart) -> list[Series]:
@@ -153,16 +128,33 @@ def _fits(point: Point) -> bool:
     return all(abs(value) <= LARGEST for value in point)
 
 
+def _means(item: Series) -> list[Point]:
+    return [(bucket.x, bucket.y) for bucket in item.buckets]
+
+
+def _traces(frame: Frame, series: Sequence[Series]) -> list[Trace]:
+    """Bands below all lines, then the lines."""
+    bands = [Trace(f"band {item.colour}", _band(frame, item)) for item in series if item.is_bucketed]
+    return [*bands, *(_trace(frame, item) for item in series)]
+
+
+def _band(frame: Frame, item: Series) -> str:
+    top = [(bucket.x, bucket.high) for bucket in item.buckets]
+    floor = [(bucket.x, bucket.low) for bucket in reversed(item.buckets)]
+    return f"{frame.path([*top, *floor])}Z"
+
+
 def _trace(frame: Frame, item: Series) -> Trace:
-    path = frame.path(item.points) if len(item.points) > 1 else ""
-    dots = frame.pixels(item.points) if item.dots or not path else []
-    return Trace(f"line {item.colour}{_faint(item)}", path, f"dot {item.colour}", dots)
+    points = _means(item)
+    path = frame.path(points) if len(points) > 1 and not item.dots else ""
+    dots = frame.pixels(points) if item.dots or item.dotted or not path else []
+    return Trace(f"line {item.colour}", path, f"dot {item.colour}", dots)
 
 
 def _areas(frame: Frame, series: Sequence[Series], layers: Sequence[Sequence[Point]]) -> list[Trace]:
     """Each layer as an area down to the one below it."""
     traces = []
-    floor: Sequence[Point] = [(x, 0.0) for x, _ in series[0].points]
+    floor: Sequence[Point] = [(x, 0.0) for x, _ in layers[0]]
     for item, top in zip(series, layers, strict=True):
         traces.append(Trace(f"area {item.colour}", f"{frame.path([*top, *reversed(floor)])}Z"))
         floor = top
@@ -173,8 +165,9 @@ def _stack(series: Sequence[Series]) -> list[list[Point]]:
     """Cumulative tops; the series share their x values."""
     tops: list[list[Point]] = []
     for item in series:
-        below = [y for _, y in tops[-1]] if tops else [0.0] * len(item.points)
-        tops.append([(x, y + base) for (x, y), base in zip(item.points, below, strict=True)])
+        means = _means(item)
+        below = [y for _, y in tops[-1]] if tops else [0.0] * len(means)
+        tops.append([(x, y + base) for (x, y), base in zip(means, below, strict=True)])
     return tops
 
 
@@ -198,20 +191,37 @@ def _x_axis(frame: Frame, chart: Chart) -> list[Label]:
     for value, label in ticks:
         x = frame.x(value)
         anchor = "end" if x > frame.width - 40 else "start" if x < LEFT + 20 else "middle"
-        labels.append(Label(label, round(x, 1), HEIGHT - 12, anchor))
+        labels.append(Label(label, round(x, 1), HEIGHT - BOTTOM + 18, anchor))
     return labels
+
+
+def _axis_names(chart: Chart) -> list[Label]:
+    names = [
+        Label(chart.y_name, 0, 12, kind="axis-name"),
+        Label(chart.x_name, chart.width - RIGHT, HEIGHT - 5, "end", "axis-name"),
+    ]
+    return [label for label in names if label.text]
 
 
 def _marks(frame: Frame, marks: Sequence[tuple[float, str]]) -> tuple[list[Line], list[Label]]:
     places = [(round(frame.x(value), 1), label) for value, label in marks]
     lines = [Line("mark", x, TOP - 4, x, HEIGHT - BOTTOM) for x, _ in places]
-    return lines, [Label(label, round(x + 4, 1), TOP - 8, kind="mark-label") for x, label in places]
+    labels: list[Label] = []
+    free_from = 0.0
+    for x, label in places:  # a name that would lie over the one before, or over the edge, is left out
+        end = x + 4 + MARK_CHARACTER_WIDTH * len(label)
+        if x >= free_from and end <= frame.width + RIGHT:
+            labels.append(Label(label, round(x + 4, 1), TOP - 8, kind="mark-label"))
+            free_from = end
+    return lines, labels
 
 
 def _legend(series: Sequence[Series]) -> list[tuple[str, str]]:
-    named = [(f"key {item.colour}{_faint(item)}", item.name) for item in series if item.name]
-    return named if len(named) > 1 else []
-
-
-def _faint(item: Series) -> str:
-    return " quiet" if item.quiet else ""
+    """Names where there are several, and what a band is where there is one."""
+    named = [(f"key {item.colour}{' dots' if item.dots else ''}", item.name) for item in series if item.name]
+    found = named if len(named) > 1 else []
+    if bucketed := [item for item in series if item.is_bucketed]:
+        size = max(-(-len(item.points) // len(item.buckets)) for item in bucketed)
+        band = f"least and most of up to {size} steps; the line is their mean"
+        found = [*found, (f"key band {bucketed[0].colour}", band)]
+    return found

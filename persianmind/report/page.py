@@ -10,16 +10,18 @@ from typing import Any
 from persianmind import __version__
 from persianmind.common.atomic import write_text
 from persianmind.common.template import load_template
-from persianmind.report import cost, inputs, quality, suites
-from persianmind.report.languages import target
+from persianmind.report import cost, inputs, samples, scores, suites
+from persianmind.report.font import font_face
+from persianmind.report.languages import languages, target
 from persianmind.report.read import RunFiles, read_run
 from persianmind.report.training import training
 from persianmind.report.values import mappings, scalar_text
+from persianmind.report.verdict import verdict
 from persianmind.report.view import Facts, plain
 from persianmind.run.folder import RunFolder
 
 # No script, no request of any kind: what the page shows may come from a model or from the web.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; font-src data:"
 HOST_FACTS = (
     ("os", "system"), ("cpu_model", "CPU"), ("cpu_count", "CPU threads"), ("gpu_model", "GPUs"),
 )  # fmt: skip
@@ -43,16 +45,17 @@ def render(run: RunFiles) -> str:
     """The page as text."""
     return load_template(Path(__file__).parent, "templates/page.html.j2").render(
         policy=POLICY,
-        name=scalar_text(run.recipe.get("name", run.folder.path.resolve().name)),
+        font_face=font_face(languages(run)),
+        name=run_name(run),
         finished=run.results.finished,
         base=scalar_text(run.recipe.get("base", "base unknown")),
         stages=", ".join(_stage_names(run)) or "no stages known",
         target=target(run),
-        hero=quality.hero(run),
+        verdict=verdict(run),
         gaps=run.gaps,
-        evaluation=quality.evaluation(run),
+        evaluation=scores.evaluation(run),
         suites=suites.suites(run),
-        samples=quality.samples(run),
+        samples=samples.samples(run),
         energy=cost.energy(run),
         training=training(run),
         vocabulary=inputs.vocabulary(run),
@@ -64,6 +67,11 @@ def render(run: RunFiles) -> str:
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
     )
+
+
+def run_name(run: RunFiles) -> str:
+    """By its recipe, else by its folder."""
+    return scalar_text(run.recipe.get("name", run.folder.path.resolve().name))
 
 
 def _stage_names(run: RunFiles) -> list[str]:

@@ -1,11 +1,13 @@
-"""Numbers of a curve made fit for a chart: axis steps and their text, fewer points, a smoothed line."""
+"""Numbers of a curve made fit for a chart: axis steps and their text, and buckets of a long curve."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
-MAX_POINTS = 300
+MAX_POINTS = 120
 SMALLEST_SPAN = 1e-200  # of an axis: below, its steps would be 0
 
 Point = tuple[float, float]
@@ -39,19 +41,33 @@ def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
-def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
-    """At most `limit` points, each the mean of a run of neighbours: a long run stays a small page."""
-    if len(points) <= limit:
-        return list(points)
-    size = len(points) / limit
-    groups = [points[int(i * size) : int((i + 1) * size)] for i in range(limit)]
-    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups if g]
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Neighbouring points of a curve. x: of the middle; y: their mean; low, high: the least and the most of
+    them, by which a single spike is seen."""
+
+    x: float
+    y: float
+    low: float
+    high: float
 
 
-def smooth(points: Sequence[Point], ratio: float = 0.04) -> list[Point]:
-    """An exponential moving average over about `ratio` of the points, for reading a noisy curve."""
-    weight = 2.0 / (max(2.0, len(points) * ratio) + 1.0)
-    result: list[Point] = []
-    for x, y in points:
-        result.append((x, y if not result else result[-1][1] + weight * (y - result[-1][1])))
-    return result
+def buckets(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Bucket]:
+    """At most `limit` buckets of about as many points each; a short curve has one for each point."""
+    count = min(limit, len(points))
+    bounds = [len(points) * index // count for index in range(count + 1)] if count else []
+    return [_bucket(points[start:end]) for start, end in pairwise(bounds)]
+
+
+def _bucket(points: Sequence[Point]) -> Bucket:
+    ys = [y for _, y in points]
+    mean = sum(ys) / len(ys)
+    return Bucket((points[0][0] + points[-1][0]) / 2, min(max(mean, min(ys)), max(ys)), min(ys), max(ys))
+
+
+def duration_unit(seconds: float) -> tuple[str, float]:
+    """The unit in which a time of this length is told, and its seconds."""
+    for name, size in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return name, size
+    return "seconds", 1.0

@@ -16,11 +16,13 @@ MAX_STAGES = 8
 
 @dataclass(frozen=True, slots=True)
 class SuitesView:
-    """new_tokens: None where nothing is known of them."""
+    """new_tokens: None where nothing is known of them. contaminated: tests of which items stand in the text
+    that was trained on."""
 
     table: Table
     not_run: list[str]
     new_tokens: Table | None
+    contaminated: list[str]
 
 
 def suites(run: RunFiles) -> SuitesView | None:
@@ -35,7 +37,24 @@ def suites(run: RunFiles) -> SuitesView | None:
         Table(["test", "metric", "chance", *stages], list(_rows(run, results, stages)), numeric=False),
         not_run,
         new_tokens,
+        _contaminated(results),
     )
+
+
+def _contaminated(results: list[SuiteResult]) -> list[str]:
+    """What the comparison with the training text found; [] where no task was compared."""
+    found: dict[str, tuple[float, int]] = {}
+    for one in results:
+        items = number(one.settings.get("contaminated_items"))
+        if items is not None:
+            found[f"{one.suite}/{one.task}"] = (items, one.n)
+    if found and not any(items for items, _ in found.values()):
+        return [f"Tests compared: {len(found)}. No item shares a long passage with the text trained on."]
+    return [
+        f"{task}: {items:,.0f} of {n:,} items share long passages with the text that was trained on"
+        for task, (items, n) in found.items()
+        if items
+    ]
 
 
 def _rows(run: RunFiles, results: list[SuiteResult], stages: list[str]) -> Iterator[list[Cell]]:

@@ -1,80 +1,64 @@
-"""How the training went: curves over the steps, and what they add up to."""
+"""How the training went: curves over the steps, what they add up to, and where the time went."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from persianmind.report.charts import Chart, Drawing, Series, draw, draw_wide
+from persianmind.report.curves import GIB, loss_by_language, loss_by_source, small_charts
+from persianmind.report.drawing import Drawing
+from persianmind.report.faults import Faults, faults
 from persianmind.report.read import RunFiles
-from persianmind.report.series import Point, smooth, thin
 from persianmind.report.values import number, quotient
-from persianmind.report.view import Cell, Facts, count, figure
+from persianmind.report.verdict import duration_text
+from persianmind.report.view import Bar, Cell, Facts, bars, count, figure, plain
 from persianmind.run.records import Phase, StepRecord
-
-MARK_CHARACTERS = 16  # of a stage's name beside its line in a chart
-SMALL_CHARTS = (
-    ("tokens_per_s", "Tokens per second", "t-third"),
-    ("grad_norm", "Gradient norm", "t-english"),
-    ("learning_rate", "Learning rate", "t-soft"),
-)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingView:
-    """loss: twice, for wide and narrow screens. small: (title, chart)."""
+    """by_language, by_source: each twice, for wide and narrow screens. small: (title, chart). memory: of rank
+    0 by what holds it, at the last step. time: by stage and phase, of all nodes together."""
 
-    loss: list[Drawing]
-    steps_done_again: int
+    by_language: list[Drawing]
+    by_source: list[Drawing]
     small: list[tuple[str, Drawing]]
     totals: Facts
+    memory: list[Bar]
+    time: list[Bar]
+    faults: Faults
 
 
 def training(run: RunFiles) -> TrainingView | None:
-    """Loss, learning rate, gradient norm and speed over the optimizer steps."""
+    """Loss, rates, memory and speed over the optimizer steps."""
     if not run.steps:
         return None
-    marks = _stage_marks(run.steps)
-    loss = _points(run.steps, "loss")
-    series = [
-        Series("each step", thin(loss), "t-target", quiet=True),
-        Series("smoothed", thin(smooth(loss)), "t-target"),
-    ]
-    small = []
-    for key, title, tone in SMALL_CHARTS:
-        curve = Series(title, thin(_points(run.steps, key)), tone)
-        if drawing := draw(Chart(f"{title} over steps", [curve], marks=marks, from_zero=True)):
-            small.append((title, drawing))
     return TrainingView(
-        draw_wide(Chart("Loss over steps", series, marks=marks)),
-        run.steps_done_again,
-        small,
+        loss_by_language(run),
+        loss_by_source(run),
+        list(small_charts(run)),
         list(_totals(run)),
+        _memory(run.steps[-1]),
+        _time(run),
+        faults(run),
     )
 
 
-def duration(seconds: float) -> Cell:
-    """Seconds as people say them."""
-    if seconds < 120:
-        return figure(seconds, 1, "s")
-    hours, minutes = seconds // 3600, seconds % 3600 / 60
-    if not hours:
-        return figure(minutes, 1, "min")
-    return Cell(f"{hours:,.0f} h {minutes:.0f} min")
+def _memory(step: StepRecord) -> list[Bar]:
+    if step.memory is None:
+        return []
+    kinds = {name: number(size) or 0.0 for name, size in step.memory.model_dump().items()}
+    unit, unit_bytes = ("GiB", GIB) if sum(kinds.values()) >= GIB else ("MiB", GIB / 1024)
+    return bars(
+        [(name, size, size, f"{size / unit_bytes:,.2f} {unit}") for name, size in kinds.items() if size > 0]
+    )
 
 
-def _points(steps: list[StepRecord], key: str) -> list[Point]:
-    return [(float(i), v) for i, step in enumerate(steps, 1) if (v := number(getattr(step, key))) is not None]
-
-
-def _stage_marks(steps: list[StepRecord]) -> list[tuple[float, str]]:
-    marks: list[tuple[float, str]] = []
-    before: str | None = None
-    for index, step in enumerate(steps, 1):
-        if step.stage != before:
-            before = step.stage
-            marks.append((float(index), before[:MARK_CHARACTERS]))
-    return marks
+def _time(run: RunFiles) -> list[Bar]:
+    seconds: dict[str, float] = {}
+    for sample in run.ledger.samples:
+        seconds[sample.label] = seconds.get(sample.label, 0.0) + sample.seconds
+    return bars([(name, spent, spent, duration_text(spent)) for name, spent in seconds.items()])
 
 
 def _totals(run: RunFiles) -> Iterator[tuple[str, Cell]]:
@@ -85,13 +69,17 @@ def _totals(run: RunFiles) -> Iterator[tuple[str, Cell]]:
     if (percent := quotient(useful, tokens, 100)) is not None:
         yield "of them useful", figure(percent, 1, "%")
     if seconds:
-        yield "training time", duration(seconds)
+        yield "training time", plain(duration_text(seconds))
         yield "tokens per second, mean", count(quotient(tokens, seconds))
     # From the ledger: the joules in metrics.jsonl are the running total of one attempt on one node.
     joules = sum(sample.joules for sample in run.ledger.samples if sample.phase is Phase.TRAIN)
     if joules and (per_thousand := quotient(joules, tokens, 1000)) is not None:
         yield "joules per thousand tokens", figure(per_thousand, 1)
-    yield "last loss", figure(number(steps[-1].loss))
+    losses = [(loss, step.step) for step in steps if (loss := number(step.loss)) is not None]
+    if losses:
+        highest, where = max(losses)
+        yield "last loss", figure(losses[-1][0], 3, "nats per token")
+        yield "highest loss of one step", Cell(figure(highest).text, origin=f"step {where:,}", number=True)
 
 
 def _total(steps: list[StepRecord], key: str) -> float | None:

@@ -59,7 +59,7 @@ class EnergyLine(RunRecord):
 
 class EnergyStart(EnergyLine):
     """A meter began. pid: of the process it counts for. host: what codecarbon says of the machine. gpus: its
-    NVIDIA GPUs."""
+    NVIDIA GPUs. unknown: parts that are there and whose power nobody knows; they are in no reading."""
 
     kind: Literal["start"] = "start"
     resumed_step: int | None
@@ -68,6 +68,7 @@ class EnergyStart(EnergyLine):
     codecarbon: str
     host: dict[str, Any]
     gpus: list[GpuFacts] = Field(default_factory=list)
+    unknown: list[str] = Field(default_factory=list)
 
 
 class EnergyResumed(EnergyLine):
@@ -78,12 +79,18 @@ class EnergyResumed(EnergyLine):
 
 
 class EnergyReading(RunRecord):
-    """Joules of one component in one interval."""
+    """Joules of one component in one interval.
+
+    low_joules, high_joules: of an estimate, what the models that `source` names give at the least and at the
+    most; None of what is measured.
+    """
 
     component: str
     joules: FiniteFloat
     kind: Literal["measured", "estimated"]
     source: str
+    low_joules: FiniteFloat | None = None
+    high_joules: FiniteFloat | None = None
 
 
 class EnergySample(EnergyLine):

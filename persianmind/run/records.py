@@ -179,7 +179,8 @@ class DataChange(RunRecord):
 class RunResults(RunRecord):
     """results.json. evaluation: held-out scores by stage; within_stages: those on the way. results: of
     suites; not_run: those without data; published: what others measured. data_changes: other data taken on
-    the way. energy: the account (energy/ledger.py), as JSON."""
+    the way. energy: the account (energy/ledger.py), as JSON. total_steps: of all stages, as planned at the
+    last start. commit: of the program, where it ran from a checkout."""
 
     evaluation: list[EvaluationResult] = Field(default_factory=list)
     within_stages: list[EvaluationResult] = Field(default_factory=list)
@@ -189,6 +190,8 @@ class RunResults(RunRecord):
     new_tokens: list[NewTokens] = Field(default_factory=list)
     best: BestCheckpoint | None = None
     finished: bool = False
+    total_steps: int | None = None
+    commit: str = ""
     warm_start: WarmStart | None = None
     data_changes: list[DataChange] = Field(default_factory=list)
     determinism: Determinism | None = None

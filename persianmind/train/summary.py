@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from persianmind.energy.show import co2_text, energy_text
 from persianmind.run.evaluation_records import EvaluationResult
 from persianmind.run.records import RunResults
 from persianmind.run.scores import headlines, scores_by_stage
@@ -21,6 +22,10 @@ def summary_lines(results: RunResults) -> list[str]:
     lines = [f"{'stage':<14}{header}"]
     for stage, scores in scores_by_stage(results).items():
         lines.append(f"{stage:<14}" + "".join(_cells(scores.get(language)) for language in languages))
+    if results.evaluation:
+        first = {score.language: score for score in reversed(results.evaluation)}
+        told = (f"{code} {first[code].n_documents:,}, {first[code].n_bytes:,} bytes" for code in languages)
+        lines.append(f"held-out documents: {'; '.join(told)}")
     lines += _suite_lines(results)
     lines += [
         f"sources.{one.source}: other {one.what} from step {one.step + 1} on" for one in results.data_changes
@@ -30,9 +35,7 @@ def summary_lines(results: RunResults) -> list[str]:
         lines.append(f"best {best.metric}: {best.value:.4f} at step {best.step}, its checkpoint is kept")
     account = results.energy or {}
     if account.get("kwh") is not None:
-        grams = account.get("co2_g")
-        co2 = "CO2 unknown" if grams is None else f"{grams:.3g} g CO2eq"
-        lines.append(f"energy: {account['kwh']:.4g} kWh, {co2}")
+        lines.append(f"energy: {energy_text(account)}; CO2eq: {co2_text(account)}")
         lines += [f"energy, not complete: {problem}" for problem in account.get("problems", [])]
     return lines
 

@@ -39,9 +39,29 @@ def test_json_is_one_object_with_the_promised_keys(tmp_path: Path) -> None:
     assert found["per_million_tokens"] == {
         "count": 1_000_000,
         "kwh": pytest.approx(1),
-        "co2_g": pytest.approx(655.125),
+        "co2_g": None,
     }
     assert any("recipe.yaml is missing" in problem for problem in found["problems"])
+
+
+def test_without_a_grid_co2_is_the_span_over_all_countries_with_the_line_that_sets_it(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    found = json.loads(run_command("report", str(run), "--json"))
+    assert found["co2_g"] is None and found["co2_span_g"] == [pytest.approx(20), pytest.approx(1306.025)]
+    assert any("set energy.country_iso" in note for note in found["notes"])
+    assert [(one["role"], one["country"]) for one in found["grids"]] == [
+        ("cleanest", "Lesotho"), ("dirtiest", "Turkmenistan"),
+    ]  # fmt: skip
+    shown = run_command("report", str(run))
+    assert "from the cleanest grid (Lesotho)" in " ".join(shown.split())
+
+
+def test_the_papers_figures_stand_in_a_command_of_their_own(tmp_path: Path) -> None:
+    found = json.loads(run_command("published", "--json"))
+    paper = next(one for one in found["runs"] if "PersianMind" in one["name"])
+    assert paper["recomputed_co2_g"] == pytest.approx(232_380, rel=1e-3)
+    assert "our inference" in run_command("published")
+    assert "494" not in run_command("report", str(a_run(tmp_path)))
 
 
 def test_runs_are_put_beside_each_other(tmp_path: Path) -> None:

@@ -37,6 +37,22 @@ def test_the_papers_figure_comes_out_of_the_same_code_path(tmp_path: Path) -> No
     assert summary["measured_ratio"] == 1.0
     assert summary["comparison"][0]["gpu_hours"] == pytest.approx(960)
     assert summary["comparison"][1]["recomputed_co2_g"] == pytest.approx(232_380, rel=1e-4)
+    # At a tenth of the other runs' hours and less nothing is to be compared.
+    assert [row["name"] for row in summary["comparison"]] == ["this run", "PersianMind 7B (adaptation)"]
+
+
+def test_a_run_of_no_comparable_scale_stands_beside_no_published_one(tmp_path: Path) -> None:
+    write(tmp_path, "a", [sample("1", "a", "pretrain", (1, 1), {"gpu0": 3.6e6}, seconds=3600)])
+    assert summarise(read_ledger(RunFolder(tmp_path)), PAPER)["comparison"] == []
+
+
+def test_the_countrys_own_figure_is_shown_beside_an_intensity_that_is_stated(tmp_path: Path) -> None:
+    options = PAPER.model_copy(update={"country_iso": "IRN"})
+    summary = summarise(read_ledger(RunFolder(paper_run(tmp_path))), options)
+    other = summary["grids"][0]
+    assert (other["role"], other["country"], other["g_per_kwh"]) == ("country", "Iran", 655.125)
+    assert other["co2_g"] == pytest.approx(co2_g(336, 1.4, 655.125)) and summary["co2_span_g"] is None
+    assert summary["co2_g"] == pytest.approx(232_380, rel=1e-4)
 
 
 def test_codecarbons_value_of_today_would_give_a_third_more(tmp_path: Path) -> None:

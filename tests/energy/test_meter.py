@@ -176,7 +176,7 @@ def test_codecarbons_own_loop_would_lose_the_gpus_beside_a_lost_one(tmp_path: Pa
     code = textwrap.dedent("""
         import json, os, time
         from persianmind.energy.meter.hardware import Hardware
-        hardware = Hardware("IRN")
+        hardware = Hardware()
         hardware.start()
         path = os.environ["FAKE_NVML_CONTROL"]
         control = json.load(open(path))

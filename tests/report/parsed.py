@@ -50,8 +50,9 @@ class Node:
 
     def table(self) -> dict[str, list[str]]:
         """The first table below: the cells of each line by its first cell."""
-        lines = [[cell.text for cell in row.walk() if cell.tag in ("th", "td")] for row in self.all("tr")]
-        return {first: rest for first, *rest in lines[1:]}
+        first = self.all("table")[0]
+        lines = [[cell.text for cell in row.walk() if cell.tag in ("th", "td")] for row in first.all("tr")]
+        return {header: rest for header, *rest in lines[1:]}
 
     def facts(self) -> dict[str, str]:
         """Every list of names and values below."""
@@ -60,7 +61,12 @@ class Node:
 
     def panel(self, title: str) -> Node:
         """The framed part with this heading."""
-        return next(p for p in self.all("div", "panel") if p.all("h3")[0].text == title)
+        return next(p for p in self.all("div", "panel") if p.headings[0] == title)
+
+    @property
+    def headings(self) -> list[str]:
+        """Of all levels below the sections' own."""
+        return [node.text for node in self.walk() if node.tag in ("h3", "h4")]
 
 
 class _Parser(HTMLParser):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persianmind.report.charts import Chart, Drawing, Series, draw, draw_wide
-from persianmind.report.series import nice_ticks, short, smooth, thin
+from persianmind.report.series import buckets, duration_unit, nice_ticks, short
 from persianmind.report.values import number, quotient, scalar_text
 
 reasonable = st.floats(-1e9, 1e9, allow_nan=False)
@@ -40,20 +40,63 @@ def test_ticks_are_round_few_and_around_the_data(one: float, two: float) -> None
 
 
 @given(st.lists(st.tuples(reasonable, reasonable), min_size=1, max_size=900))
-def test_thinning_keeps_order_and_the_mean(points: list[tuple[float, float]]) -> None:
+def test_buckets_keep_order_the_mean_and_every_spike(points: list[tuple[float, float]]) -> None:
     points = sorted(points)
-    kept = thin(points, 50)
-    assert len(kept) <= 50 and kept == sorted(kept, key=lambda point: point[0])
-    assert kept[0][0] >= points[0][0] - 1 and kept[-1][0] <= points[-1][0] + 1
+    kept = buckets(points, 50)
+    assert len(kept) == min(50, len(points)) and kept == sorted(kept, key=lambda bucket: bucket.x)
+    assert max(bucket.high for bucket in kept) == max(y for _, y in points)
+    assert min(bucket.low for bucket in kept) == min(y for _, y in points)
+    assert all(bucket.low <= bucket.y <= bucket.high for bucket in kept)
     even = [(float(i), float(i % 7)) for i in range(5000)]
-    assert sum(y for _, y in thin(even, 50)) / 50 == pytest.approx(sum(y for _, y in even) / 5000)
+    assert sum(bucket.y for bucket in buckets(even, 50)) / 50 == pytest.approx(sum(y for _, y in even) / 5000)
 
 
-def test_smoothing_follows_a_level_and_damps_noise() -> None:
-    flat = smooth([(float(i), 3.0) for i in range(100)])
-    assert all(y == 3.0 for _, y in flat)
-    noisy = smooth([(float(i), 3.0 + (-1) ** i) for i in range(400)])
-    assert max(abs(y - 3) for _, y in noisy[200:]) < 0.2
+def test_one_high_step_of_thousands_stands_in_the_drawing_the_table_and_the_text() -> None:
+    """A mean of buckets would hide it: the control."""
+    points = [(float(step), 9.0 if step == 4211 else 2.0) for step in range(15_000)]
+    drawing = drawn(Chart("loss", [Series("loss", points, "t-target")]))
+    [band] = [trace for trace in drawing.traces if trace.kind == "band t-target"]
+    [line] = [trace for trace in drawing.traces if trace.kind == "line t-target"]
+    assert min(y for _, y in coordinates(band.path)) < min(y for _, y in coordinates(line.path)) - 50
+    assert "most 9" in drawing.label and max(y for _, y in points) == 9.0
+    assert drawing.legend[-1][1] == "least and most of up to 125 steps; the line is their mean"
+
+
+def test_a_short_curve_is_drawn_step_by_step_without_a_band() -> None:
+    drawing = drawn(Chart("loss", [Series("loss", [(float(i), float(i)) for i in range(60)], "t-target")]))
+    assert [trace.kind for trace in drawing.traces] == ["line t-target"] and drawing.legend == []
+
+
+def test_the_pointer_the_table_and_the_alternative_text_have_the_values() -> None:
+    trained = [(float(step), 3.0 - step / 10) for step in range(20)]
+    series = [Series("a", trained, "t-target"), Series("b", [(10.0, 1.5)], "t-english", dots=True)]
+    drawing = drawn(Chart("Loss", series, y_name="bits per byte"))
+    assert drawing.label == (
+        "Loss, bits per byte, by step. a: from 3 to 1.1, least 1.1, most 3; b: from 1.5 to 1.5, least 1.5, "
+        "most 1.5."
+    )
+    texts = [hover.text for hover in drawing.hovers]
+    assert "step 10: a 2; b 1.5" in texts and "step 9: a 2.1" in texts
+    rows = {row[0].text: [cell.text for cell in row[1:]] for row in drawing.table.body}
+    assert rows["10"] == ["2", "1.5"] and rows["9"] == ["2.1", None] and len(rows) == 20
+    # The strips lie side by side over the whole plot.
+    ends = [hover.x + hover.width for hover in drawing.hovers]
+    assert ends[:-1] == pytest.approx([hover.x for hover in drawing.hovers[1:]], abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "unit"), [(5, "seconds"), (600, "minutes"), (9000, "hours"), (400_000, "days")]
+)
+def test_an_axis_of_time_has_the_unit_of_its_length(seconds: float, unit: str) -> None:
+    assert duration_unit(seconds)[0] == unit
+
+
+def test_names_of_stages_that_would_overlap_are_left_out() -> None:
+    line = Series("a", [(0.0, 1.0), (1000.0, 2.0)], "t-target")
+    marks = [(0.0, "pretrain"), (10.0, "instruct"), (900.0, "last")]
+    drawing = drawn(Chart("x", [line], marks=marks))
+    assert [label.text for label in drawing.labels if label.kind == "mark-label"] == ["pretrain", "last"]
+    assert len([line for line in drawing.lines if line.kind == "mark"]) == 3
 
 
 def test_every_drawn_coordinate_is_inside() -> None:
@@ -61,7 +104,7 @@ def test_every_drawn_coordinate_is_inside() -> None:
     [trace] = drawn(Chart("x", [Series("a", points, "t-target")], marks=[(10.0, "stage")])).traces
     places = coordinates(trace.path)
     assert len(places) == 50
-    assert all(54 <= x <= 468 and 20 <= y <= 200 for x, y in places)
+    assert all(54 <= x <= 468 and 38 <= y <= 208 for x, y in places)
 
 
 def test_the_wide_drawing_is_wider_and_says_the_same() -> None:
@@ -90,9 +133,9 @@ def test_stacked_areas_lie_on_each_other() -> None:
 
 
 def test_a_legend_names_the_series_where_there_are_several() -> None:
-    one, two = Series("a", [(0.0, 1.0)], "t-target"), Series("b", [(0.0, 2.0)], "t-english", quiet=True)
+    one, two = Series("a", [(0.0, 1.0)], "t-target"), Series("b", [(0.0, 2.0)], "t-english", dots=True)
     assert drawn(Chart("x", [one])).legend == []
-    assert drawn(Chart("x", [one, two])).legend == [("key t-target", "a"), ("key t-english quiet", "b")]
+    assert drawn(Chart("x", [one, two])).legend == [("key t-target", "a"), ("key t-english dots", "b")]
 
 
 def test_marks_and_ticks_carry_their_text() -> None:

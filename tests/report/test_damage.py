@@ -22,16 +22,16 @@ pytestmark = pytest.mark.integration
 # By file: the sections that cannot be shown without it.
 LOST: dict[str, set[str]] = {
     "recipe.yaml": {"recipe"},
-    "results.json": {"evaluation", "samples", "suites"},
+    "results.json": {"scores", "evaluation", "samples", "suites"},
     "metrics.jsonl": {"training"},
     "vocab/expansion.json": {"vocabulary"},
     "data/poems/manifest.json": set(),
     "checkpoints/step-28/manifest.json": set(),
-    "energy/*.jsonl": {"energy"},
+    "energy/*.jsonl": {"cost"},
 }
 # The lines that these sections have, one per file: only that of the damaged file may go.
 LINES = {
-    "data": ["english", "interpret", "messages", "poems", "translate"],
+    "sources": ["english", "interpret", "messages", "poems", "translate"],
     "checkpoints": ["step-28", "step-30"],
 }
 LEFT_OUT = "so a step without a whole line is not shown"
@@ -118,10 +118,8 @@ def test_the_file_is_named_and_the_other_sections_remain(real_run: Path, name: s
     named = gaps(page)
     if name.startswith("energy") and (name, kind) in PARTLY:
         node = Path(file).stem
-        assert (
-            named == []
-            and f"energy/{node}.jsonl: 1 damaged line(s)" in sections(page)["energy"].panel("Remarks").text
-        )
+        remarks = sections(page)["cost"].panel("Remarks").text
+        assert named == [] and f"energy/{node}.jsonl: 1 damaged line(s)" in remarks
     elif (name, kind) == ("vocab/expansion.json", "mistyped"):
         assert sections(page)["vocabulary"].panel("Sizes").facts()["new pieces"] == "400"
     elif name.startswith("energy") and kind == "folder":
@@ -143,9 +141,8 @@ def shown_lines(page: Node) -> dict[str, list[str]]:
 @pytest.mark.parametrize("kind", ["removed", "binary", "mistyped"])
 def test_a_recipe_that_cannot_be_used_is_said_beside_the_energy(real_run: Path, kind: str) -> None:
     _, page = damaged(real_run, "recipe.yaml", kind)
-    energy = sections(page)["energy"]
+    energy = sections(page)["cost"]
     assert "recipe.yaml" in energy.panel("Remarks").text
-    assert energy.panel("The account").facts()["PUE"] != "1.4"  # the default, not this run's
 
 
 def test_a_torn_line_costs_one_step(real_run: Path) -> None:
@@ -167,7 +164,7 @@ def test_a_line_with_a_wrong_field_costs_that_step_alone(real_run: Path, field: 
 def test_a_ledger_line_with_a_wrong_field_is_left_out_and_said(real_run: Path) -> None:
     [path] = (real_run / "energy").glob("*.jsonl")
     rewrite(path, lambda line: {**line, "seconds": "x"} if line.get("stage") == "pretrain" else line)
-    energy = sections(parse(write_report(real_run)))["energy"]
+    energy = sections(parse(write_report(real_run)))["cost"]
     assert "unknown kind" in energy.panel("Remarks").text
     names = [bar.text for bar in energy.panel("By stage").all("span", "bar-name")]
     assert "instruct-1" in names and "pretrain" not in names
@@ -226,7 +223,8 @@ def test_whole_folders_may_be_missing(real_run: Path) -> None:
         shutil.rmtree(real_run / name)
     page = parse(write_report(real_run))
     assert list(sections(page)) == [
-        "evaluation", "suites", "samples", "training", "checkpoints", "recipe", "environment", "commands",
+        "verdict", "scores", "evaluation", "suites", "samples", "training", "use", "commands", "checkpoints",
+        "recipe", "environment",
     ]  # fmt: skip
     assert [gap.partition(":")[0] for gap in gaps(page)] == [
         "vocab/expansion.json", "data/*/manifest.json", "energy/*.jsonl",

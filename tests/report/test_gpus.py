@@ -52,7 +52,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_imitated_gpus_stand_in_the_report_with_limits_throttling_and_xids(run: RunFolder) -> None:
-    table = sections(parse(write_report(run.path)))["energy"].panel("GPUs").table()
+    table = sections(parse(write_report(run.path)))["cost"].panel("GPUs").table()
     assert table["gpu0"] == ["box1", "280 of 350 W", "1,800 of 2,100 MHz", "61 °C", "never", "none"]
     node, limit, clock, hottest, held, xids = table["gpu1"]
     assert (node, limit, clock, hottest) == ("box1", "250 to 280 of 350 W", "1,200 of 2,100 MHz", "84 °C")
@@ -74,8 +74,8 @@ def test_imitated_gpus_stand_in_the_account_for_scripts_and_terminals(
 
 
 def test_a_ledger_of_a_meter_that_watched_no_gpu_has_no_table(tmp_path: Path) -> None:
-    page = sections(parse(write_report(build_run(tmp_path / "run").path)))["energy"]
-    assert "GPUs" not in [panel.all("h3")[0].text for panel in page.all("div", "panel")]
+    page = sections(parse(write_report(build_run(tmp_path / "run").path)))["cost"]
+    assert "GPUs" not in page.headings
 
 
 def test_imitated_gpu_that_hides_everything_is_a_line_of_dashes(tmp_path: Path) -> None:
@@ -85,5 +85,5 @@ def test_imitated_gpu_that_hides_everything_is_a_line_of_dashes(tmp_path: Path) 
         for line in ledger("box1")
     ]
     write_lines(folder.ledger("box1"), bare)
-    table = sections(parse(write_report(folder.path)))["energy"].panel("GPUs").table()
+    table = sections(parse(write_report(folder.path)))["cost"].panel("GPUs").table()
     assert table["gpu0"] == ["box1", "-", "-", "-", "-", "none"]

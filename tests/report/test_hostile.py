@@ -92,7 +92,7 @@ def test_planted_markup_changes_no_element_and_no_attribute(real_run: Path, kind
 
 def shown_text(page: Node) -> str:
     """All text but the remarks, which quote the recipe's values in Python's way."""
-    return page.raw.replace(sections(page)["energy"].panel("Remarks").raw, "")
+    return page.raw.replace(sections(page)["cost"].panel("Remarks").raw, "")
 
 
 def test_every_section_was_reached(real_run: Path) -> None:

@@ -50,7 +50,7 @@ def test_the_target_language_is_the_recipes(
 ) -> None:
     page = with_texts(build_run(tmp_path / "run", languages=(code, "en")))
     assert titles(page) == [f"{name}, held-out text", "English, held-out text", "Spent"]
-    assert "−44.0% better than the base model" in page.all("div", "card")[0].text
+    assert "44.0% fewer bits per byte: it predicts the text better" in page.all("div", "card")[0].text
     assert header(page) == [
         "after", f"{name}, bits/byte", "95% interval", "English, bits/byte", "95% interval",
     ]  # fmt: skip
@@ -100,7 +100,7 @@ def test_further_languages_stand_in_the_table_and_the_chart(tmp_path: Path) -> N
 def test_without_english_the_second_card_is_another_language(tmp_path: Path) -> None:
     page = with_texts(build_run(tmp_path / "run", languages=("ka", "hy")))
     assert titles(page) == ["Georgian, held-out text", "Armenian, held-out text", "Spent"]
-    assert "worse than the base model: some was forgotten" in page.all("div", "card")[1].text
+    assert "1.6% more bits per byte; the intervals overlap" in page.all("div", "card")[1].text
 
 
 def test_a_run_in_english_alone(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_run_in_english_alone(tmp_path: Path) -> None:
 def test_a_target_that_got_worse_was_not_forgotten(tmp_path: Path) -> None:
     run = build_run(tmp_path / "run", languages=("ka",), stages=1)
     add_evaluation(run, [score("pretrain", "ka", 2.5)])
-    assert parse(write_report(run.path)).all("p", "verdict")[0].text == "worse than the base model"
+    assert parse(write_report(run.path)).all("p", "verdict")[0].text == "bits per byte: worse"
 
 
 def test_without_a_recipe_the_scores_say_which_languages_there_are(tmp_path: Path) -> None:

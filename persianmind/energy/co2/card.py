@@ -6,7 +6,7 @@ from typing import Any
 
 
 def co2_eq_emissions(summary: dict[str, Any], *, location: str, hardware: str) -> dict[str, Any] | None:
-    """The `co2_eq_emissions` block of a model card, or None when the emissions are unknown.
+    """The `co2_eq_emissions` block of a model card, or None where no grid is known.
 
     Keys and unit (grams) are the Hub's: huggingface.co/docs/hub/model-cards-co2. `summary` is what
     `summary.summarise` returned.
@@ -20,7 +20,7 @@ def co2_eq_emissions(summary: dict[str, Any], *, location: str, hardware: str) -
     source = (
         f"codecarbon readings summed by PersianMind: {summary['kwh']:.4g} kWh ({ratio:.0%} measured, rest "
         f"estimated) x PUE {summary['pue']:g} x {summary['intensity_g_per_kwh']:.4g} g/kWh "
-        f"({intensity['source']}); between {low_g:.4g} and {high_g:.4g} g ({summary['uncertainty']['basis']})"
+        f"({intensity['source']}); {low_g:.4g} to {high_g:.4g} g ({summary['uncertainty']['basis']})"
     )
     return {
         "emissions": round(grams, 3),

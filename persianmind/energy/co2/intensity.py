@@ -14,15 +14,19 @@ from typing import Any
 from persianmind.common.errors import EnergyError
 from persianmind.recipe import Energy
 
+UNSTATED = "for one figure set energy.country_iso, or energy.intensity_g_per_kwh with its intensity_source"
+
 
 @dataclass(frozen=True)
 class Intensity:
-    """Grid intensity in g CO2eq per kWh, with its source; `hourly` are 24 values, one per UTC hour."""
+    """Grid intensity in g CO2eq per kWh, with its source; `hourly` are 24 values, one per UTC hour; `country`
+    is the name of a table's country."""
 
     g_per_kwh: float
     source: str
     year: int | None = None
     hourly: tuple[float, ...] | None = None
+    country: str = ""
 
     def at(self, time: str) -> float:
         """The intensity at an ISO time; the one value where there is no curve."""
@@ -31,8 +35,9 @@ class Intensity:
         return self.hourly[datetime.fromisoformat(time).astimezone(UTC).hour]
 
 
-def resolve_intensity(options: Energy, folder: Path | None = None) -> Intensity:
-    """The recipe's curve, else its value, else codecarbon's average for the country.
+def resolve_intensity(options: Energy, folder: Path | None = None) -> Intensity | None:
+    """The recipe's curve, else its value, else codecarbon's average for its country; None where it states
+    none of them.
 
     `folder` is where a relative path of `intensity_curve_csv` is looked up.
 
@@ -45,7 +50,7 @@ def resolve_intensity(options: Energy, folder: Path | None = None) -> Intensity:
     if options.intensity_g_per_kwh is not None:
         source = options.intensity_source or "the recipe, which names no source"
         return Intensity(options.intensity_g_per_kwh, source, options.intensity_year)
-    return country_average(options.country_iso)
+    return None if options.country_iso is None else country_average(options.country_iso)
 
 
 def country_average(country_iso: str) -> Intensity:
@@ -64,6 +69,7 @@ def country_average(country_iso: str) -> Intensity:
         float(row["carbon_intensity"]),
         f"codecarbon's table for {row['country_name']} (yearly average)",
         int(row["year"]) if "year" in row else None,
+        country=str(row["country_name"]),
     )
 
 

@@ -1,5 +1,4 @@
-"""Published training runs with their published figures, and the same runs normalised to
-our PUE and grid.
+"""Published training runs with their published figures, and the same runs normalised to our PUE and grid.
 
 Only figures that stand in the cited source; what we derive is computed below and called so. A number that a
 source does not give is None.
@@ -55,13 +54,35 @@ PUBLISHED = (
     ),
 )  # fmt: skip
 
+COMPARABLE = 10.0  # a run of as many times more or fewer GPU hours says nothing beside another
 PERSIANMIND_KW = 0.35  # our inference: the power limit of an RTX 3090
+
+
+@dataclass(frozen=True)
+class Footing:
+    """A building and a grid that GPU energies are put on."""
+
+    pue: float
+    g_per_kwh: float
+    source: str
+
+
+PAPER = Footing(1.4, 494.0, "our inference: with 0.35 kW they give the 232,380 g of the PersianMind paper")
 _KNOWN_GPU_KWH = {"BLOOM 176B (pre-training)": 433_196.0, "PersianMind 7B (adaptation)": 960 * PERSIANMIND_KW}
 
 
 def co2_g(kwh: float, pue: float, intensity_g_per_kwh: float) -> float:
     """Grams CO2eq of `kwh` used by the machines: kWh x PUE x grid intensity (Patterson et al. 2021)."""
     return kwh * pue * intensity_g_per_kwh
+
+
+def comparable_runs(gpu_hours: float, pue: float, intensity_g_per_kwh: float | None) -> list[dict[str, Any]]:
+    """The published runs of about as many GPU hours; [] where none is of that scale."""
+    return [
+        normalised_to_pue_and_grid(run, pue, intensity_g_per_kwh)
+        for run in PUBLISHED
+        if run.gpu_hours / COMPARABLE <= gpu_hours <= run.gpu_hours * COMPARABLE
+    ]
 
 
 def normalised_to_pue_and_grid(

@@ -67,7 +67,6 @@ class EnergyMeter:
             "node": self.node,
             "attempt": self._ledger.attempt,
             "interval_s": self.options.interval_s,
-            "country_iso": self.options.country_iso,
             "cpu_tdp_w": self.options.cpu_tdp_w,
             "started_s": self._started_s,
             "phase": phase,

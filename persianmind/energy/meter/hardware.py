@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final, Literal
 
+from persianmind.energy.meter.models import cpu_reading, memory_reading, names_a_model
 from persianmind.run.energy_records import EnergyReading
 
 JOULES_PER_KWH = 3_600_000.0
@@ -21,19 +22,21 @@ ESTIMATED: Final = "estimated"
 
 
 class Hardware:
-    """The counted parts of this machine. `cpu_tdp_w` replaces codecarbon's guess if the CPU has no counter.
+    """The counted parts of this machine. `cpu_tdp_w` is the CPU's power where it has no counter.
+
+    unknown: by part that is not counted because nobody knows its power, what would make it known.
 
     Raises:
         RuntimeError: codecarbon found nothing to count, or is a version whose parts look different.
     """
 
-    def __init__(self, country_iso: str, cpu_tdp_w: float | None = None) -> None:
+    def __init__(self, cpu_tdp_w: float | None = None) -> None:
         import codecarbon
 
         # codecarbon prints at import and at construction, before its own log_level applies.
         logging.getLogger("codecarbon").disabled = True
         tracker = codecarbon.OfflineEmissionsTracker(
-            country_iso_code=country_iso,
+            country_iso_code="USA",  # it asks for one; its CO2 is not used
             tracking_mode="machine",
             # Every output is named and off: ~/.codecarbon.config could switch files or uploads on.
             save_to_file=False,
@@ -56,10 +59,16 @@ class Hardware:
         if not self._parts:
             raise RuntimeError(f"codecarbon {self.version} found no hardware to count")
         self._cpu_tdp_w = cpu_tdp_w
-        if cpu_tdp_w is not None:
-            for part in self._parts:
-                if _is_cpu_estimate(part):
-                    part._tdp = cpu_tdp_w
+        self.unknown: dict[str, str] = {}
+        for part in [part for part in self._parts if _is_cpu_estimate(part)]:
+            if cpu_tdp_w is not None:
+                part._tdp = cpu_tdp_w
+            elif not _is_known(part):
+                self._parts.remove(part)
+                self.unknown["cpu"] = (
+                    f"the power of this CPU ({part._model}) is not known and not counted; set "
+                    "energy.cpu_tdp_w to the thermal design power of its data sheet"
+                )
 
     def nvidia_gpus(self) -> list[int]:
         """The numbers of the NVIDIA GPUs that are counted, as NVML has them."""
@@ -90,27 +99,33 @@ class Hardware:
                 continue
             try:
                 _, energy = part.measure_power_and_energy(last_duration=seconds)
-                readings.append(self._describe(part, float(energy.kWh) * JOULES_PER_KWH))
+                readings.append(self._describe(part, float(energy.kWh) * JOULES_PER_KWH, seconds))
             except Exception as error:  # a driver may raise anything; the training must not notice
                 failures[type(part).__name__.lower()] = f"{type(error).__name__}: {error}"
         return readings, failures
 
-    def _describe(self, part: Any, joules: float) -> EnergyReading:
+    def _describe(self, part: Any, joules: float, seconds: float) -> EnergyReading:
         """Names a part's energy and says where the number comes from.
 
         codecarbon's class names are compared as text, as codecarbon itself does.
         """
         name = type(part).__name__
         if name == "CPU":
-            kind, source = _cpu_source(part, self._cpu_tdp_w is not None)
-            return _reading("cpu", joules, kind, source)
+            if _is_cpu_estimate(part):
+                return cpu_reading(seconds, joules, part._tdp, self._tdp_source(part))
+            return _reading("cpu", joules, MEASURED, _CPU_COUNTERS.get(part._mode, str(part._mode)))
         if name == "RAM":
-            return _reading("ram", joules, ESTIMATED, "codecarbon memory model (number and size of modules)")
+            return memory_reading(seconds, float(part.machine_memory_GB), joules)
         if name == "AppleSiliconChip":
             return _reading(f"soc-{part.chip_part}".lower(), joules, MEASURED, "powermetrics")
         if name == "Raspberry":
             return _reading(str(part.chip_part).lower(), joules, MEASURED, "board power controller")
         return _reading(name.lower(), joules, ESTIMATED, f"codecarbon {name}")
+
+    def _tdp_source(self, part: Any) -> str:
+        whose = "the recipe's" if self._cpu_tdp_w is not None else f"codecarbon's (for {part._model})"
+        how = "scaled by load" if part._mode == "cpu_load" else "at a constant fraction of it"
+        return f"{whose} thermal design power of {part._tdp:g} W, {how}"
 
 
 _HOST_KEYS = (
@@ -157,14 +172,13 @@ def _is_cpu_estimate(part: Any) -> bool:
     return type(part).__name__ == "CPU" and part._mode in ("cpu_load", "constant")
 
 
-def _cpu_source(part: Any, tdp_from_recipe: bool) -> tuple[Kind, str]:
-    if not _is_cpu_estimate(part):
-        return MEASURED, _CPU_COUNTERS.get(part._mode, str(part._mode))
-    whose = "the recipe's" if tdp_from_recipe else "codecarbon's"
-    if part._is_generic_tdp:
-        whose = "codecarbon's generic"
-    how = "scaled by load" if part._mode == "cpu_load" else "at a constant fraction of it"
-    return ESTIMATED, f"{whose} thermal design power of {part._tdp:g} W, {how}"
+def _is_known(part: Any) -> bool:
+    """Whether codecarbon's table has this CPU; of others it takes some watts per thread."""
+    from codecarbon.core.cpu import TDP
+
+    if part._is_generic_tdp or not names_a_model(part._model):
+        return False
+    return TDP()._get_cpu_power_from_registry(part._model) is not None
 
 
 _CPU_COUNTERS = {

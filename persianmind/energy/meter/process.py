@@ -85,7 +85,7 @@ def _sample(
     from persianmind.energy.meter.hardware import Hardware
     from persianmind.energy.meter.watch import GpuWatch
 
-    hardware = Hardware(setting.country_iso, setting.cpu_tdp_w)
+    hardware = Hardware(setting.cpu_tdp_w)
     sampler = Sampler(setting, hardware, GpuWatch(hardware.nvidia_gpus()), send)
     while more := marks.wait(0.0):
         early.extend(more)

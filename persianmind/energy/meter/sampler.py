@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from persianmind.energy.meter.hardware import ESTIMATED, Kind
+from persianmind.energy.meter.interval import Interval, Joules
 from persianmind.energy.meter.lines import LedgerWriter
 from persianmind.energy.meter.pipes import Mark, Marks, Send
 from persianmind.energy.meter.watch import Happening
@@ -39,6 +40,7 @@ class Readable(Protocol):
 
     version: str
     host: dict[str, Any]
+    unknown: dict[str, str]
 
     def start(self) -> None: ...
     def read(self, seconds: float) -> tuple[list[EnergyReading], dict[str, str]]: ...
@@ -63,7 +65,6 @@ class MeterSetting:
     node: str
     attempt: str
     interval_s: float
-    country_iso: str
     cpu_tdp_w: float | None
     parent: int
     started_s: float
@@ -82,32 +83,6 @@ class MeterSetting:
     def writer(self) -> LedgerWriter:
         """What writes this meter's lines."""
         return LedgerWriter(self.ledger, node=self.node, attempt=self.attempt)
-
-
-@dataclass
-class Interval:
-    """What is being added up for the next line; `step_from` and `step` are the first and last step in it."""
-
-    phase: Phase
-    stage: str
-    step_from: int
-    step: int
-    seconds: float = 0.0
-    joules: dict[tuple[str, Kind, str], float] = field(default_factory=dict)  # by component, kind, source
-
-    def add(self, readings: list[EnergyReading], seconds: float) -> None:
-        self.seconds += seconds
-        for item in readings:
-            key = (item.component, item.kind, item.source)
-            self.joules[key] = self.joules.get(key, 0.0) + item.joules
-
-    def covers(self, mark: Mark | Interval) -> bool:
-        """Whether what is marked is the same work, a later step at most."""
-        return (self.phase, self.stage) == (mark.phase, mark.stage)
-
-    def next(self) -> Interval:
-        """The empty one that begins where this one ends."""
-        return Interval(self.phase, self.stage, self.step, self.step)
 
 
 class Sampler:
@@ -143,7 +118,10 @@ class Sampler:
             codecarbon=self.hardware.version,
             host=self.hardware.host,
             gpus=self.watch.facts,
+            unknown=list(self.hardware.unknown),
         )
+        for part, why in self.hardware.unknown.items():
+            self.problem(f"{part}: {why}")
         self._tell(self.watch.begin())
         since_s = self.setting.started_s
         for mark in marks:
@@ -184,10 +162,10 @@ class Sampler:
         """The seconds before the first readings get the mean power of the first readings, and say so."""
         for startup in self.uncounted if self.first.seconds else []:
             ratio = startup.seconds / self.first.seconds
-            for (component, _, _), joules in self.first.joules.items():
+            for (component, _, _), first in self.first.joules.items():
                 key: tuple[str, Kind, str] = (component, ESTIMATED, STARTUP_SOURCE)
-                startup.joules[key] = startup.joules.get(key, 0.0) + joules * ratio
-            self.total_j += sum(startup.joules.values())
+                startup.joules.setdefault(key, Joules()).add(first.value, first.low, first.high, ratio)
+            self.total_j += sum(one.value for one in startup.joules.values())
             self._write_interval(startup, [])
         self.uncounted = []
 
@@ -222,8 +200,15 @@ class Sampler:
             step_from=interval.step_from,
             step=interval.step,
             readings=[
-                EnergyReading(component=component, joules=round(joules, 3), kind=kind, source=source)
-                for (component, kind, source), joules in interval.joules.items()
+                EnergyReading(
+                    component=component,
+                    joules=round(found.value, 3),
+                    kind=kind,
+                    source=source,
+                    low_joules=None if found.low is None else round(found.low, 3),
+                    high_joules=None if found.high is None else round(found.high, 3),
+                )
+                for (component, kind, source), found in interval.joules.items()
             ],
             gpus=gpus,
         )

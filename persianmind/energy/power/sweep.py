@@ -160,7 +160,7 @@ def gpu_counter() -> Callable[[], float]:
     """
     from persianmind.energy.meter.hardware import Hardware
 
-    hardware = Hardware("IRN")
+    hardware = Hardware()
     hardware.start()
     total_j, last_s = 0.0, time.monotonic()
 

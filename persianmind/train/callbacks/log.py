@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from persianmind.common.checkout import source_commit
 from persianmind.engine.base import Engine
 from persianmind.estimate.flops import flops_per_token, peak_flops
 from persianmind.recipe import Recipe
+from persianmind.run.log import update_results
 from persianmind.run.records import SkipReason, StepRecord
 from persianmind.train.callbacks.base import Callback
 from persianmind.train.memory import memory_by_kind
@@ -34,6 +36,8 @@ class LogCallback(Callback):
     def start(self, context: RunContext) -> None:
         """Lines beyond the step that the run goes on from describe steps that will be done again."""
         context.log.rewind(context.step)
+        if context.is_main:
+            update_results(context.folder, total_steps=context.total_steps, commit=source_commit())
 
     def after_step(self, context: RunContext, outcome: StepOutcome) -> None:
         if context.is_main:
