@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from persianmind.common.command_help import name_wanted
 from persianmind.common.errors import PersianMindError, UsageError
 from persianmind.common.log import print_line
 
@@ -67,7 +68,7 @@ def invoke(app: typer.Typer, arguments: Sequence[str], prog: str) -> Any:
     Raises:
         UsageError: a flag is unknown, or its value is not usable.
     """
-    command = typer.main.get_command(app)
+    command = name_wanted(typer.main.get_command(app))
     try:
         return command.main(list(arguments), prog_name=prog, standalone_mode=False)
     except typer.Abort:
@@ -76,7 +77,11 @@ def invoke(app: typer.Typer, arguments: Sequence[str], prog: str) -> Any:
         # What typer raises for wrong flags; its class lies in a private module.
         if (text := getattr(error, "format_message", None)) is None:
             raise
-        raise UsageError(f"{text()}; `{prog} --help` lists the flags") from None
+        if not text():  # a command that only shows its help
+            return 0
+        context = getattr(error, "ctx", None)
+        where = prog if context is None else context.command_path
+        raise UsageError(f"{text().rstrip('.')}; `{where} --help` lists the flags") from None
 
 
 def run_guarded(action: Callable[[], object], *, silent: bool = False, rank: int = 0) -> int:

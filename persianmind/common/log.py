@@ -9,6 +9,7 @@ it appears above the live progress display, which shares the console.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from functools import cache
 from typing import TYPE_CHECKING, TextIO
@@ -17,14 +18,35 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ROOT = "persianmind"
+# What begins a line of ours in a pipe to a parent that tells ours from those of other programs: ASCII's
+# record separator, and whether the line stays or is a state that the next one replaces.
+LINE, STATE = "\x1e.", "\x1e~"
+MARKED = "PERSIANMIND_MARKED_LINES"  # set for a process whose parent reads them
+
+_is_marked = False
 
 
-def print_line(line: str, stream: TextIO | None = None) -> None:
+def mark_lines() -> None:
+    """Marks every line from here on, where the parent asked for it; processes that this one starts do not."""
+    global _is_marked
+    _is_marked = os.environ.pop(MARKED, None) is not None
+
+
+def print_state(text: str) -> bool:
+    """Says how far something is, to a parent that shows it; False where none does."""
+    if _is_marked:
+        print_line(text, mark=STATE)
+    return _is_marked
+
+
+def print_line(line: str, stream: TextIO | None = None, *, mark: str = LINE) -> None:
     """Prints a line in one write (standard output unless told).
 
     print() under `python -u`, as launchers start ranks, writes the text and its newline apart.
     """
     stream = stream or sys.stdout
+    if _is_marked:
+        line = mark + line.replace("\n", "\n" + mark)
     stream.write(line + "\n")
     stream.flush()
 

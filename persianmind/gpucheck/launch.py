@@ -15,8 +15,8 @@ import psutil
 from persianmind.common.errors import PersianMindError
 from persianmind.common.paths import PROJECT_ROOT
 from persianmind.common.poll import wait_until
+from persianmind.common.ports import unused_port
 from persianmind.engine.registry import backend
-from persianmind.gpucheck.fanout import unused_port
 from persianmind.gpucheck.findings import NotApplicableError
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import read_steps

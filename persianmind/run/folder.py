@@ -67,6 +67,11 @@ class RunFolder:
         return self.path / "builder.log"
 
     @property
+    def log(self) -> Path:
+        """All that `persianmind train`, its launcher and its ranks print."""
+        return self.path / "run.log"
+
+    @property
     def checkpoints(self) -> Path:
         """The checkpoints, a folder for each."""
         return self.path / "checkpoints"

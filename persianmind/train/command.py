@@ -11,93 +11,37 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from persianmind.checks.all import check_resume_from, preflight
-from persianmind.checks.device import check_device, resolve_precision
+from persianmind.checks.device import check_device
 from persianmind.common.console import invoke, run_guarded
 from persianmind.common.errors import MachineError, PersianMindError
 from persianmind.common.log import configure_logging
 from persianmind.engine.ranks import Ranks, ranks_from_environment
 from persianmind.engine.registry import backend
 from persianmind.evaluate.doctor import check_evaluation
-from persianmind.recipe.loading import known_recipes, load_recipe
 from persianmind.run.folder import RunFolder
+from persianmind.train.arguments import (
+    ENGINE_CONFIG,
+    EXIT_CODES,
+    DeepSpeedOption,
+    DryRunOption,
+    OutputOption,
+    OverridesArgument,
+    RecipeOption,
+    ResumeFromOption,
+    ResumeOption,
+    TrainArguments,
+)
 from persianmind.train.gpu_errors import keep_traceback, named_gpu_error
 from persianmind.train.run import ReportWriter, RunRequest, is_complete, run_training
 
 SAID_BY_RANK_0_S = 10.0
 
-ENGINE_CONFIG = backend().default_config
 logger = logging.getLogger(__name__)
-EXIT_CODES = (
-    "The same command again resumes. Exit codes: 0 done, 2 a mistake to fix, 3 self-test failed, "
-    "4 loss not finite, 5 checkpoints unusable, 6 energy budget used up, 8 a rank hangs, "
-    "9 a GPU is out of memory or failed, 10 a language is being forgotten, 75 stopped by a signal."
-)
-
-RecipeOption = Annotated[
-    str,
-    typer.Option(help=f"A name ({', '.join(known_recipes())}) or a .yaml file.", metavar="NAME|FILE"),
-]
-DeepSpeedOption = Annotated[Path, typer.Option(help="DeepSpeed's JSON config.")]
-OutputOption = Annotated[
-    Path | None, typer.Option(help="The run folder.", show_default="runs/<recipe name>", metavar="DIR")
-]
-Resume = Literal["auto", "must", "never"]
-ResumeOption = Annotated[Resume, typer.Option(help="Whether to go on from a checkpoint.")]
-ResumeFromOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PATH",
-        help="Begin with the trained weights of another run (its folder, or one of its checkpoints).",
-    ),
-]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show everything up to step 1, decoded; keep nothing.")
-]
-OverridesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[key.sub=value]...", help="Recipe overrides.", show_default=False),
-]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainArguments:
-    """The flags of a training run as given; `read_request` makes a request of them."""
-
-    recipe: str = "demo"
-    deepspeed: Path = ENGINE_CONFIG
-    output: Path | None = None
-    resume: Resume = "auto"
-    resume_from: Path | None = None
-    overrides: tuple[str, ...] = ()
-    dry_run: bool = False
-
-    def request(self) -> RunRequest:
-        """What to run; writes nothing, imports neither torch nor DeepSpeed.
-
-        Raises:
-            RecipeError: the recipe or an override is not usable as written.
-        """
-        asked = self.unresolved_request()
-        return replace(asked, recipe=resolve_precision(asked.recipe, asked.folder))
-
-    def unresolved_request(self) -> RunRequest:
-        """The same with `train.precision: auto` left open, where other machines than this one will train.
-
-        Raises:
-            RecipeError: the recipe or an override is not usable as written.
-        """
-        recipe = load_recipe(self.recipe, self.overrides)
-        folder = RunFolder(self.output or Path("runs") / recipe.name)
-        return RunRequest(recipe, self.deepspeed, folder, self.resume, self.resume_from, dry_run=self.dry_run)
-
-
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
