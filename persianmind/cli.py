@@ -22,7 +22,9 @@ from persianmind.evaluate.commands import make_evaluate
 from persianmind.gpucheck.commands import gpu_check
 from persianmind.launch.commands import train_recipe
 from persianmind.publish.commands import export, verify
+from persianmind.recipe.commands import app as config_app
 from persianmind.report.commands import report
+from persianmind.report.run_commands import compare_runs, runs, watch
 from persianmind.train.arguments import EXIT_CODES
 from persianmind.vocab.commands import app as vocab_app
 
@@ -67,6 +69,9 @@ app.command(rich_help_panel=BEFORE)(plan)
 app.command("doctor", rich_help_panel=BEFORE)(make_doctor(_later_checks))
 app.command("train", rich_help_panel=RUN, epilog=EXIT_CODES)(train_recipe)
 app.command("submit", rich_help_panel=RUN, context_settings=PASSED_ON)(submit_recipe)
+app.command(rich_help_panel=RUN)(runs)
+app.command(rich_help_panel=RUN)(watch)
+app.command("compare", rich_help_panel=RUN)(compare_runs)
 app.command(rich_help_panel=RUN)(report)
 app.command("evaluate", rich_help_panel=MODEL)(make_evaluate(_model_place))
 app.command(rich_help_panel=MODEL)(export)
@@ -91,6 +96,12 @@ app.add_typer(
     rich_help_panel=EXPERTS,
 )
 app.add_typer(energy_app, name="energy", help="The energy and CO2 account of a run.", rich_help_panel=EXPERTS)
+app.add_typer(
+    config_app,
+    name="config",
+    help="A recipe's values with where each comes from; its schema.",
+    rich_help_panel=EXPERTS,
+)
 app.command("gpu-check", rich_help_panel=EXPERTS)(gpu_check)
 
 

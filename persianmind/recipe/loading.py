@@ -50,16 +50,26 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: unknown recipe, invalid YAML, unknown key, wrong type or impossible value.
     """
     path = find_recipe(name_or_path)
+    tree = read_tree(path)
+    for override in overrides:
+        apply_override(tree, override)
+    _read_profiles(tree, path.parent)
+    return parse_recipe(tree, place=str(path))
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """A recipe's file as it is written.
+
+    Raises:
+        RecipeError: it is no YAML, or no mapping.
+    """
     try:
         tree = _read_tree(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, this file is not")
-    for override in overrides:
-        apply_override(tree, override)
-    _read_profiles(tree, path.parent)
-    return parse_recipe(tree, place=str(path))
+    return tree
 
 
 def _read_profiles(tree: dict[str, Any], folder: Path) -> None:
