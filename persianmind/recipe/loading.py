@@ -10,14 +10,14 @@ import yaml
 from pydantic import ValidationError
 
 from persianmind.common.errors import RecipeError, nearest
-from persianmind.common.paths import PROJECT_ROOT
+from persianmind.common.paths import shipped_folder
 from persianmind.recipe.hints import explain_errors
 from persianmind.recipe.language import ProfileSpec
 from persianmind.recipe.overrides import apply_override
 from persianmind.recipe.whole import Recipe
 
 MAX_NODES = 100_000
-RECIPE_FOLDER = PROJECT_ROOT / "launcher" / "recipes"
+RECIPE_FOLDER = shipped_folder("recipes", "launcher/recipes")
 
 
 def known_recipes(folder: Path = RECIPE_FOLDER) -> dict[str, Path]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persianmind.common.paths import PROJECT_ROOT
+from persianmind.common.paths import shipped_folder
 from persianmind.engine.deepspeed import config, devices, launch_command, launcher, start
 from persianmind.engine.ranks import Ranks
 from persianmind.recipe import Recipe
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class DeepSpeedBackend:
     """`engine.base.Backend` of this package."""
 
-    default_config = PROJECT_ROOT / "ds_configs" / "zero2.json"
+    default_config = shipped_folder("ds_configs", "ds_configs") / "zero2.json"
     wait_frames = ("torch/distributed/", "deepspeed/comm/", "engine/collectives.py")
 
     def prepare_environment(self) -> None:
