@@ -23,6 +23,7 @@ from persianmind.gpucheck.commands import gpu_check
 from persianmind.launch.commands import train_recipe
 from persianmind.publish.commands import export, verify
 from persianmind.recipe.commands import app as config_app
+from persianmind.recipe.hints import flag_hint
 from persianmind.report.commands import report
 from persianmind.report.run_commands import compare_runs, runs, watch
 from persianmind.train.arguments import EXIT_CODES
@@ -119,5 +120,5 @@ def main() -> None:
     """Console script: errors of ours are one line and an exit code."""
     configure_logging()
     codes: list[object] = []
-    code = run_guarded(lambda: codes.append(invoke(app, sys.argv[1:], "persianmind")))
+    code = run_guarded(lambda: codes.append(invoke(app, sys.argv[1:], "persianmind", flag_hint)))
     sys.exit(code or (codes[0] if isinstance(codes[0], int) else 0))

@@ -24,6 +24,7 @@ from persianmind.common.errors import ClusterError
 from persianmind.common.log import configure_logging
 from persianmind.common.paths import PROJECT_ROOT
 from persianmind.engine.registry import backend
+from persianmind.recipe.hints import flag_hint
 from persianmind.train.arguments import (
     ENGINE_CONFIG,
     DeepSpeedOption,
@@ -144,7 +145,7 @@ def run(arguments: Sequence[str], prog: str = PROG) -> int:
         PersianMindError: one line with the fix.
     """
     app = job_app if arguments and arguments[0] in COMMANDS else submit_app
-    given = invoke(app, arguments, prog=prog)
+    given = invoke(app, arguments, prog, flag_hint)
     if isinstance(given, JobArguments):
         return run_job_command(given)
     if not isinstance(given, SubmitArguments):

@@ -62,8 +62,12 @@ def _escape(one: str) -> str:
     return f"\\x{ord(one):02x}" if ord(one) < 256 else f"\\u{ord(one):04x}"
 
 
-def invoke(app: typer.Typer, arguments: Sequence[str], prog: str) -> Any:
+def invoke(
+    app: typer.Typer, arguments: Sequence[str], prog: str, flag_hint: Callable[[str], str] = lambda flag: ""
+) -> Any:
     """What the command of a typer app returns for these arguments; an int where it only showed its help.
+
+    flag_hint: of a flag that no command has: what to write instead, or "".
 
     Raises:
         UsageError: a flag is unknown, or its value is not usable.
@@ -81,7 +85,9 @@ def invoke(app: typer.Typer, arguments: Sequence[str], prog: str) -> Any:
             return 0
         context = getattr(error, "ctx", None)
         where = prog if context is None else context.command_path
-        raise UsageError(f"{text().rstrip('.')}; `{where} --help` lists the flags") from None
+        hint = flag_hint(getattr(error, "option_name", ""))
+        advice = f"{hint}; " if hint else ""
+        raise UsageError(f"{text().rstrip('.')}; {advice}`{where} --help` lists the flags") from None
 
 
 def run_guarded(action: Callable[[], object], *, silent: bool = False, rank: int = 0) -> int:

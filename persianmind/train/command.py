@@ -23,6 +23,7 @@ from persianmind.common.log import configure_logging
 from persianmind.engine.ranks import Ranks, ranks_from_environment
 from persianmind.engine.registry import backend
 from persianmind.evaluate.doctor import check_evaluation
+from persianmind.recipe.hints import flag_hint
 from persianmind.run.folder import RunFolder
 from persianmind.train.arguments import (
     ENGINE_CONFIG,
@@ -68,7 +69,7 @@ def read_request(arguments: Sequence[str]) -> RunRequest | None:
     Raises:
         PersianMindError: a flag, the recipe or an override is not usable as written.
     """
-    given = invoke(app, arguments, prog="launcher/train.py")
+    given = invoke(app, arguments, prog="launcher/train.py", flag_hint=flag_hint)
     return given.request() if isinstance(given, TrainArguments) else None
 
 
