@@ -20,7 +20,9 @@ from persianmind.energy.commands import app as energy_app
 from persianmind.estimate.commands import plan
 from persianmind.evaluate.commands import make_evaluate
 from persianmind.gpucheck.commands import gpu_check
+from persianmind.launch.check_command import make_check
 from persianmind.launch.commands import train_recipe
+from persianmind.launch.init_command import init
 from persianmind.publish.commands import export, verify
 from persianmind.recipe.commands import app as config_app
 from persianmind.recipe.hints import flag_hint
@@ -66,6 +68,8 @@ app = typer.Typer(
 )
 BEFORE, RUN, MODEL, EXPERTS = "Before a run", "A run", "Its model", "For experts"
 
+app.command(rich_help_panel=BEFORE)(init)
+app.command("check", rich_help_panel=BEFORE)(make_check(_later_checks))
 app.command(rich_help_panel=BEFORE)(plan)
 app.command("doctor", rich_help_panel=BEFORE)(make_doctor(_later_checks))
 app.command("train", rich_help_panel=RUN, epilog=EXIT_CODES)(train_recipe)
