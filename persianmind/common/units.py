@@ -1,4 +1,4 @@
-"""Times in the units that people use."""
+"""Times and sizes in the units that people use."""
 
 from __future__ import annotations
 
@@ -28,3 +28,8 @@ def clock_text(seconds: float, now: datetime | None = None) -> str:
     if then.date() == now.date():
         return f"{then:%H:%M}"
     return f"{then:%a %H:%M}" if seconds < 6 * DAY_S else f"{then:%d %b %H:%M}"
+
+
+def size_text(size_bytes: float) -> str:
+    """Bytes in GB (10**9), or in MB where that says more."""
+    return f"{size_bytes / 1e9:,.2f} GB" if abs(size_bytes) >= 1e8 else f"{size_bytes / 1e6:,.1f} MB"

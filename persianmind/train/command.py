@@ -125,12 +125,15 @@ def is_finished(request: RunRequest) -> bool:
 def show_finished(folder: RunFolder) -> None:
     """What a finished run came to."""
     from persianmind.run.log import read_results
-    from persianmind.train.summary import summary_lines
+    from persianmind.train.summary import closing_lines, summary_lines
 
     logger.info(f"{folder}: all done; nothing to do")
-    for line in summary_lines(read_results(folder)):
+    results = read_results(folder)
+    for line in summary_lines(results):
         logger.info(line)
     logger.info(f"report: {folder.report}")
+    for line in closing_lines(results, str(folder)):
+        logger.info(line)
 
 
 def main(write_report: ReportWriter) -> None:
