@@ -68,8 +68,7 @@ $(STAMP_TRITON): | $(STAMP)
 	touch $@
 
 demo: $(STAMP)
-	flags=$$($(BIN)/python -m persianmind.checks.device) && \
-	$(BIN)/deepspeed $$flags launcher/train.py --deepspeed ds_configs/zero2.json
+	$(BIN)/persianmind train demo
 
 test: test-unit test-integration
 
