@@ -22,13 +22,12 @@ from persianmind.evaluate.commands import make_evaluate
 from persianmind.gpucheck.commands import gpu_check
 from persianmind.launch.check_command import make_check
 from persianmind.launch.commands import train_recipe
+from persianmind.launch.config_commands import app as config_app
 from persianmind.launch.init_command import init
 from persianmind.publish.commands import export, verify
-from persianmind.recipe.commands import app as config_app
-from persianmind.recipe.hints import flag_hint
 from persianmind.report.commands import report
 from persianmind.report.run_commands import compare_runs, runs, watch
-from persianmind.train.arguments import EXIT_CODES
+from persianmind.train.options import EXIT_CODES
 from persianmind.vocab.commands import app as vocab_app
 
 if TYPE_CHECKING:
@@ -52,6 +51,13 @@ def _later_checks() -> list[Check]:
     from persianmind.gpucheck.doctor import RANKS
 
     return [RANKS, RAY, SUITES]
+
+
+def _flag_hint(flag: str) -> str:
+    """Looked up where a flag is wrong alone."""
+    from persianmind.recipe.hints import flag_hint
+
+    return flag_hint(flag)
 
 
 def _show_version(is_asked: bool) -> None:
@@ -124,5 +130,5 @@ def main() -> None:
     """Console script: errors of ours are one line and an exit code."""
     configure_logging()
     codes: list[object] = []
-    code = run_guarded(lambda: codes.append(invoke(app, sys.argv[1:], "persianmind", flag_hint)))
+    code = run_guarded(lambda: codes.append(invoke(app, sys.argv[1:], "persianmind", _flag_hint)))
     sys.exit(code or (codes[0] if isinstance(codes[0], int) else 0))

@@ -25,15 +25,13 @@ from persianmind.common.log import configure_logging
 from persianmind.common.paths import PROJECT_ROOT
 from persianmind.engine.registry import backend
 from persianmind.recipe.hints import flag_hint
-from persianmind.train.arguments import (
-    ENGINE_CONFIG,
+from persianmind.train.arguments import ENGINE_CONFIG, RecipeOption, TrainArguments
+from persianmind.train.options import (
     DeepSpeedOption,
     OutputOption,
     OverridesArgument,
-    RecipeOption,
     ResumeFromOption,
     ResumeOption,
-    TrainArguments,
 )
 
 if TYPE_CHECKING:

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from persianmind.common.console import OverridesArgument, RecipeArgument
 from persianmind.common.errors import MachineError, RunInterruptedError
-from persianmind.train.arguments import (
-    ENGINE_CONFIG,
-    DeepSpeedOption,
+from persianmind.train.options import (
     DryRunOption,
     OutputOption,
     ResumeFromOption,
     ResumeOption,
-    TrainArguments,
 )
 
 if TYPE_CHECKING:
     from persianmind.common.device.choice import DeviceChoice
     from persianmind.recipe import Recipe
     from persianmind.run.folder import RunFolder
+    from persianmind.train.arguments import TrainArguments
 
 # Two ranks on a CPU stand for two GPUs: what exchanges gradients is then used as well.
 CPU_RANKS = 2
@@ -40,13 +39,18 @@ def train_recipe(
     output: OutputOption = None,
     resume: ResumeOption = "auto",
     resume_from: ResumeFromOption = None,
-    deepspeed: DeepSpeedOption = ENGINE_CONFIG,
+    deepspeed: Annotated[
+        Path | None, typer.Option(help="DeepSpeed's JSON config.", show_default="ds_configs/zero2.json")
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show what launcher and libraries print, too.")
     ] = False,
 ) -> None:
     """Train a recipe on this machine, or go on with its run; the same command again resumes."""
-    given = TrainArguments(recipe, deepspeed, output, resume, resume_from, tuple(overrides or ()), dry_run)
+    from persianmind.train.arguments import ENGINE_CONFIG, TrainArguments
+
+    config, words = deepspeed or ENGINE_CONFIG, tuple(overrides or ())
+    given = TrainArguments(recipe, config, output, resume, resume_from, words, dry_run)
     code = start_or_resume(given, gpus, verbose=verbose)
     if code:
         raise typer.Exit(code)
@@ -100,7 +104,8 @@ def count_ranks(choice: DeviceChoice, gpus: int | None) -> int:
 
 def first_line(recipe: Recipe, folder: RunFolder, choice: DeviceChoice, ranks: int, *, dry_run: bool) -> str:
     """What is begun, on what, and where it goes."""
-    place = f"{ranks} processes on the CPU" if choice.kind == "cpu" else f"{ranks} GPU(s)"
+    what = ("process", "processes") if choice.kind == "cpu" else ("GPU", "GPUs")
+    place = f"{ranks} {what[ranks > 1]}{' on the CPU' if choice.kind == 'cpu' else ''}"
     if dry_run:
         return f"{recipe.name}: dry run on {place}; nothing is kept"
     verb = "going on" if folder.has_checkpoints else "starting"

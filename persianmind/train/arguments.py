@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,43 +12,16 @@ from persianmind.checks.device import resolve_precision
 from persianmind.engine.registry import backend
 from persianmind.recipe.loading import known_recipes, load_recipe
 from persianmind.run.folder import RunFolder
+from persianmind.train.options import Resume
 
 if TYPE_CHECKING:
     from persianmind.recipe import Recipe
     from persianmind.train.run import RunRequest
 
 ENGINE_CONFIG = backend().default_config
-EXIT_CODES = (
-    "The same command again resumes. Exit codes: 0 done, 2 a mistake to fix, 3 self-test failed, "
-    "4 loss not finite, 5 checkpoints unusable, 6 energy budget used up, 8 a rank hangs, "
-    "9 a GPU is out of memory or failed, 10 a language is being forgotten, 75 stopped by a signal."
-)
-
 RecipeOption = Annotated[
     str,
     typer.Option(help=f"A name ({', '.join(known_recipes())}) or a .yaml file.", metavar="NAME|FILE"),
-]
-DeepSpeedOption = Annotated[
-    Path, typer.Option(help="DeepSpeed's JSON config.", show_default="ds_configs/zero2.json")
-]
-OutputOption = Annotated[
-    Path | None, typer.Option(help="The run folder.", show_default="runs/<recipe name>", metavar="DIR")
-]
-Resume = Literal["auto", "must", "never"]
-ResumeOption = Annotated[Resume, typer.Option(help="Whether to go on from a checkpoint.")]
-ResumeFromOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PATH",
-        help="Begin with the trained weights of another run (its folder, or one of its checkpoints).",
-    ),
-]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show everything up to step 1, decoded; keep nothing.")
-]
-OverridesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[key.sub=value]...", help="Recipe overrides.", show_default=False),
 ]
 
 

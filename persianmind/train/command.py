@@ -25,19 +25,17 @@ from persianmind.engine.registry import backend
 from persianmind.evaluate.doctor import check_evaluation
 from persianmind.recipe.hints import flag_hint
 from persianmind.run.folder import RunFolder
-from persianmind.train.arguments import (
-    ENGINE_CONFIG,
+from persianmind.train.arguments import ENGINE_CONFIG, RecipeOption, TrainArguments
+from persianmind.train.gpu_errors import keep_traceback, named_gpu_error
+from persianmind.train.options import (
     EXIT_CODES,
     DeepSpeedOption,
     DryRunOption,
     OutputOption,
     OverridesArgument,
-    RecipeOption,
     ResumeFromOption,
     ResumeOption,
-    TrainArguments,
 )
-from persianmind.train.gpu_errors import keep_traceback, named_gpu_error
 from persianmind.train.run import ReportWriter, RunRequest, is_complete, run_training
 
 SAID_BY_RANK_0_S = 10.0
