@@ -87,7 +87,8 @@ def invoke(
         where = prog if context is None else context.command_path
         hint = flag_hint(getattr(error, "option_name", ""))
         advice = f"{hint}; " if hint else ""
-        raise UsageError(f"{text().rstrip('.')}; {advice}`{where} --help` lists the flags") from None
+        said = text().rstrip(".").replace("Value error, ", "")  # pydantic's, which typer checks values with
+        raise UsageError(f"{said}; {advice}`{where} --help` lists the flags") from None
 
 
 def run_guarded(action: Callable[[], object], *, silent: bool = False, rank: int = 0) -> int:

@@ -46,7 +46,9 @@ def explain_errors(error: ValidationError) -> str:
             problems.append(f"{dotted!r} is missing")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            problems.append(f"{dotted}: {message} (got {item['input']!r})" if location else message)
+            is_section = isinstance(item["input"], dict)  # whose keys the message names
+            got = "" if is_section else f" (got {item['input']!r})"
+            problems.append(f"{dotted}: {message}{got}" if location else message)
     return "; ".join(dict.fromkeys(problems))
 
 
@@ -78,7 +80,8 @@ def flag_hint(flag: str) -> str:
     word = flag.lstrip("-").replace("-", "_")
     if word in known_keys():
         return f"a recipe's key has no dashes: {word}=VALUE"
-    return foreign_hint(word.rpartition(".")[2])
+    last = word.rpartition(".")[2]
+    return f"here it is {OTHER_NAMES[last]}=VALUE" if last in OTHER_NAMES else foreign_hint(last)
 
 
 @cache

@@ -68,7 +68,7 @@ def test_without_the_table_a_foreign_name_would_get_a_wrong_hint(monkeypatch: py
     [
         ("--train.learning_rate", "a recipe's key has no dashes: train.learning_rate=VALUE"),
         ("--learning-rate", "it lies at train.learning_rate or stages.0.learning_rate"),
-        ("--per_device_train_batch_size", "here it is train.micro_batch_size"),
+        ("--per_device_train_batch_size", "here it is train.micro_batch_size=VALUE"),
         ("--fsdp", "ranks share by DeepSpeed ZeRO-2; FSDP is not here, see docs/training.md"),
         ("--nothing", ""),
     ],
