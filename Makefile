@@ -76,8 +76,7 @@ $(STAMP_AXE): | $(STAMP)
 	npm install --silent --no-save --prefix $(VENV)/axe $(AXE) && touch $@ || true
 
 demo: $(STAMP)
-	flags=$$($(BIN)/python -m persianmind.checks.device) && \
-	$(BIN)/deepspeed $$flags launcher/train.py --deepspeed ds_configs/zero2.json
+	$(BIN)/persianmind train demo
 
 test: test-unit test-integration
 

@@ -1,6 +1,7 @@
 """The training entry:  deepspeed launcher/train.py --deepspeed ds_configs/zero2.json
 
-`python launcher/train.py --deepspeed ...` runs it in one process; --help lists the flags.
+`persianmind train RECIPE` is the same with a quiet screen; `python launcher/train.py --deepspeed ...` runs it
+in one process; --help lists the flags.
 """
 
 import sys
@@ -9,8 +10,7 @@ from pathlib import Path
 # `deepspeed launcher/train.py` puts launcher/ on the path, not the project.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from persianmind.report.page import write_report
-from persianmind.train.command import main
+from persianmind.launch.rank import main
 
 if __name__ == "__main__":
-    main(write_report)
+    main()

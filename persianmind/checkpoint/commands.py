@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,10 @@ import typer
 
 from persianmind.common.console import JsonFlag, emit_json, emit_table
 from persianmind.common.errors import CheckpointError, RunFolderError
+from persianmind.common.units import size_text
+
+LONG_LIST = 4
+HEX_FLOAT = re.compile(r"-?0x[01]\.[0-9a-f]+p[+-]\d+")
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -74,10 +79,8 @@ def list_checkpoints(run: RunArgument, as_json: JsonFlag = False) -> None:
     if as_json:
         emit_json({"run": str(run), "latest": read_pointer(run / "checkpoints"), "checkpoints": rows})
         return
-    columns = ["checkpoint", "stage", "world_size", "files", "size_bytes", "saved_at", "problem"]
-    emit_table(
-        f"{run}: {len(rows)} checkpoints", columns, [[row.get(c, "") for c in columns] for row in rows]
-    )
+    columns = ["checkpoint", "stage", "ranks", "files", "size", "saved", "problem"]
+    emit_table(f"{run}: {len(rows)} checkpoints", columns, [_shown(row) for row in rows])
 
 
 @app.command("verify")
@@ -115,13 +118,32 @@ def inspect_checkpoint(run: RunArgument, name: StepOption = None, as_json: JsonF
     if as_json:
         emit_json({**_row(checkpoint.path), "metadata": dict(checkpoint.metadata), "contents": files})
         return
-    metadata = [*_row(checkpoint.path).items(), *_flat("metadata", checkpoint.metadata)]
-    emit_table(str(checkpoint.path), ["fact", "value"], metadata)
+    facts = [*_row(checkpoint.path).items(), *_flat("metadata", checkpoint.metadata)]
+    emit_table(str(checkpoint.path), ["fact", "value"], [(name, _for_people(one)) for name, one in facts])
     emit_table(
         "files",
-        ["file", "bytes", "xxh3-128"],
-        [(f, e.size_bytes, e.digest) for f, e in checkpoint.files.items()],
+        ["file", "size", "xxh3-128"],
+        [(f, size_text(e.size_bytes), e.digest) for f, e in checkpoint.files.items()],
     )
+
+
+def _shown(row: Mapping[str, Any]) -> list[str]:
+    """One checkpoint as a line of a table that fits a terminal."""
+    size = row.get("size_bytes")
+    facts = [row.get(name, "") for name in ("checkpoint", "stage", "world_size", "files")]
+    saved = str(row.get("saved_at", ""))[:16].replace("T", " ")
+    return [*map(str, facts), "" if size is None else size_text(size), saved, str(row.get("problem", ""))]
+
+
+def _for_people(value: Any) -> str:
+    """Exact floats as decimals, of long lists how many there are and the last one; --json has all."""
+    if isinstance(value, list) and len(value) > LONG_LIST:
+        return f"{len(value)} values, the last {_for_people(value[-1])}"
+    if isinstance(value, list):
+        return ", ".join(map(_for_people, value)) or "none"
+    if isinstance(value, str) and HEX_FLOAT.fullmatch(value):
+        return f"{float.fromhex(value):.6g}"
+    return str(value)
 
 
 def _flat(prefix: str, value: Any) -> list[tuple[str, Any]]:

@@ -46,7 +46,7 @@ def make_doctor(extra_checks: ExtraChecks = tuple) -> Callable[..., None]:
         from persianmind.checks.all import all_checks
         from persianmind.checks.base import Level, run_all
 
-        context = _context(recipe, overrides or [], engine_config, ranks)
+        context = context_of(recipe, overrides or [], engine_config, ranks)
         findings = run_all([*all_checks(context), *extra_checks()], context)
         is_ok = all(finding.level != Level.FAIL for finding in findings)
         if as_json:
@@ -67,9 +67,14 @@ def show_findings(findings: Sequence[CheckResult]) -> None:
     print_line(", ".join(f"{count} {level}" for level, count in counts.items()))
 
 
-def _context(
+def context_of(
     name: str | None, overrides: Sequence[str], engine_config: Path | None, ranks: int | None
 ) -> CheckContext:
+    """What checks look at, from a command's arguments.
+
+    Raises:
+        RecipeError: the recipe or an override is not usable as written.
+    """
     from persianmind.checks.base import CheckContext
     from persianmind.checks.device import resolve_precision
     from persianmind.common.device.choice import current_device

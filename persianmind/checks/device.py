@@ -3,29 +3,22 @@
 bf16 where the hardware multiplies it, fp32 elsewhere. On a CPU without bf16 instructions torch emulates bf16
 matmuls; measured on two AVX2 cores they run at a sixth of the fp32 rate in the forward pass and far below
 that in the backward pass. GPUs multiply bf16 from compute capability 8.0 on and emulate it below.
-
-`python -m persianmind.checks.device` prints the flags that DeepSpeed's launcher needs on this machine.
 """
 
 from __future__ import annotations
 
-import sys
 from functools import cache
 from typing import Literal
 
-from persianmind.common.console import run_guarded
 from persianmind.common.device.choice import DeviceChoice, current_device
 from persianmind.common.device.instructions import INT8_INSTRUCTIONS
 from persianmind.common.errors import MachineError
-from persianmind.common.log import print_line
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import read_run_recipe
 from persianmind.run.folder import RunFolder
 
 BF16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}  # the last one is what 64-bit Arm calls it
 BF16_CAPABILITY = (8, 0)
-# Two CPU ranks stand for two GPUs; GPUs are counted by DeepSpeed itself.
-CPU_LAUNCHER_FLAGS = "--num_accelerators 2"
 
 
 def has_gpu() -> bool:
@@ -96,16 +89,3 @@ def cpu_flags() -> frozenset[str]:
     from cpuinfo import get_cpu_info
 
     return frozenset(get_cpu_info().get("flags", ()))
-
-
-def print_launcher_flags() -> None:
-    """For scripts and the Makefile; nothing where there are GPUs.
-
-    Raises:
-        MachineError: the GPUs that are there cannot be used.
-    """
-    print_line("" if current_device().required().kind == "cuda" else CPU_LAUNCHER_FLAGS)
-
-
-if __name__ == "__main__":
-    sys.exit(run_guarded(print_launcher_flags))

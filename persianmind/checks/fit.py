@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from persianmind.checks.base import CheckContext, CheckResult
 from persianmind.checks.device import has_gpu
+from persianmind.common.units import size_text
 from persianmind.run.log import decided_recipe
 
 NAME = "memory"
@@ -30,14 +31,14 @@ def check_fit(context: CheckContext) -> Iterator[CheckResult]:
     from persianmind.estimate.assumptions import DRIVER_RATIO
     from persianmind.estimate.plan import plan_recipe
     from persianmind.estimate.recompute import in_words
-    from persianmind.estimate.table import size
 
     if recipe.train.memory_gb is not None:
         memory_bytes = min(memory_bytes, int(recipe.train.memory_gb * 2**30))
     memory_gb = memory_bytes / 2**30 / (1 - DRIVER_RATIO.value)  # CUDA names what the driver leaves
     plan = plan_recipe(recipe, context.ranks, memory_gb=memory_gb, engine_config=context.engine_config)
     needed = (
-        f"{size(plan.estimate.peak.with_reserve)} of {size(plan.planner.target.usable_bytes)} on each rank; "
+        f"{size_text(plan.estimate.peak.with_reserve)} of "
+        f"{size_text(plan.planner.target.usable_bytes)} on each rank; "
         f"recomputed: {in_words(plan.estimate.recipe.train.gradient_checkpointing, plan.planner.layers)}"
     )
     if plan.fits:

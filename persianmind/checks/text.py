@@ -106,7 +106,7 @@ def times_seen(recipe: Recipe, tokens: Mapping[str, int | None]) -> dict[str, fl
             passes |= dict.fromkeys(known, None)  # the parts of all depend on the sizes of all
             continue
         ratios = mixture_ratios(stage.sources, known, temperature)
-        total = stage.tokens
+        total = recipe.tokens_of(stage)
         if stage.passes is not None:
             counted, often = stage.passes
             known_count = known[counted]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from persianmind.common.errors import ClusterError
 from persianmind.common.paths import PROJECT_ROOT
 from persianmind.recipe.loading import known_recipes
 from persianmind.run.folder import RunFolder
-from persianmind.train.command import (
-    ENGINE_CONFIG,
-    TrainArguments,
-)
-from persianmind.train.run import RunRequest
+from persianmind.train.arguments import ENGINE_CONFIG, TrainArguments
+
+if TYPE_CHECKING:
+    from persianmind.train.run import RunRequest
 
 RUNS = "PERSIANMIND_RUNS"
 
@@ -55,16 +55,10 @@ class JobArguments:
 def job_arguments(given: SubmitArguments) -> list[str]:
     """The flags a job is started with: those given, without the ones that say how to submit."""
     train = given.train
-    default = TrainArguments()
-    deepspeed = train.deepspeed
-    if deepspeed.is_relative_to(PROJECT_ROOT):  # where the job finds it in its own copy
-        deepspeed = deepspeed.relative_to(PROJECT_ROOT)
+    if train.deepspeed != ENGINE_CONFIG and train.deepspeed.is_relative_to(PROJECT_ROOT):
+        # Where the job finds it in its own copy.
+        train = replace(train, deepspeed=train.deepspeed.relative_to(PROJECT_ROOT))
     flags: list[tuple[str, object, object]] = [
-        ("--recipe", train.recipe, None),
-        ("--deepspeed", deepspeed, ENGINE_CONFIG.relative_to(PROJECT_ROOT)),
-        ("--output", train.output, None),
-        ("--resume", train.resume, default.resume),
-        ("--resume-from", train.resume_from, None),
         ("--nodes", given.nodes, None),
         ("--gpus-per-node", given.gpus_per_node, None),
         ("--gpu-workers", given.gpu_workers, None),
@@ -77,9 +71,7 @@ def job_arguments(given: SubmitArguments) -> list[str]:
     words = [
         word for flag, value, unset in flags if value not in (None, unset) for word in (flag, str(value))
     ]
-    if train.accept_changed_data:
-        words.append("--accept-changed-data")
-    return [*words, *train.overrides]
+    return [*train.words(), *words, *train.overrides]
 
 
 def shared_output(request: RunRequest, *, explicit: bool) -> RunRequest:

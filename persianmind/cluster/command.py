@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,23 +25,25 @@ from persianmind.common.errors import ClusterError
 from persianmind.common.log import configure_logging, print_text
 from persianmind.common.paths import PROJECT_ROOT
 from persianmind.engine.registry import backend
-from persianmind.train.command import (
-    ENGINE_CONFIG,
+from persianmind.recipe.hints import flag_hint
+from persianmind.train.arguments import ENGINE_CONFIG, RecipeOption, TrainArguments
+from persianmind.train.options import (
     AcceptDataOption,
     DeepSpeedOption,
     OutputOption,
     OverridesArgument,
-    RecipeOption,
     ResumeFromOption,
     ResumeOption,
-    TrainArguments,
 )
-from persianmind.train.run import RunRequest
+
+if TYPE_CHECKING:
+    from persianmind.train.run import RunRequest
 
 logger = logging.getLogger(__name__)
 IN_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it for the command of a job
 COMMANDS = ("status", "logs", "stop")
 DASHBOARD = "http://127.0.0.1:8265"
+PROG = "cluster/submit.py"
 
 
 submit_app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -158,14 +160,14 @@ def stop(
     return JobArguments("stop", id, address, send_token_unencrypted)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Submits, or runs the driver in this process; returns the exit code.
+def run(arguments: Sequence[str], prog: str = PROG) -> int:
+    """Submits, or runs the driver in this process; returns the exit code. prog: what the user typed.
 
     Raises:
         PersianMindError: one line with the fix.
     """
     app = job_app if arguments and arguments[0] in COMMANDS else submit_app
-    given = invoke(app, arguments, prog="cluster/submit.py")
+    given = invoke(app, arguments, prog, flag_hint)
     if isinstance(given, JobArguments):
         return run_job_command(given)
     if not isinstance(given, SubmitArguments):
@@ -207,6 +209,11 @@ def submit_job(given: SubmitArguments, request: RunRequest) -> int:
     assert given.address is not None
     if given.train.output is not None:
         shared_output(request, explicit=True)
+    if not (PROJECT_ROOT / PROG).is_file():
+        raise ClusterError(
+            "a job gets a copy of the project, and here is only an installed package: submit from a "
+            "checkout, or start it on the head with --local"
+        )
     check_shipped(given.train.recipe, PROJECT_ROOT)
     run_id = given.job_id or job_id(request.recipe.name, request.folder.path)
     jobs = Jobs(given.address, unencrypted_allowed=given.send_token_unencrypted)
@@ -239,11 +246,14 @@ def run_job_command(given: JobArguments) -> int:
     return 0
 
 
-def main() -> None:
-    """Entry; exits with the run's own code."""
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> None:
+    """Entry; exits with the run's own code. arguments: those of the command line unless given."""
     backend().prepare_environment()
     configure_logging()
     codes: list[int] = []
-    code = run_guarded(lambda: codes.append(run(sys.argv[1:]))) or codes[0]
+    code = (
+        run_guarded(lambda: codes.append(run(sys.argv[1:] if arguments is None else arguments, prog)))
+        or codes[0]
+    )
     sys.stdout.flush()
     os._exit(code)

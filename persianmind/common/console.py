@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from persianmind.common.command_help import name_wanted
 from persianmind.common.disk import disk_error
 from persianmind.common.errors import PersianMindError, UsageError
 from persianmind.common.log import console, one_line, print_line, print_traceback
@@ -81,13 +82,17 @@ class LiveLine:
         self._progress.stop()
 
 
-def invoke(app: typer.Typer, arguments: Sequence[str], prog: str) -> Any:
+def invoke(
+    app: typer.Typer, arguments: Sequence[str], prog: str, flag_hint: Callable[[str], str] = lambda flag: ""
+) -> Any:
     """What the command of a typer app returns for these arguments; an int where it only showed its help.
+
+    flag_hint: of a flag that no command has: what to write instead, or "".
 
     Raises:
         UsageError: a flag is unknown, or its value is not usable.
     """
-    command = typer.main.get_command(app)
+    command = name_wanted(typer.main.get_command(app))
     try:
         return command.main(list(arguments), prog_name=prog, standalone_mode=False)
     except typer.Abort:
@@ -96,7 +101,14 @@ def invoke(app: typer.Typer, arguments: Sequence[str], prog: str) -> Any:
         # What typer raises for wrong flags; its class lies in a private module.
         if (text := getattr(error, "format_message", None)) is None:
             raise
-        raise UsageError(f"{text()}; `{prog} --help` lists the flags") from None
+        if not text():  # a command that only shows its help
+            return 0
+        context = getattr(error, "ctx", None)
+        where = prog if context is None else context.command_path
+        hint = flag_hint(getattr(error, "option_name", ""))
+        advice = f"{hint}; " if hint else ""
+        said = text().rstrip(".").replace("Value error, ", "")  # pydantic's, which typer checks values with
+        raise UsageError(f"{said}; {advice}`{where} --help` lists the flags") from None
 
 
 def run_guarded(action: Callable[[], object], *, silent: bool = False, rank: int = 0) -> int:

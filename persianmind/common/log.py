@@ -28,6 +28,25 @@ if TYPE_CHECKING:
 ROOT = "persianmind"
 _KEPT = "\n\t\u200c\u200d"  # line breaks, tabs, and the joiners that some scripts are written with
 _format_warning = warnings.formatwarning
+# What begins a line of ours in a pipe to a parent that tells ours from those of other programs: ASCII's
+# record separator, and whether the line stays or is a state that the next one replaces.
+LINE, STATE = "\x1e.", "\x1e~"
+MARKED = "PERSIANMIND_MARKED_LINES"  # set for a process whose parent reads them
+
+_is_marked = False
+
+
+def mark_lines() -> None:
+    """Marks every line from here on, where the parent asked for it; processes that this one starts do not."""
+    global _is_marked
+    _is_marked = os.environ.pop(MARKED, None) is not None
+
+
+def print_state(text: str) -> bool:
+    """Says how far something is, to a parent that shows it; False where none does."""
+    if _is_marked:
+        print_text(one_line(text), mark=STATE)
+    return _is_marked
 
 
 def printable(text: str) -> str:
@@ -50,15 +69,18 @@ def print_line(line: str, stream: TextIO | None = None) -> None:
     print_text(one_line(line), stream)
 
 
-def print_text(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
+def print_text(text: str, stream: TextIO | None = None, *, end: str = "\n", mark: str = LINE) -> None:
     """Prints `printable` of a text of one or more lines and `end`, in one write.
 
     print() under `python -u`, as launchers start ranks, writes the text and its newline apart. Nobody to read
     it (a terminal that hung up, a pipe whose reader ended) is no error: what follows goes nowhere.
     """
     stream = stream or sys.stdout
+    text = printable(text) + end
+    if _is_marked:
+        text = "".join(mark + line for line in text.splitlines(keepends=True))
     try:
-        stream.write(printable(text) + end)
+        stream.write(text)
         stream.flush()
     except OSError as error:
         if error.errno not in (errno.EIO, errno.EPIPE):

@@ -6,8 +6,16 @@ from pathlib import Path
 
 from persianmind.common.errors import PersianMindError
 
-# The checkout (or the folder that holds the package): where recipes and DeepSpeed's JSON files lie.
+# The checkout, or the folder that holds the installed package.
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+# Where setup.py puts in a wheel what lies beside the package in the tree.
+_SHIPPED = PROJECT_ROOT / "persianmind" / "shipped"
+
+
+def shipped_folder(in_wheel: str, in_tree: str) -> Path:
+    """A folder of files that come with the package, in a wheel or in a checkout."""
+    packed = _SHIPPED / in_wheel
+    return packed if packed.is_dir() else PROJECT_ROOT / in_tree
 
 
 def resolve_inside(root: Path, relative: str) -> Path:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from persianmind.common.device.choice import DeviceChoice
     from persianmind.model.adapted import AdaptedModel
 
 Batch = Mapping[str, NDArray[np.int64]]
@@ -184,6 +185,21 @@ class Backend(Protocol):
 
     def prepare_environment(self) -> None:
         """Sets what must be set before torch is imported; called first by every entry. Light."""
+        ...
+
+    def launch_ranks(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        choice: DeviceChoice,
+        ranks: int,
+        environment: Mapping[str, str],
+    ) -> tuple[list[str], dict[str, str]]:
+        """The command, and its variables, that starts `module` as `ranks` ranks on this machine. Light.
+
+        Raises:
+            MachineError: the launcher is not installed.
+        """
         ...
 
     def prepare_group(self, ranks: Ranks | None, hang_timeout_s: float) -> None:

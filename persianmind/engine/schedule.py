@@ -21,16 +21,27 @@ def gradient_accumulation_steps(global_batch_size: int, micro_batch_size: int, w
     return math.ceil(per_rank / micro_batch_size)
 
 
-def learning_rate_ratio(step: int, steps: int, *, schedule: str, warmup_ratio: float, floor: float) -> float:
+def learning_rate_ratio(
+    step: int,
+    steps: int,
+    *,
+    schedule: str,
+    warmup_ratio: float,
+    floor: float,
+    warmup_steps: int | None = None,
+) -> float:
     """The rate over its peak at `step` (0-based) of a stage of `steps`, in (0, 1].
 
-    Linear warm-up over `warmup_ratio` of the stage, then: `cosine` to `floor` (Loshchilov and Hutter,
-    arXiv 1608.03983), `linear` to `floor`, or `wsd`: flat, then linear to `floor` over the last fifth
-    (Hu et al., arXiv 2404.06395).
+    Linear warm-up over `warmup_steps`, or `warmup_ratio` of the stage, then: `constant`, `cosine` to `floor`
+    (Loshchilov and Hutter, arXiv 1608.03983), `linear` to `floor`, or `wsd`: flat, then linear to `floor`
+    over the last fifth (Hu et al., arXiv 2404.06395).
     """
-    warmup_steps = math.ceil(warmup_ratio * steps)
+    if warmup_steps is None:
+        warmup_steps = math.ceil(warmup_ratio * steps)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
+    if schedule == "constant":
+        return 1.0
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)
     if schedule == "cosine":
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
@@ -51,6 +62,7 @@ def group_rates(train: Train, adapter: Adapter, stage: Stage, step: int, steps: 
         steps,
         schedule=train.schedule,
         warmup_ratio=train.warmup_ratio,
+        warmup_steps=train.warmup_steps,
         floor=train.min_lr_ratio,
     )
     adapters = (stage.learning_rate or train.learning_rate) * ratio

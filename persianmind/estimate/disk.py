@@ -44,7 +44,8 @@ def disk_bytes(recipe: Recipe, *, trained: int, exported: int, vocab_size: int) 
         trained, exported: numbers of weights.
         vocab_size: of the run's tokenizer.
     """
-    steps = [-(-stage.tokens // tokens_per_step(recipe)) for stage in recipe.stages if stage.tokens]
+    asked = [recipe.tokens_of(stage) for stage in recipe.stages]
+    steps = [-(-tokens // tokens_per_step(recipe)) for tokens in asked if tokens]
     tokens = sum(steps) * tokens_per_step(recipe)
     kept = recipe.checkpoint.keep_last + 1
     if recipe.checkpoint.keep_every_steps:

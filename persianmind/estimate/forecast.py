@@ -235,7 +235,7 @@ def _assumptions(
             f"beside the steps: weights at {DISK_BYTES_PER_S / 1e6:.0f} MB/s, {held_out_tokens(recipe):,.0f} "
             f"tokens per evaluation, {added_vocab:,} new tokens; preparing a large corpus takes longer"
         )
-    if uncounted := [stage.name for stage in recipe.stages if stage.tokens is None]:
+    if uncounted := [stage.name for stage in recipe.stages if stage.passes is not None]:
         yield (
             f"not counted: the steps of {', '.join(uncounted)}, given in epochs; known once their data is "
             "built"

@@ -57,9 +57,8 @@ class PlannedJob:
     def steps(self) -> int:
         """Of the stages whose length the recipe states in tokens."""
         per_step = tokens_per_step(self.recipe)
-        return sum(
-            math.ceil(stage.tokens / per_step) for stage in self.recipe.stages if stage.tokens is not None
-        )
+        asked = [self.recipe.tokens_of(stage) for stage in self.recipe.stages]
+        return sum(math.ceil(tokens / per_step) for tokens in asked if tokens is not None)
 
     @property
     def tokens(self) -> int:

@@ -174,7 +174,8 @@ def _stages(recipe: Recipe) -> list[PlannedStage]:
     per_step = tokens_per_step(recipe)
     planned = []
     for stage in recipe.stages:
-        steps = None if stage.tokens is None else -(-stage.tokens // per_step)
+        tokens = recipe.tokens_of(stage)
+        steps = None if tokens is None else -(-tokens // per_step)
         planned.append(
             PlannedStage(
                 stage.name,

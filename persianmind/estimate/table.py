@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from persianmind.common.units import size_text
 from persianmind.estimate import assumptions
 from persianmind.estimate.plan import PlannedStage, RecipePlan
 from persianmind.estimate.recompute import in_words
@@ -46,13 +47,12 @@ def sections(plan: RecipePlan) -> Iterator[tuple[str, list[Row]]]:
 def verdict_lines(plan: RecipePlan) -> Iterator[str]:
     """Whether it fits, and what would."""
     peak, usable = plan.estimate.peak, plan.planner.target.usable_bytes
-    needed = (
-        f"{size(peak.with_reserve)} with reserve of {size(usable)} usable on each {plan.planner.target.name}"
-    )
+    on_each = f"{size_text(usable)} usable on each {plan.planner.target.name}"
+    needed = f"{size_text(peak.with_reserve)} with reserve of {on_each}"
     if plan.fits:
-        yield f"fits: {needed}, {size(plan.headroom_bytes)} to spare"
+        yield f"fits: {needed}, {size_text(plan.headroom_bytes)} to spare"
     else:
-        yield f"does not fit: {needed}, {size(-plan.headroom_bytes)} too much"
+        yield f"does not fit: {needed}, {size_text(-plan.headroom_bytes)} too much"
     largest = plan.largest()
     yield (
         "largest that fits, everything else as it is: "
@@ -60,16 +60,11 @@ def verdict_lines(plan: RecipePlan) -> Iterator[str]:
     )
     for one in plan.suggestions:
         yield (
-            f"would fit: {' '.join(one.overrides)}  ({size(one.headroom_bytes)} to spare, time x "
+            f"would fit: {' '.join(one.overrides)}  ({size_text(one.headroom_bytes)} to spare, time x "
             f"{one.time_ratio:.2f}, {one.hours:,.1f} h)"
         )
     if not plan.fits and not plan.suggestions:
         yield "nothing that can be set here makes it fit: take a smaller base, a larger GPU or more --ranks"
-
-
-def size(count: float) -> str:
-    """Bytes in GB (10**9), or in MB where that says more."""
-    return f"{count / 1e9:,.2f} GB" if abs(count) >= 1e8 else f"{count / 1e6:,.1f} MB"
 
 
 def _model_rows(plan: RecipePlan) -> list[Row]:
@@ -103,15 +98,15 @@ def _stage(stage: PlannedStage) -> str:
 
 def _memory_rows(plan: RecipePlan) -> list[Row]:
     peak, trace = plan.estimate.peak, plan.estimate.trace
-    rows = [(NAMES[kind], size(value)) for kind, value in peak.bytes.items() if value]
-    rows.append(("largest single tensor", f"{size(trace.largest_bytes)}: {trace.largest}"))
-    rows += [(f"in tensors during {MOMENTS[name]}", size(value)) for name, value in peak.phases.items()]
+    rows = [(NAMES[kind], size_text(value)) for kind, value in peak.bytes.items() if value]
+    rows.append(("largest single tensor", f"{size_text(trace.largest_bytes)}: {trace.largest}"))
+    rows += [(f"in tensors during {MOMENTS[name]}", size_text(value)) for name, value in peak.phases.items()]
     reserve = peak.reserve
     rows += [
-        ("allocated", size(peak.allocated)),
-        ("CUDA context, NCCL", f"{size(reserve.cuda_context)}, {size(reserve.nccl)}"),
-        ("kept by the allocator", size(reserve.fragments)),
-        ("with reserve (decides)", size(peak.with_reserve)),
+        ("allocated", size_text(peak.allocated)),
+        ("CUDA context, NCCL", f"{size_text(reserve.cuda_context)}, {size_text(reserve.nccl)}"),
+        ("kept by the allocator", size_text(reserve.fragments)),
+        ("with reserve (decides)", size_text(peak.with_reserve)),
     ]
     return rows
 
@@ -119,14 +114,14 @@ def _memory_rows(plan: RecipePlan) -> list[Row]:
 def _machine_rows(plan: RecipePlan) -> list[Row]:
     host, disk = plan.host, plan.disk
     return [
-        ("host memory while loading", size(host.loading)),
-        ("host memory while training", size(host.training)),
-        ("host memory while exporting", size(host.export)),
-        ("download of the base", "not known" if disk.download is None else size(disk.download)),
-        ("token shards", size(disk.shards)),
-        ("checkpoints", size(disk.checkpoints)),
-        ("export", size(disk.export)),
-        ("run folder in all", size(disk.run)),
+        ("host memory while loading", size_text(host.loading)),
+        ("host memory while training", size_text(host.training)),
+        ("host memory while exporting", size_text(host.export)),
+        ("download of the base", "not known" if disk.download is None else size_text(disk.download)),
+        ("token shards", size_text(disk.shards)),
+        ("checkpoints", size_text(disk.checkpoints)),
+        ("export", size_text(disk.export)),
+        ("run folder in all", size_text(disk.run)),
     ]
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from persianmind.common.units import clock_text, duration_text
 from persianmind.energy.budget import Budget
 from persianmind.energy.meter.hardware import JOULES_PER_KWH
+from persianmind.energy.show import kwh_text
 from persianmind.estimate.memory import tokens_per_step
 from persianmind.estimate.phases import (
     DISK_BYTES_PER_S,
@@ -101,21 +103,16 @@ def estimate_run(
     phases = remaining_phases(recipe, steps, measured)
     left_s = phases.total_s
     yield (
-        f"estimate: about {_duration(left_s)} to go and {_duration(measured.elapsed_s + left_s)} in all: "
-        f"{steps} steps {_duration(phases.steps_s)}, evaluation and samples "
-        f"{_duration(phases.evaluation_s + phases.samples_s)}, checkpoints and export "
-        f"{_duration(phases.checkpoints_s + phases.export_s)}"
+        f"estimate: about {duration_text(left_s)} to go, until {clock_text(left_s)}, and "
+        f"{duration_text(measured.elapsed_s + left_s)} in all: {steps} steps "
+        f"{duration_text(phases.steps_s)}, evaluation and samples "
+        f"{duration_text(phases.evaluation_s + phases.samples_s)}, checkpoints and "
+        f"export {duration_text(phases.checkpoints_s + phases.export_s)}"
     )
     if watts is None:
         yield "estimate: energy is not known yet"
         return
     kwh = watts * left_s / JOULES_PER_KWH
-    yield f"estimate: {kwh:.3g} kWh to go at {watts:.0f} W"
+    yield f"estimate: {kwh_text(kwh)} to go at {watts:.0f} W"
     if warning := budget.shortfall(kwh):
         yield warning
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 from persianmind.common.atomic import read_json
 from persianmind.common.child import start_child
 from persianmind.common.errors import PersianMindError
+from persianmind.common.ports import unused_port
 from persianmind.gpucheck.findings import FindingsState
 from persianmind.gpucheck.process import PROCESS_MODULE, child_setting
 from persianmind.gpucheck.setting import PartSetting
@@ -98,10 +98,3 @@ def _raise_for_failed(label: str, found: Sequence[Mapping[str, Any]], codes: Seq
     for rank, (one, code) in enumerate(zip(found, codes, strict=True)):
         if code or (code == 0 and one.get("state") != FindingsState.DONE):
             raise RankFailedError(f"{label}: rank {rank} ended with status {code} and said nothing")
-
-
-def unused_port() -> int:
-    """A loopback port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Runs of the tiny recipe by the real launcher: `deepspeed launcher/train.py --recipe tiny`."""
+"""Runs of the tiny recipe by the real launcher, as `deepspeed launcher/train.py --recipe tiny` makes them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from persianmind.common.errors import PersianMindError
 from persianmind.common.log import print_text
 from persianmind.common.paths import PROJECT_ROOT
 from persianmind.common.poll import wait_until
+from persianmind.common.ports import unused_port
 from persianmind.engine.registry import backend
-from persianmind.gpucheck.fanout import unused_port
-from persianmind.gpucheck.findings import NotApplicableError
+from persianmind.launch.ranks import RANK_MODULE
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import read_steps
 
-TRAIN = PROJECT_ROOT / "launcher" / "train.py"
 POLL_S = 0.05
 SHOWN_LINES = 30
 
@@ -54,20 +53,14 @@ class EndedLaunch:
 
 
 def launcher_command(run: Path, overrides: Sequence[str], cpu_ranks: int | None) -> list[str]:
-    """cpu_ranks: number of ranks on the CPU, 0 without the launcher; None: DeepSpeed counts the GPUs.
-
-    Raises:
-        NotApplicableError: launcher/train.py is not here: the package was installed without its checkout.
-    """
-    if not TRAIN.is_file():
-        raise NotApplicableError(f"{TRAIN} is not here: run the check from a checkout of the project")
-    launcher = [sys.executable]
+    """cpu_ranks: number of ranks on the CPU, 0 without the launcher; None: DeepSpeed counts the GPUs."""
+    launcher = [sys.executable, "-m"]
     if cpu_ranks != 0:
         ranks = [] if cpu_ranks is None else ["--num_accelerators", str(cpu_ranks)]
         deepspeed = Path(sys.executable).parent / "deepspeed"
-        launcher = [str(deepspeed), *ranks, "--master_port", str(unused_port())]
+        launcher = [str(deepspeed), *ranks, "--master_port", str(unused_port()), "--module"]
     engine = ["--deepspeed", str(backend().default_config)]
-    return [*launcher, str(TRAIN), *engine, "--recipe", "tiny", "--output", str(run), *overrides]
+    return [*launcher, RANK_MODULE, *engine, "--recipe", "tiny", "--output", str(run), *overrides]
 
 
 def launch_tiny(

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from persianmind.common.atomic import write_text
 from persianmind.common.checksum import dump_checked_text, read_checked_text
 from persianmind.common.errors import RecipeError, nearest
-from persianmind.common.paths import PROJECT_ROOT
+from persianmind.common.paths import shipped_folder
 from persianmind.recipe.hints import explain_errors
 from persianmind.recipe.language import ProfileSpec
 from persianmind.recipe.overrides import apply_override
@@ -23,7 +23,7 @@ UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)  # numbers and dates t
 RESTORE_RECIPE = (
     "restore it from a copy, or delete it and give the run's training command again, which writes it"
 )
-RECIPE_FOLDER = PROJECT_ROOT / "launcher" / "recipes"
+RECIPE_FOLDER = shipped_folder("recipes", "launcher/recipes")
 
 
 def known_recipes(folder: Path = RECIPE_FOLDER) -> dict[str, Path]:
@@ -56,8 +56,21 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: unknown recipe, invalid YAML, unknown key, wrong type or impossible value.
     """
     path = find_recipe(name_or_path)
+    tree = read_tree(path)
+    for override in overrides:
+        apply_override(tree, override)
+    _read_profiles(tree, path.parent)
+    return parse_recipe(tree, place=str(path))
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """A recipe's file as it is written.
+
+    Raises:
+        RecipeError: it is no YAML, or no mapping.
+    """
     try:
-        return _from_text(path.read_text(encoding="utf-8"), path, overrides)
+        return _read_mapping(path.read_text(encoding="utf-8"), path)
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not valid YAML: {error}") from None
 
@@ -80,20 +93,17 @@ def read_run_recipe(path: Path) -> Recipe:
         text = read_checked_text(path, RESTORE_RECIPE)
     except OSError as error:
         raise RecipeError(f"{path} cannot be read ({error.strerror}); {RESTORE_RECIPE}") from None
-    return _from_text(text, path)
+    return parse_recipe(_read_mapping(text, path), place=str(path))
 
 
-def _from_text(text: str, path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def _read_mapping(text: str, path: Path) -> dict[str, Any]:
     try:
         tree = _read_tree(text)
     except UNREADABLE as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, this file is not")
-    for override in overrides:
-        apply_override(tree, override)
-    _read_profiles(tree, path.parent)
-    return parse_recipe(tree, place=str(path))
+    return tree
 
 
 def _read_profiles(tree: dict[str, Any], folder: Path) -> None:

@@ -36,22 +36,22 @@ class Train(Section):
     divide over neither ranks nor micro-batches.
 
     `precision: auto` is bf16 where the hardware multiplies it and fp32 elsewhere; optimizer states and the
-    masters of what is trained are fp32 either way. `deterministic: auto` uses kernels that give the same bits
-    every time where all operations of a micro-batch have one, and says which has none; true insists, false
-    takes the fastest. `spike_sigma`: leave out a step whose loss or gradient
-    norm lies this number of standard deviations above the mean of the last `spike_window` steps (6 is a good
-    value). `hang_timeout_s`: end the run, naming the rank that keeps the others waiting, when none makes
-    progress for this long, in training, evaluation and saving alike. `gradient_checkpointing`: what the
-    backward pass computes again: nothing (`off`), norms, rotations, activations and residuals (`selective`),
-    whole layers (`full`), or whole layers for the first N alone (`{full_layers: N}`); `auto` is the first of
-    these that memory takes, decided when the run begins. `memory_gb`: what a rank may take of its device, in
-    units of 2**30 bytes; null: what the device has, on CPUs the rank's part of what is free. `compile`:
-    torch.compile of each decoder layer while it trains; `auto`: on GPUs, where triton is. `kernels: liger`
-    takes Liger's for norms, rotations and SwiGLU instead, from the package liger-kernel. `attention: auto` is
-    torch's varlen kernel on GPUs of compute capability 8.0 and up in bf16, and SDPA document by document
-    elsewhere; `sdpa` is the latter everywhere; `flash_attention_2` needs the package flash-attn and falls
-    back to auto, saying so, where it is missing. `quantize`: frozen projections in 4 bits (`nf4`), or in
-    int8, in which they are then multiplied as well.
+    masters of what is trained are fp32 either way. `warmup_steps`, of each stage, stands in for
+    `warmup_ratio`. `deterministic: auto` uses kernels that give the same bits every time where all operations
+    of a micro-batch have one, and says which has none; true insists, false takes the fastest. `spike_sigma`:
+    leave out a step whose loss or gradient norm lies this number of standard deviations above the mean of the
+    last `spike_window` steps (6 is a good value). `hang_timeout_s`: end the run, naming the rank that keeps
+    the others waiting, when none makes progress for this long, in training, evaluation and saving alike.
+    `gradient_checkpointing`: what the backward pass computes again: nothing (`off`), norms, rotations,
+    activations and residuals (`selective`), whole layers (`full`), or whole layers for the first N alone
+    (`{full_layers: N}`); `auto` is the first of these that memory takes, decided when the run begins.
+    `memory_gb`: what a rank may take of its device, in units of 2**30 bytes; null: what the device has, on
+    CPUs the rank's part of what is free. `compile`: torch.compile of each decoder layer while it trains;
+    `auto`: on GPUs, where triton is. `kernels: liger` takes Liger's for norms, rotations and SwiGLU instead,
+    from the package liger-kernel. `attention: auto` is torch's varlen kernel on GPUs of compute capability
+    8.0 and up in bf16, and SDPA document by document elsewhere; `sdpa` is the latter everywhere;
+    `flash_attention_2` needs the package flash-attn and falls back to auto, saying so, where it is missing.
+    `quantize`: frozen projections in 4 bits (`nf4`), or in int8, in which they are then multiplied as well.
     `trackers` beside TensorBoard.
     """
 
@@ -63,8 +63,9 @@ class Train(Section):
     adam_betas: tuple[Ratio, Ratio] = (0.9, 0.95)
     adam_epsilon: Positive = 1e-8
     max_grad_norm: Positive = 1.0
-    schedule: Literal["cosine", "linear", "wsd"] = "cosine"
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
     warmup_ratio: Ratio = 0.03
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
     min_lr_ratio: Ratio = 0.1
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     quantize: Literal["none", "nf4", "int8"] = "none"
@@ -110,8 +111,8 @@ class Checkpoint(Section):
 
 
 class Stage(Section):
-    """One step of the curriculum. Length in `tokens` (packed positions) or in `epochs`: passes over one of
-    its sources, `{instructions: 2}`; a number alone where there is one source.
+    """One step of the curriculum. Length in `tokens` (packed positions), in optimizer `steps`, or in
+    `epochs`: passes over one of its sources, `{instructions: 2}`; a number alone where there is one source.
 
     `plateau_steps` N: the stage ends early once the mean loss of N steps is not lower than that of the N
     before by the ratio `plateau_min_gain`; meant for a first stage that trains the new embeddings alone.
@@ -120,6 +121,7 @@ class Stage(Section):
     name: Name
     sources: dict[Name, Positive] = Field(min_length=1)
     tokens: Count | None = None
+    steps: Count | None = None
     epochs: Positive | dict[Name, Positive] | None = None
     learning_rate: Positive | None = None
     embedding_learning_rate: Positive | None = None
@@ -129,8 +131,8 @@ class Stage(Section):
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        if (self.tokens is None) == (self.epochs is None):
-            raise ValueError(f"stage {self.name!r} needs exactly one of `tokens` and `epochs`")
+        if [self.tokens, self.steps, self.epochs].count(None) != 2:
+            raise ValueError(f"stage {self.name!r} needs exactly one of `tokens`, `steps` and `epochs`")
         if self.epochs is not None and not isinstance(self.epochs, dict) and len(self.sources) > 1:
             first = next(iter(self.sources))
             raise ValueError(

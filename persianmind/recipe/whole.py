@@ -53,6 +53,12 @@ class Recipe(Section):
         used = {name for stage in self.stages for name in stage.sources}
         return [name for name in self.sources if name in used]
 
+    def tokens_of(self, stage: Stage) -> int | None:
+        """Packed positions that a stage is asked for, in `tokens` or in `steps`; None in `epochs`."""
+        if stage.steps is not None:
+            return stage.steps * self.train.global_batch_size * self.data.seq_len
+        return stage.tokens
+
     def vocabulary_sources(self) -> list[str]:
         """Sources the tokenizer is trained on: `vocab.sources`, or every one that is not English."""
         return self.vocab.sources or [n for n, source in self.sources.items() if source.codes != ("en",)]

@@ -34,6 +34,11 @@ class RunFolder:
         return self.path / "recipe.yaml"
 
     @property
+    def lock(self) -> Path:
+        """The right to work in this folder, and who has it."""
+        return self.path / ".lock"
+
+    @property
     def prepared(self) -> Path:
         """What preparation found or made (`records.Prepared`); written last, other ranks wait for it."""
         return self.path / "prepared.json"
@@ -66,6 +71,11 @@ class RunFolder:
     def builder_log(self) -> Path:
         """What the process that builds data beside training prints."""
         return self.path / "builder.log"
+
+    @property
+    def log(self) -> Path:
+        """All that `persianmind train`, its launcher and its ranks print."""
+        return self.path / "run.log"
 
     @property
     def checkpoints(self) -> Path:
@@ -217,7 +227,7 @@ class RunLock:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._lock = OwnedLock(folder.path / ".lock")
+        self._lock = OwnedLock(folder.lock)
 
     def __enter__(self) -> Self:
         """Takes the lock.

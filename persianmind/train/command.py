@@ -12,14 +12,12 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from persianmind.checks.all import check_resume_from, preflight
-from persianmind.checks.device import check_device, resolve_precision
+from persianmind.checks.device import check_device
 from persianmind.common.console import invoke, run_guarded
 from persianmind.common.errors import MachineError, PersianMindError
 from persianmind.common.log import configure_logging
@@ -27,97 +25,27 @@ from persianmind.engine.ranks import Ranks, ranks_from_environment
 from persianmind.engine.registry import backend
 from persianmind.evaluate.doctor import check_evaluation
 from persianmind.recipe import Recipe
-from persianmind.recipe.loading import known_recipes, load_recipe, read_run_recipe
+from persianmind.recipe.hints import flag_hint
+from persianmind.recipe.loading import read_run_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.identity import changes
+from persianmind.train.arguments import ENGINE_CONFIG, RecipeOption, TrainArguments
 from persianmind.train.gpu_errors import keep_traceback, named_gpu_error
+from persianmind.train.options import (
+    EXIT_CODES,
+    AcceptDataOption,
+    DeepSpeedOption,
+    DryRunOption,
+    OutputOption,
+    OverridesArgument,
+    ResumeFromOption,
+    ResumeOption,
+)
 from persianmind.train.run import ReportWriter, RunRequest, is_complete, run_training
 
 SAID_BY_RANK_0_S = 10.0
 
-ENGINE_CONFIG = backend().default_config
 logger = logging.getLogger(__name__)
-EXIT_CODES = (
-    "The same command again resumes. Exit codes: 0 done, 2 a mistake to fix, 3 self-test failed, "
-    "4 loss not finite, 5 checkpoints unusable, 6 energy budget used up, 8 a rank hangs, "
-    "9 a GPU is out of memory or failed, 10 a language is being forgotten, 11 a disk is full or failing, "
-    "75 stopped by a signal."
-)
-
-RecipeOption = Annotated[
-    str,
-    typer.Option(help=f"A name ({', '.join(known_recipes())}) or a .yaml file.", metavar="NAME|FILE"),
-]
-DeepSpeedOption = Annotated[Path, typer.Option(help="DeepSpeed's JSON config.")]
-OutputOption = Annotated[
-    Path | None, typer.Option(help="The run folder.", show_default="runs/<recipe name>", metavar="DIR")
-]
-Resume = Literal["auto", "must", "never"]
-ResumeOption = Annotated[Resume, typer.Option(help="Whether to go on from a checkpoint.")]
-ResumeFromOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="PATH",
-        help="Begin with the trained weights of another run (its folder, or one of its checkpoints).",
-    ),
-]
-AcceptDataOption = Annotated[
-    bool,
-    typer.Option(
-        "--accept-changed-data",
-        help="Go on although the data are not those that the run was trained on; it is recorded.",
-    ),
-]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Show everything up to step 1, decoded; keep nothing.")
-]
-OverridesArgument = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[key.sub=value]...", help="Recipe overrides.", show_default=False),
-]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainArguments:
-    """The flags of a training run as given; `read_request` makes a request of them."""
-
-    recipe: str = "demo"
-    deepspeed: Path = ENGINE_CONFIG
-    output: Path | None = None
-    resume: Resume = "auto"
-    resume_from: Path | None = None
-    overrides: tuple[str, ...] = ()
-    dry_run: bool = False
-    accept_changed_data: bool = False
-
-    def request(self) -> RunRequest:
-        """What to run; writes nothing, imports neither torch nor DeepSpeed.
-
-        Raises:
-            RecipeError: the recipe or an override is not usable as written.
-        """
-        asked = self.unresolved_request()
-        return replace(asked, recipe=resolve_precision(asked.recipe, asked.folder))
-
-    def unresolved_request(self) -> RunRequest:
-        """The same with `train.precision: auto` left open, where other machines than this one will train.
-
-        Raises:
-            RecipeError: the recipe or an override is not usable as written.
-        """
-        recipe = load_recipe(self.recipe, self.overrides)
-        folder = RunFolder(self.output or Path("runs") / recipe.name)
-        return RunRequest(
-            recipe,
-            self.deepspeed,
-            folder,
-            self.resume,
-            self.resume_from,
-            accept_changed_data=self.accept_changed_data,
-            dry_run=self.dry_run,
-        )
-
-
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -146,7 +74,7 @@ def read_request(arguments: Sequence[str]) -> RunRequest | None:
     Raises:
         PersianMindError: a flag, the recipe or an override is not usable as written.
     """
-    given = invoke(app, arguments, prog="launcher/train.py")
+    given = invoke(app, arguments, prog="launcher/train.py", flag_hint=flag_hint)
     return given.request() if isinstance(given, TrainArguments) else None
 
 
@@ -205,16 +133,19 @@ def show_finished(folder: RunFolder, recipe: Recipe, write_report: ReportWriter)
     Its page is written where it is missing, as a full disk leaves it.
     """
     from persianmind.run.log import read_results
-    from persianmind.train.summary import summary_lines
+    from persianmind.train.summary import closing_lines, summary_lines
 
     logger.info(f"{folder}: all done; nothing to do")
     if late := changes(read_run_recipe(folder.recipe), recipe):
         keys = ", ".join(change.key for change in late)
         logger.info(f"without effect on a run that is done: {keys}; `persianmind evaluate` measures more")
-    for line in summary_lines(read_results(folder)):
+    results = read_results(folder)
+    for line in summary_lines(results):
         logger.info(line)
     report = folder.report if folder.report.is_file() else write_report(folder.path)
     logger.info(f"report: {report}")
+    for line in closing_lines(results, str(folder)):
+        logger.info(line)
 
 
 def main(write_report: ReportWriter) -> None:

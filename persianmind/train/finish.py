@@ -29,7 +29,7 @@ from persianmind.run.log import add_samples, update_results
 from persianmind.run.records import ExportResult, ModelSize, Phase, SampleText
 from persianmind.train.callbacks.save import package_versions
 from persianmind.train.determinism import set_strict
-from persianmind.train.summary import summary_lines
+from persianmind.train.summary import closing_lines, summary_lines
 
 if TYPE_CHECKING:
     import torch
@@ -72,6 +72,8 @@ def finish_run(
     for line in summary_lines(results):
         logger.info(line)
     logger.info(f"report: {report}")
+    for line in closing_lines(results, str(folder)):
+        logger.info(line)
 
 
 def model_size(model: AdaptedModel) -> ModelSize:

@@ -34,7 +34,7 @@ def plan_stages(
     recipe: Recipe, sequences_by_source: Mapping[str, int | None], ended: Mapping[str, int] | None = None
 ) -> list[StagePlan]:
     """Lengths in optimizer steps, rounded up: `tokens` counts packed positions, `epochs` passes over a
-    source.
+    source, `steps` are themselves.
 
     sequences_by_source: None for a source that is still being built; a stage in `epochs` needs that of the
         source it passes over.
@@ -51,8 +51,8 @@ def plan_stages(
         if empty := [name for name in stage.sources if sequences_by_source[name] == 0]:
             raise RecipeError(f"stages.{index}: the source {empty[0]!r} has no sequences after filtering")
         _check_served(recipe, stage, sequences_by_source)
-        if stage.tokens is not None:
-            sequences = math.ceil(stage.tokens / recipe.data.seq_len)
+        if (tokens := recipe.tokens_of(stage)) is not None:
+            sequences = math.ceil(tokens / recipe.data.seq_len)
         else:
             sequences = _epoch_sequences(stage, sequences_by_source, recipe.data.mixture_temperature)
         steps = (ended or {}).get(stage.name) or max(1, math.ceil(sequences / batch_size))

@@ -1,4 +1,4 @@
-"""The table a run ends with."""
+"""What a run ends with: the table, what was gained and lost, and what to do next."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from collections.abc import Iterator
 
 from persianmind.energy.show import co2_text, energy_text
 from persianmind.run.evaluation_records import EvaluationResult
-from persianmind.run.records import RunResults
+from persianmind.run.records import BASE_STAGE, RunResults
 from persianmind.run.scores import headlines, scores_by_stage
 
-WIDTH, INTERVAL_WIDTH = 16, 20
+WIDTH = 30  # of a language's column: two of them fit a terminal of 80
+NOTABLE_LOSS = 0.01  # of the base's bits per byte, beyond which something should be done
 
 
 def summary_lines(results: RunResults) -> list[str]:
     """The table a run ends with: bits per byte of every stage with their intervals, the suites' first
     metrics, data that changed on the way, energy and CO2."""
     languages = list(dict.fromkeys(score.language for score in results.evaluation))
-    header = "".join(
-        f"{name + ' bits/byte':>{WIDTH}}{'95% interval':>{INTERVAL_WIDTH}}" for name in languages
-    )
+    header = "".join(f"{f'{name} bits/byte (95%)':>{WIDTH}}" for name in languages)
     lines = [f"{'stage':<14}{header}"]
     for stage, scores in scores_by_stage(results).items():
         lines.append(f"{stage:<14}" + "".join(_cells(scores.get(language)) for language in languages))
@@ -59,6 +58,35 @@ def _suite_lines(results: RunResults) -> Iterator[str]:
 
 def _cells(score: EvaluationResult | None) -> str:
     if score is None:
-        return f"{'-':>{WIDTH}}{'-':>{INTERVAL_WIDTH}}"
-    interval = "-" if score.ci_low is None else f"{score.ci_low:.4f} to {score.ci_high:.4f}"
-    return f"{score.bits_per_byte:>{WIDTH}.4f}{interval:>{INTERVAL_WIDTH}}"
+        return f"{'-':>{WIDTH}}"
+    interval = "" if score.ci_low is None else f" ({score.ci_low:.4f} to {score.ci_high:.4f})"
+    return f"{f'{score.bits_per_byte:.4f}{interval}':>{WIDTH}}"
+
+
+def closing_lines(results: RunResults, run: str) -> Iterator[str]:
+    """What was gained and what was lost in each language, and what to do next. run: its folder."""
+    by_stage = scores_by_stage(results)
+    base = by_stage.pop(BASE_STAGE, {})
+    last = list(by_stage.values())[-1] if by_stage else {}
+    is_lost = False
+    for language, score in last.items():
+        if (before := base.get(language)) is None:
+            continue
+        change = score.bits_per_byte / before.bits_per_byte - 1
+        word = "gained" if change < 0 else "lost"
+        noise = ", within the noise of so little held-out text" if _overlap(before, score) else ""
+        yield f"{word}: {language} {abs(change):.1%} {'fewer' if change < 0 else 'more'} bits per byte{noise}"
+        is_lost |= change > NOTABLE_LOSS
+    if is_lost:
+        yield (
+            "to lose less: more of that language in every stage, a lower train.learning_rate, or a smaller "
+            f"adapter scale, which `persianmind export {run} --sweep` measures"
+        )
+    if results.export is not None:
+        yield f"next: persianmind chat {run}; persianmind evaluate {run}; docs/serving.md"
+
+
+def _overlap(one: EvaluationResult, other: EvaluationResult) -> bool:
+    if one.ci_low is None or one.ci_high is None or other.ci_low is None or other.ci_high is None:
+        return False
+    return one.ci_low <= other.ci_high and other.ci_low <= one.ci_high

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from persianmind.checkpoint.commands import app
+from persianmind.checkpoint.commands import _for_people, app
 from persianmind.common.errors import CheckpointError, PersianMindError, RunFolderError
 from tests.checkpoint.helpers import flip_bit, two_checkpoints
 
@@ -91,3 +92,23 @@ def test_verbs_import_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_people_get_sizes_and_decimals(run: Path) -> None:
+    out, _ = call("list", run)
+    assert re.search(r"\d\.\d MB", out) and "size_bytes" not in out
+    assert re.search(r"20\d\d-\d\d-\d\d \d\d:\d\d ", out)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ((0.1).hex(), "0.1"),
+        ([(2.5).hex()] * 8, "8 values, the last 2.5"),
+        ([], "none"),
+        ("0123abcd", "0123abcd"),  # a hash is no number
+        (7, "7"),
+    ],
+)
+def test_what_a_manifest_records_is_said_for_people(value: object, text: str) -> None:
+    assert _for_people(value) == text

@@ -13,14 +13,13 @@ from persianmind.checks import device
 from persianmind.checks.all import preflight
 from persianmind.checks.commands import make_doctor
 from persianmind.checks.device import (
-    CPU_LAUNCHER_FLAGS,
     check_device,
     machine_precision,
-    print_launcher_flags,
     resolve_precision,
 )
 from persianmind.common.device.choice import DeviceChoice
 from persianmind.common.errors import MachineError
+from persianmind.launch.commands import CPU_RANKS, count_ranks
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
@@ -124,14 +123,13 @@ def test_a_cpu_that_does_not_multiply_int8_says_so(
     assert ("has no VNNI" in line) is ("avx512_vnni" not in flags)
 
 
-def test_imitated_gpus_are_counted_by_the_launcher_and_cpu_ranks_are_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_imitated_gpus_are_all_taken_and_two_cpu_ranks_stand_for_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imitate(monkeypatch, tmp_path / "a", Machine([RTX_3090] * 3))
-    print_launcher_flags()
+    assert count_ranks(device.current_device().required(), None) == 3
     imitate(monkeypatch, tmp_path / "b", Machine([RTX_3090] * 3), CUDA_VISIBLE_DEVICES="-1")
-    print_launcher_flags()
-    assert capsys.readouterr().out == f"\n{CPU_LAUNCHER_FLAGS}\n"
+    assert count_ranks(device.current_device().required(), None) == CPU_RANKS == 2
     imitate(monkeypatch, tmp_path / "c", Machine([RTX_3090], driver="470.1"))
     with pytest.raises(MachineError, match="too old"):
-        print_launcher_flags()
+        device.current_device().required()

@@ -143,7 +143,7 @@ def test_a_head_without_gpus_leaves_the_precision_to_the_machines_that_train(
     command.run(["--recipe", "tiny", "--gpu-workers", "4", "--local", "--output", str(output), OPEN])
     assert asked[0].recipe.train.precision == "auto"
     # Control: the training command, which trains here, decides here.
-    from persianmind.train.command import TrainArguments
+    from persianmind.train.arguments import TrainArguments
 
     decided = TrainArguments("tiny", output=output, overrides=(OPEN,)).request()
     assert decided.recipe.train.precision in ("bf16", "fp32")

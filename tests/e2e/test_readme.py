@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.launch import ROOT, Launched
 
+PAGES = [ROOT / "README.md", ROOT / "README.fa.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
     line.split("#")[0].strip()
@@ -18,11 +19,11 @@ COMMANDS = [
     if line.strip()
 ]
 # Run by the suite itself: `make test` is this run, `make demo` and the tiny run have their own tests.
-LONG = ("make demo", "make test", ".venv/bin/deepspeed")
+LONG = ("make demo", "make test", ".venv/bin/persianmind train")
 
 
 def test_the_number_of_commands_is_known() -> None:
-    assert len(COMMANDS) == 12
+    assert len(COMMANDS) == 14
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for command in COMMANDS:
         if command.startswith("make "):
@@ -40,6 +41,8 @@ def test_command_runs(command: str, tiny_run: Launched, tmp_path: Path) -> None:
     assert done.stdout.strip()
 
 
-def test_linked_files_exist() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_linked_files_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (page.parent / target).exists(), target

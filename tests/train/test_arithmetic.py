@@ -11,9 +11,11 @@ import pytest
 from persianmind.checks import device
 from persianmind.common.device.choice import DeviceChoice
 from persianmind.common.errors import ConfigConflictError, RecipeError
+from persianmind.data.build.priority import build_order
 from persianmind.data.read.order import rank_samples
 from persianmind.engine.deepspeed.config import resolve_deepspeed_config
 from persianmind.engine.schedule import gradient_accumulation_steps, group_rates, learning_rate_ratio
+from persianmind.estimate.disk import disk_bytes
 from persianmind.recipe.loading import known_recipes, load_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.train.stages import log_passes, plan_stages
@@ -83,6 +85,16 @@ def test_rates_warm_up_then_fall_to_the_floor(schedule: str) -> None:
     assert (ratios[80] == 1.0) == (schedule == "wsd")
 
 
+def test_a_constant_rate_and_warm_up_in_steps() -> None:
+    rates = {"schedule": "constant", "warmup_ratio": 0.5, "floor": 0.1}
+    ratios = [learning_rate_ratio(s, 100, warmup_steps=4, **rates) for s in range(100)]
+    assert ratios[:4] == [0.2, 0.4, 0.6, 0.8] and {*ratios[4:]} == {1.0}
+    assert learning_rate_ratio(40, 100, **rates) < 1.0  # the control: half the stage warms up
+    assert learning_rate_ratio(0, 100, warmup_steps=0, **rates) == 1.0
+    recipe = load_recipe("tiny", ["train.warmup_steps=2", "train.schedule=constant"])
+    assert group_rates(recipe.train, recipe.adapter, recipe.stages[0], 2, 16)["adapters_a"] == 5e-3
+
+
 def test_parts_a_stage_does_not_train_have_rate_zero() -> None:
     recipe = load_recipe("tiny", ["stages.0.trained=[embeddings]", "adapter.lora_plus_ratio=4"])
     rates = group_rates(recipe.train, recipe.adapter, recipe.stages[0], 5, 12)
@@ -101,6 +113,23 @@ def test_stage_lengths_in_tokens_and_epochs() -> None:
     assert [plan.first_step for plan in plans] == [0, 16, 26]
     with pytest.raises(RecipeError, match="'english' has no sequences"):
         plan_stages(recipe, {**sequences, "english": 0})
+
+
+def test_a_stage_in_steps_has_so_many_everywhere() -> None:
+    """The loop, the plan, the forecast, the disk and the builder count from the same amount."""
+    sources = "{poems: 0.6, messages: 0.2, english: 0.2}"
+    in_steps, in_tokens = (
+        load_recipe("tiny", [f"stages.0={{name: pretrain, sources: {sources}, {length}}}"])
+        for length in ("steps: 5", "tokens: 5120")
+    )
+    sequences = dict.fromkeys(in_steps.sources, 100)
+    assert plan_stages(in_steps, sequences)[0].steps == 5
+    assert [in_steps.tokens_of(stage) for stage in in_steps.stages] == [5120, 7168, 7168]
+    assert build_order(in_steps) == build_order(in_tokens)
+    counts = {"trained": 1000, "exported": 1000, "vocab_size": 1424}
+    assert disk_bytes(in_steps, **counts) == disk_bytes(in_tokens, **counts)
+    with pytest.raises(RecipeError, match="exactly one of `tokens`, `steps` and `epochs`"):
+        load_recipe("tiny", ["stages.0.steps=5"])
 
 
 def test_an_epoch_is_a_pass_over_the_source_that_is_named() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from persianmind.run.evaluation_records import EvaluationResult, SuiteResult
-from persianmind.run.records import BestCheckpoint, RunResults
+from persianmind.run.records import BestCheckpoint, ExportResult, RunResults
 from persianmind.run.scores import scores_by_stage
-from persianmind.train.summary import summary_lines
+from persianmind.train.summary import closing_lines, summary_lines
 
 
 def score(stage: str, language: str, bits: float, low: float | None = None) -> EvaluationResult:
@@ -30,12 +30,14 @@ SCORES = [
 
 
 def test_a_line_for_each_stage_with_the_columns_of_both_languages() -> None:
-    assert summary_lines(RunResults(evaluation=SCORES)) == [
-        "stage             fa bits/byte        95% interval    en bits/byte        95% interval",
-        "base                   10.0720  10.0000 to 10.1439          3.5000                   -",
-        "pretrain                2.2196    2.2000 to 2.2393          3.7002    3.7000 to 3.7004",
+    lines = summary_lines(RunResults(evaluation=SCORES))
+    assert lines == [
+        "stage                     fa bits/byte (95%)            en bits/byte (95%)",
+        "base            10.0720 (10.0000 to 10.1439)                        3.5000",
+        "pretrain           2.2196 (2.2000 to 2.2393)     3.7002 (3.7000 to 3.7004)",
         "held-out documents: fa 2, 40 bytes; en 2, 40 bytes",
     ]
+    assert max(map(len, lines)) <= 80
 
 
 def test_energy_and_co2_are_the_last_line() -> None:
@@ -55,9 +57,7 @@ def test_nothing_scored_and_nothing_counted_is_a_header_alone() -> None:
 
 def test_a_language_that_a_stage_was_not_scored_on_is_a_dash() -> None:
     lines = summary_lines(RunResults(evaluation=SCORES[:3]))
-    assert (
-        lines[2] == "pretrain                2.2196    2.2000 to 2.2393               -                   -"
-    )
+    assert lines[2] == "pretrain           2.2196 (2.2000 to 2.2393)                             -"
     assert len({len(line) for line in lines[:3]}) == 1
 
 
@@ -82,3 +82,21 @@ def test_scores_are_grouped_in_the_order_they_were_measured() -> None:
         ("base", ["fa", "en"]), ("pretrain", ["fa", "en"]),
     ]  # fmt: skip
     assert grouped["pretrain"]["en"] is SCORES[3]
+
+
+def test_the_end_says_what_was_gained_lost_and_what_to_do_next() -> None:
+    export = ExportResult(relative_loss_difference=0.0, tolerance=0.1)
+    lines = list(closing_lines(RunResults(evaluation=SCORES, export=export), "runs/mine"))
+    assert lines[:2] == ["gained: fa 78.0% fewer bits per byte", "lost: en 5.7% more bits per byte"]
+    assert lines[2].startswith("to lose less: more of that language")
+    assert lines[3].startswith("next: persianmind chat runs/mine; ")
+    kept = [*SCORES[:3], score("pretrain", "en", 3.51)]
+    small = list(closing_lines(RunResults(evaluation=kept), "runs/mine"))
+    assert small[1:] == ["lost: en 0.3% more bits per byte"]  # nothing to do about so little, and no export
+    assert list(closing_lines(RunResults(), "runs/mine")) == []
+
+
+def test_a_change_within_the_intervals_is_called_noise() -> None:
+    scores = [score("base", "fa", 2.0, 1.9), score("pretrain", "fa", 1.95, 1.85)]
+    (line,) = closing_lines(RunResults(evaluation=scores), "runs/mine")
+    assert line == "gained: fa 2.5% fewer bits per byte, within the noise of so little held-out text"

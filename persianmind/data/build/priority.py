@@ -49,7 +49,8 @@ def build_order(recipe: Recipe) -> BuildOrder:
     """The order that the stages of a recipe ask for."""
     stages = []
     for stage in recipe.stages:
-        samples = None if stage.tokens is None else math.ceil(stage.tokens / recipe.data.seq_len)
+        tokens = recipe.tokens_of(stage)
+        samples = None if tokens is None else math.ceil(tokens / recipe.data.seq_len)
         total = sum(stage.sources.values())
         ratios = {name: weight / total for name, weight in stage.sources.items()}
         stages.append(StageNeed(samples=samples, ratios=ratios))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persianmind.common.paths import PROJECT_ROOT
-from persianmind.engine.deepspeed import config, devices, launcher, start
+from persianmind.common.paths import shipped_folder
+from persianmind.engine.deepspeed import config, devices, launch_command, launcher, start
 from persianmind.engine.ranks import Ranks
 from persianmind.recipe import Recipe
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from persianmind.checkpoint.manifest import StoredCheckpoint
+    from persianmind.common.device.choice import DeviceChoice
     from persianmind.engine.base import Engine
     from persianmind.model.adapted import AdaptedModel
 
@@ -23,11 +24,21 @@ if TYPE_CHECKING:
 class DeepSpeedBackend:
     """`engine.base.Backend` of this package."""
 
-    default_config = PROJECT_ROOT / "ds_configs" / "zero2.json"
+    default_config = shipped_folder("ds_configs", "ds_configs") / "zero2.json"
     wait_frames = ("torch/distributed/", "deepspeed/comm/", "engine/collectives.py")
 
     def prepare_environment(self) -> None:
         start.prepare_environment()
+
+    def launch_ranks(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        choice: DeviceChoice,
+        ranks: int,
+        environment: Mapping[str, str],
+    ) -> tuple[list[str], dict[str, str]]:
+        return launch_command.launch_ranks(module, arguments, choice, ranks, environment)
 
     def prepare_group(self, ranks: Ranks | None, hang_timeout_s: float) -> None:
         start.prepare_group(ranks, hang_timeout_s)

@@ -1,4 +1,5 @@
-"""What the screen shows: a live line on a terminal, plain lines elsewhere, nothing on other ranks."""
+"""What the screen shows: a live line on a terminal, a state for a parent that shows it, plain lines
+elsewhere, nothing on other ranks."""
 
 from __future__ import annotations
 
@@ -8,7 +9,11 @@ import time
 from typing import TYPE_CHECKING
 
 from persianmind.common.console import LiveLine
+from persianmind.common.log import print_state
+from persianmind.common.units import clock_text, duration_text
 from persianmind.energy.budget import Budget
+from persianmind.energy.meter.hardware import JOULES_PER_KWH
+from persianmind.energy.show import kwh_text
 from persianmind.run.records import StepRecord
 from persianmind.train.callbacks.base import Callback
 
@@ -20,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class ProgressCallback(Callback):
-    """Shows stage, step, loss, tokens/s, time left and joules."""
+    """Shows stage, step, loss, tokens/s, time left, when training will be done, and energy."""
 
     name = "progress"
 
@@ -50,6 +55,8 @@ class ProgressCallback(Callback):
             return
         now_s = time.monotonic()
         is_last = record.step == total_steps
+        if not is_last and record.stage_step != 1 and print_state(text):
+            return
         if now_s - self._last_line_s >= LINE_INTERVAL_S or is_last or record.stage_step == 1:
             self._last_line_s = now_s
             logger.info(text)
@@ -63,13 +70,14 @@ class ProgressCallback(Callback):
         """The line for one step."""
         done = record.step - (self._first_step or 0)
         per_step_s = (time.monotonic() - self._started_s) / max(1, done)
-        left_s = int(per_step_s * (total_steps - record.step))
+        left_s = per_step_s * (total_steps - record.step)
         parts = [
             f"{record.stage:<12} step {record.step}/{total_steps}",
             "loss not finite" if record.loss is None else f"loss {record.loss:.4f}",
             f"{record.tokens_per_s:,.0f} tokens/s",
-            f"{left_s // 60}:{left_s % 60:02d} left",
         ]
+        if left_s > 0:
+            parts.append(f"{duration_text(left_s)} left, until {clock_text(left_s)}")
         if record.joules is not None:
-            parts.append(f"{record.joules:,.0f} J")
+            parts.append(kwh_text(record.joules / JOULES_PER_KWH))
         return "  ".join(parts)

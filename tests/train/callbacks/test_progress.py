@@ -18,14 +18,17 @@ def callback() -> ProgressCallback:
     return ProgressCallback(Budget(limit_kwh=None))
 
 
-def test_a_line_has_stage_step_loss_speed_time_left_and_joules(callback: ProgressCallback) -> None:
+def test_a_line_has_stage_step_loss_speed_time_left_and_energy(callback: ProgressCallback) -> None:
     record = step_record(
         stage="pretrain", step=3, stage_step=3, loss=2.5, tokens_per_s=1234.4, joules=5678.0, seconds=2.0
     )
     text = callback.text(record, 10)
-    assert re.fullmatch(r"pretrain +step 3/10  loss 2\.5000  1,234 tokens/s  \d+:\d\d left  5,678 J", text)
+    assert re.fullmatch(
+        r"pretrain +step 3/10  loss 2\.5000  1,234 tokens/s  \d+ (s|min) left, until .*\d\d:\d\d  1\.58 Wh",
+        text,
+    )
     assert "loss not finite" in callback.text(step_record(step=1, loss=None), 10)
-    assert " J" not in callback.text(step_record(step=1, joules=None), 10)
+    assert " Wh" not in callback.text(step_record(step=1, joules=None), 10)
 
 
 def test_time_left_is_that_of_the_steps_done_since_the_start(
@@ -36,7 +39,7 @@ def test_time_left_is_that_of_the_steps_done_since_the_start(
     monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
     with logged(level=20) as lines:
         callback.show(step_record(step=101, stage_step=101, seconds=2.0), 110)
-    assert "0:18 left" in lines[0]
+    assert " 18 s left, until " in lines[0]
 
 
 def test_lines_come_at_the_start_of_a_stage_at_the_end_and_every_ten_seconds(
@@ -56,3 +59,16 @@ def test_the_budget_stands_at_the_end_of_the_line(callback: ProgressCallback) ->
     with logged(level=20) as lines:
         callback.show(step_record(step=1, stage_step=1), 30, budget="0.41 of 2.00 kWh")
     assert lines[0].endswith("0.41 of 2.00 kWh")
+
+
+def test_a_parent_that_shows_states_gets_every_step(
+    callback: ProgressCallback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines that stay are the first of a stage and the last of all."""
+    states: list[str] = []
+    monkeypatch.setattr(progress, "print_state", lambda text: states.append(text) or True)
+    with logged(level=20) as lines:
+        for step in range(1, 6):
+            callback.show(step_record(step=step, stage_step=step), 5)
+    assert len(states) == 3 and len(lines) == 2
+    assert "left" not in lines[-1]
