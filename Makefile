@@ -5,7 +5,8 @@
 # make gpu-check  what only GPUs can show, in under nine minutes (docs/gpus.md); SMALL=1: on the CPU
 # make setup TORCH_INDEX=URL   takes torch from another index, e.g. for a driver older than PyPI's torch needs:
 #                 https://download.pytorch.org/whl/cu126 (driver 525 and newer)
-# make faults     the long fault runs
+# make faults     the long fault runs; PERSIANMIND_FAULT_SEED=N draws another schedule
+# make audit      the pinned versions against the holes known to PyPI
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -34,7 +35,7 @@ STAMP_TRITON  := $(VENV)/.installed-triton-3.7.1
 HARNESS       := lm-eval==0.4.13 evaluate==0.4.6 rouge_score==0.1.2 pytablewriter==1.2.1 sqlitedict==2.1.0 word2number==1.1
 STAMP_HARNESS := $(VENV)/.installed-lm-eval-0.4.13
 
-.PHONY: setup demo test test-unit test-integration test-more check bench gpu-check faults clean
+.PHONY: setup demo test test-unit test-integration test-more check bench gpu-check faults audit clean
 
 setup: $(STAMP) $(STAMP4)
 
@@ -102,6 +103,12 @@ gpu-check: setup
 # The long runs (faults, lost nodes, compiled layers); the short ones are part of `make test`.
 faults: setup
 	PERSIANMIND_LONG_TESTS=1 $(PYTEST) -m "long or integration" tests/faults tests/checkpoint tests/cluster tests/model tests/e2e
+
+# pip-audit has needs of its own: it gets a venv of its own.
+audit: $(STAMP)
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean:
 	rm -rf $(VENV) runs

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -68,6 +69,16 @@ class Fleet:
         self._run = run
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
+
+    @property
+    def pid(self) -> int:
+        """The process whose children the ranks are."""
+        return self._server.pid
+
+    def has_answered(self) -> bool:
+        """Whether `finish` returns at once."""
+        assert self._server.stdout is not None
+        return bool(select.select([self._server.stdout], [], [], 0)[0])
 
     def finish(self) -> FleetRun:
         """The run that was sent off, ended."""

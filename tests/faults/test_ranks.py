@@ -19,6 +19,7 @@ JOURNEYS = {
     "2-1-2": [(2, 3), (1, 8), (2, 0)],
     "1-2-1": [(1, 3), (2, 8), (1, 0)],
     "2-4-1": [(2, 5), (4, 7), (1, 0)],
+    "2-1-3-4": [(2, 3), (1, 5), (3, 8), (4, 0)],
 }
 QUANTIZE = {"lora": "none", "qlora": "nf4"}
 # Gradients summed in another order. Measured: 1e-7 and 2e-4.
