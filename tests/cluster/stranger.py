@@ -21,7 +21,7 @@ REFUSALS = {"401", "403", "UNAUTHENTICATED"}
 # A call that each kind of process serves, with an empty message.
 CALLS = {
     "gcs_server": ["NodeInfoGcsService/GetAllNodeInfo"],
-    "raylet": ["NodeManagerService/GetNodeStats", "ObjectManagerService/FreeObjects"],
+    "raylet": ["NodeManagerService/GetNodeStats", "ObjectManagerService/Pull"],
     "dashboard agent": ["ReporterService/GetTraceback"],
     "client server": ["RayletDriver/ClusterInfo"],
     "worker": ["CoreWorkerService/GetCoreWorkerStats"],
