@@ -58,7 +58,8 @@ UnencryptedOption = Annotated[
 
 @submit_app.command(
     help="Train on Ray, on this machine or on a cluster. Commands: status, logs, stop.",
-    epilog="Exit codes are those of launcher/train.py; 7: the cluster lost the job.",
+    epilog="Exit codes are those of launcher/train.py; 7: the cluster lost the job, "
+    "128 + N: signal N killed its driver.",
 )
 def submit(
     local: Annotated[bool, typer.Option("--local", help="Start a Ray of its own on this machine.")] = False,

@@ -230,6 +230,27 @@ def test_a_killed_leader_is_named_and_the_next_job_starts_at_once(
         end_family(process)
 
 
+def test_another_run_is_told_what_it_waits_for(cluster: Boxes, tmp_path: Path) -> None:
+    """What was reserved for a run whose driver is gone is not given back until it is taken up again."""
+    run, log, other = tmp_path / "run", tmp_path / "log", tmp_path / "other"
+    process = cluster.start(HEAD, job(run, LONGER), log)
+    waiting = None
+    try:
+        wait_for(lambda: step_of(run) >= 3, PATIENCE_S, process)
+        (supervisor,) = cluster.named(HEAD, "ray::JobSupervisor")
+        supervisor.kill()
+        assert process.wait(60) == 7, log.read_text()[-3000:]
+        waiting = cluster.start(HEAD, job(other), tmp_path / "other-log")
+        said = "or Ray still holds those of another run that was killed"
+        wait_for(lambda: said in (tmp_path / "other-log").read_text(), PATIENCE_S, waiting)
+        process = cluster.start(HEAD, job(run, LONGER), log)
+        assert (process.wait(PATIENCE_S), waiting.wait(PATIENCE_S)) == (0, 0), log.read_text()[-3000:]
+    finally:
+        for one in filter(None, (process, waiting)):
+            end_family(one)
+    assert_complete(other, 30)
+
+
 def test_rays_own_submit_on_the_head(cluster: Boxes, tmp_path: Path) -> None:
     assert PAGES_SIZE in RAYS_SUBMIT
     size = f"{RECIPE} --cpu-workers 2 --output {tmp_path / 'run'} {' '.join(FAST)}"
