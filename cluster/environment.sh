@@ -5,6 +5,7 @@
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$HOME/.ray/persianmind_token" RAY_USAGE_STATS_ENABLED=0
 
 # Ray's metrics on loopback: they ask nobody for a token.
+[ -d cluster/loopback_metrics ] || { echo "cluster/environment.sh: cd to the project's folder first" >&2; return 1; }
 export PYTHONPATH="$PWD/cluster/loopback_metrics${PYTHONPATH:+:$PYTHONPATH}"
 
 # `ray start` on ports that a firewall can know.

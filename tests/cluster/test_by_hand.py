@@ -41,10 +41,16 @@ def cluster() -> Iterator[Boxes]:
     """The first box and one other, as printed; the third has only the token."""
     with boxes() as ours:
         ours.make_token()
-        for node, line in ((HEAD, START_HEAD), (OTHER, START_OTHER)):
-            code, text = ours.run(node, f"{SETTINGS} && {line} {SMALL}")
-            assert code == 0 and "Ray runtime started" in text, text
+        start_ray(ours)
         yield ours
+
+
+def start_ray(cluster: Boxes) -> None:
+    """The printed lines of the head and of the other box."""
+    for node, line in ((HEAD, START_HEAD), (OTHER, START_OTHER)):
+        code, text = cluster.run(node, f"{SETTINGS} && {line} {SMALL}")
+        assert code == 0 and "Ray runtime started" in text, text
+    wait_for(lambda: cluster.run(HEAD, f"{SETTINGS} && {RAY_STATUS}")[1].count(" node_") == 2, 60)
 
 
 def job(run: Path, *more: str) -> str:
@@ -72,8 +78,6 @@ def test_the_token_line_needs_no_folder_and_leaves_it_closed(cluster: Boxes) -> 
 
 
 def test_boxes_register_by_their_own_addresses(cluster: Boxes) -> None:
-    status = f"{SETTINGS} && {RAY_STATUS}"
-    wait_for(lambda: cluster.run(HEAD, status)[1].count(" node_") == 2, 60)
     heard = {one.ip for node in (HEAD, OTHER) for one in listening_on(node) if one.port == 52365}
     assert {namespaces.address(HEAD), namespaces.address(OTHER)} <= heard
     # The control: the line without the flag, where no route leads out.
@@ -275,3 +279,10 @@ def test_this_machine_alone(cluster: Boxes, tmp_path: Path) -> None:
         cluster.switch_off(SPARE)
     print(*found, sep="\n")
     assert [one for one in found if one.address != "loopback"] == []
+
+
+def test_after_the_heads_death_every_box_starts_again(cluster: Boxes) -> None:
+    """The last here: it leaves another cluster behind."""
+    cluster.switch_off(HEAD)
+    wait_for(lambda: not cluster.processes(OTHER), 120)
+    start_ray(cluster)

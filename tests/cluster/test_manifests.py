@@ -84,6 +84,13 @@ def settings_of_a_box(then: str = "env") -> dict[str, str]:
     return dict(line.split("=", 1) for line in done.stdout.splitlines())
 
 
+def test_the_settings_are_refused_outside_the_projects_folder(tmp_path: Path) -> None:
+    """There Ray's metrics would be open."""
+    command = ["sh", "-c", f". {ROOT}/cluster/environment.sh && echo set"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and done.stdout == "" and "cd to the project's folder" in done.stderr
+
+
 def test_the_address_of_a_box_is_the_one_that_reaches_the_head() -> None:
     """What the worker's start line computes, run here for the loopback."""
     line = load("ray-cluster.yaml")["worker_start_ray_commands"][-1]
