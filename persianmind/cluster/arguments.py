@@ -37,6 +37,7 @@ class SubmitArguments:
     job_id: str | None
     max_upload_mib: float
     detach: bool
+    send_token_unencrypted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class JobArguments:
     command: str
     id: str
     address: str
+    send_token_unencrypted: bool
     follow: bool = False
     as_json: bool = False
 

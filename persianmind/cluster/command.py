@@ -18,6 +18,7 @@ from persianmind.cluster.arguments import (
     shared_output,
 )
 from persianmind.cluster.package import RAYS_LIMIT_MIB
+from persianmind.cluster.security import UNENCRYPTED_FLAG
 from persianmind.cluster.sizing import Scale, resolve_scale
 from persianmind.common.console import JsonFlag, invoke, run_guarded
 from persianmind.common.errors import ClusterError
@@ -47,11 +48,18 @@ job_app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 IdArgument = Annotated[str, typer.Argument(help="A run's id, or one submission's.")]
 AddressOption = Annotated[str, typer.Option(help="The dashboard.", envvar="RAY_API_SERVER_ADDRESS")]
+UnencryptedOption = Annotated[
+    bool,
+    typer.Option(
+        UNENCRYPTED_FLAG, help="Over http beyond loopback too: who listens there can then run code."
+    ),
+]
 
 
 @submit_app.command(
     help="Train on Ray, on this machine or on a cluster. Commands: status, logs, stop.",
-    epilog="Exit codes are those of launcher/train.py; 7: the cluster lost the job.",
+    epilog="Exit codes are those of launcher/train.py; 7: the cluster lost the job, "
+    "128 + N: signal N killed its driver.",
 )
 def submit(
     local: Annotated[bool, typer.Option("--local", help="Start a Ray of its own on this machine.")] = False,
@@ -78,6 +86,7 @@ def submit(
         bool, typer.Option("--follow", help="Print the job's output to its end (the default).")
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return once the job is submitted.")] = False,
+    send_token_unencrypted: UnencryptedOption = False,
     recipe: RecipeOption = "demo",
     deepspeed: DeepSpeedOption = ENGINE_CONFIG,
     output: OutputOption = None,
@@ -105,6 +114,7 @@ def submit(
         job_id,
         max_upload_mib,
         detach,
+        send_token_unencrypted,
     )
 
 
@@ -113,9 +123,10 @@ def status(
     id: IdArgument,
     address: AddressOption = DASHBOARD,
     as_json: JsonFlag = False,
+    send_token_unencrypted: UnencryptedOption = False,
 ) -> JobArguments:
     """State, times and exit code of a run's newest submission."""
-    return JobArguments("status", id, address, as_json=as_json)
+    return JobArguments("status", id, address, send_token_unencrypted, as_json=as_json)
 
 
 @job_app.command()
@@ -123,15 +134,18 @@ def logs(
     id: IdArgument,
     address: AddressOption = DASHBOARD,
     follow: Annotated[bool, typer.Option("--follow", help="Until the job ends.")] = False,
+    send_token_unencrypted: UnencryptedOption = False,
 ) -> JobArguments:
     """What a job has printed."""
-    return JobArguments("logs", id, address, follow=follow)
+    return JobArguments("logs", id, address, send_token_unencrypted, follow=follow)
 
 
 @job_app.command()
-def stop(id: IdArgument, address: AddressOption = DASHBOARD) -> JobArguments:
+def stop(
+    id: IdArgument, address: AddressOption = DASHBOARD, send_token_unencrypted: UnencryptedOption = False
+) -> JobArguments:
     """Ask a run to save and end; returns once it has."""
-    return JobArguments("stop", id, address)
+    return JobArguments("stop", id, address, send_token_unencrypted)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -185,12 +199,12 @@ def submit_job(given: SubmitArguments, request: RunRequest) -> int:
         shared_output(request, explicit=True)
     check_shipped(given.train.recipe, PROJECT_ROOT)
     run_id = given.job_id or job_id(request.recipe.name, request.folder.path)
-    jobs = Jobs(given.address)
+    jobs = Jobs(given.address, unencrypted_allowed=given.send_token_unencrypted)
     command = ["python", "cluster/submit.py", *job_arguments(given)]
     submission, started = jobs.submit(run_id, PROJECT_ROOT, command, given.max_upload_mib)
     logger.info(f"{'submitted' if started else 'joined the running'} job {submission}")
     if given.detach:
-        logger.info(f"python cluster/submit.py logs {run_id} --follow --address {given.address}")
+        logger.info(f"python cluster/submit.py logs {run_id} --follow --address {jobs.address}")
         return 0
     return jobs.follow(submission)
 
@@ -199,7 +213,7 @@ def run_job_command(given: JobArguments) -> int:
     """status, logs, stop."""
     from persianmind.cluster.jobs import Jobs, show
 
-    jobs = Jobs(given.address)
+    jobs = Jobs(given.address, unencrypted_allowed=given.send_token_unencrypted)
     if given.command == "status":
         show(jobs.status(given.id), as_json=given.as_json)
         return 0

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
-from typing import Any
 from urllib.parse import urlsplit
 
 from persianmind.checks.base import Check, CheckContext, CheckResult
-from persianmind.cluster.security import TUNNEL, is_loopback, read_token
+from persianmind.cluster.security import (
+    JOBS_PATH,
+    REFUSALS,
+    TIMEOUT_S,
+    TUNNEL,
+    VERSION_PATH,
+    ask_dashboard,
+    dashboard_url,
+    on_loopback,
+    read_token,
+    token_crosses_network_unencrypted,
+)
+from persianmind.common.errors import ClusterError
 
-TIMEOUT_S = 5.0
 DASHBOARD, CLUSTER = "RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"
 
 
@@ -37,55 +44,53 @@ def ray_findings(environ: Mapping[str, str]) -> Iterator[CheckResult]:
         yield CheckResult.ok("ray", f"no cluster is named ({DASHBOARD}, {CLUSTER}); one machine needs none")
 
 
-def dashboard_finding(url: str, token: str | None) -> CheckResult:
+def dashboard_finding(address: str, token: str | None) -> CheckResult:
     """Whether the dashboard answers, to whom, and whether its Ray is this machine's.
 
     Args:
-        url: http://HOST:PORT.
-        token: what this process would present, None without one.
+        address: http://HOST:PORT.
+        token: what this process would present, None without one; sent only where nobody can read it.
     """
-    without, found = _ask(url, None)
+    try:
+        url = dashboard_url(address)
+    except ClusterError as error:
+        return CheckResult.fail("ray", f"{DASHBOARD}: {error}")
+    without, _ = ask_dashboard(url, JOBS_PATH, None)
     if isinstance(without, str):
         return CheckResult.fail("ray", f"{url} does not answer ({without}); is the head running? {TUNNEL}")
-    if without == 200 and not is_loopback(urlsplit(url).hostname or ""):
+    asks = without in REFUSALS
+    if not asks and not on_loopback(url):
         return CheckResult.fail(
             "ray",
             f"{url} answers anybody without a token, so anyone on that network can run code on the cluster; "
             f"start every node with RAY_AUTH_MODE=token (docs/cluster.md), or: {TUNNEL}",
         )
-    status: int | str = without
-    if token is not None:
-        status, found = _ask(url, token)
-    if status in (401, 403):
+    if token is not None and token_crosses_network_unencrypted(url):
+        return CheckResult.warn(
+            "ray",
+            f"{url} asks for a token; yours was not tried, it would cross the network unencrypted: {TUNNEL}",
+        )
+    return _version_finding(url, token, "with a token" if asks else "without a token, on loopback")
+
+
+def _version_finding(url: str, token: str | None, how: str) -> CheckResult:
+    """What the dashboard says to our own token, or to none."""
+    status, found = ask_dashboard(url, VERSION_PATH, token)
+    if status in REFUSALS:
         what = "wants a token and none is set" if token is None else "refuses the token"
         return CheckResult.fail(
             "ray",
             f"{url} {what}; copy the head's token file here and set RAY_AUTH_MODE=token and "
             "RAY_AUTH_TOKEN_PATH",
         )
-    if status != 200:
-        return CheckResult.fail("ray", f"{url} answers {status}; is that a Ray dashboard?")
     theirs, ours = found.get("ray_version"), version("ray")
+    if status != 200 or theirs is None:
+        return CheckResult.fail("ray", f"{url} answers {status}; is that a Ray dashboard?")
     if theirs != ours:
         return CheckResult.fail(
             "ray", f"{url} runs Ray {theirs}, this machine has {ours}: install the same on every machine"
         )
-    how = "with a token" if without != 200 else "without a token, on loopback"
     return CheckResult.ok("ray", f"{url} answers {how}, Ray {theirs}")
-
-
-def _ask(url: str, token: str | None) -> tuple[int | str, dict[str, Any]]:
-    """(HTTP status, the answer), or why there is none."""
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    request = urllib.request.Request(f"{url.rstrip('/')}/api/version", headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            found = json.loads(answer.read())
-            return int(answer.status), found if isinstance(found, dict) else {}
-    except urllib.error.HTTPError as error:
-        return int(error.code), {}
-    except (OSError, ValueError) as error:
-        return " ".join(str(error).split())[:120], {}
 
 
 def _head_finding(address: str) -> CheckResult:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.checks.device import resolve_precision
-from persianmind.cluster.security import check_dashboard
+from persianmind.cluster.security import check_dashboard, dashboard_url
 from persianmind.cluster.sizing import Node, Scale, cpus_per_worker, workers_that_fit
-from persianmind.common.errors import ClusterError, PersianMindError
+from persianmind.common.checksum import hash_text
+from persianmind.common.errors import ClusterError, JobLostError, PersianMindError
 from persianmind.common.paths import PROJECT_ROOT as ROOT
 from persianmind.common.poll import wait_until
 from persianmind.engine.ranks import collective_timeout_s
@@ -124,7 +125,8 @@ def _connected(options: DriverOptions) -> Iterator[None]:
         fix = "is the machine overloaded?" if options.local else "is `ray start` running here?"
         raise ClusterError(f"cannot connect to Ray: {_one_line(error)}; {fix}") from None
     try:
-        check_dashboard(context.dashboard_url or "", authenticated=_authenticated())
+        if context.dashboard_url:
+            check_dashboard(dashboard_url(context.dashboard_url))
         yield
     finally:
         ray.shutdown()
@@ -132,11 +134,6 @@ def _connected(options: DriverOptions) -> Iterator[None]:
 
 def _python_path() -> list[str]:
     return [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-
-
-def _authenticated() -> bool:
-    """Whether the cluster this process is connected to asks for a token (Ray refuses a mismatch itself)."""
-    return os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
 
 
 def wait_for_nodes(options: DriverOptions) -> float:
@@ -180,6 +177,7 @@ def alive_nodes() -> list[Node]:
 
 
 def _fit(request: RunRequest, options: DriverOptions, cpus: float, board: Any) -> None:
+    from ray.exceptions import RayActorError
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 
     from persianmind.cluster.policies import ElasticTrainer
@@ -193,6 +191,7 @@ def _fit(request: RunRequest, options: DriverOptions, cpus: float, board: Any) -
         train_worker,
         {"request": request, "board": board, "root": ROOT, "cwd": Path.cwd() if options.local else None},
         on_signal=lambda: _ask_stop(board),
+        run_id=hash_text(str(request.folder)),
         torch_config=InterfaceTorchConfig(
             backend="nccl" if scale.gpu else "gloo",
             timeout_s=math.ceil(collective_timeout_s(request.recipe.train.hang_timeout_s)),
@@ -218,6 +217,11 @@ def _fit(request: RunRequest, options: DriverOptions, cpus: float, board: Any) -
         trainer.fit()
     except TrainingFailedError as error:
         raise explain_failure(error, options.max_failures) from None
+    except RayActorError:
+        raise JobLostError(
+            "Ray's Train controller was killed, and the workers with it (it runs beside the driver: is that "
+            "machine out of memory?); the same command resumes from the newest checkpoint"
+        ) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from persianmind.cluster.client import connect, short_text
 from persianmind.cluster.package import MIB, stage
-from persianmind.cluster.security import check_dashboard, token_is_set
 from persianmind.common.checksum import hash_text
 from persianmind.common.errors import ClusterError, JobLostError, nearest
 from persianmind.common.poll import wait_until
@@ -26,7 +26,9 @@ logger = logging.getLogger(__name__)
 RECONNECT_S = 60.0
 RUN_KEY, COMMAND_KEY = "persianmind_run", "persianmind_command"
 ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
-EXIT_STOPPED = 75
+EXIT_STOPPED, SIGNALLED = 75, 128
+SUPERVISOR_LOST = ("JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE")
+OBITUARY = "Job supervisor actor died:"
 
 
 class Jobs:
@@ -35,29 +37,10 @@ class Jobs:
     A run keeps its id; Ray wants a new one for each submission, so later ones are called ID.2, ID.3.
     """
 
-    def __init__(self, address: str) -> None:
-        """Connects.
-
-        Raises:
-            ClusterError: nobody answers there, the token is wrong, or the dashboard is open to a network.
-        """
-        from ray.exceptions import AuthenticationError
-        from ray.job_submission import JobSubmissionClient
-
-        check_dashboard(address, authenticated=token_is_set())
-        self.address = address
-        try:
-            self.client = JobSubmissionClient(address)
-        except AuthenticationError as error:
-            raise ClusterError(
-                f"{address} refuses the token: {_short(error)}; copy the head's token file here and set "
-                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
-            ) from None
-        except (ConnectionError, RuntimeError) as error:
-            raise ClusterError(
-                f"no Ray dashboard answers at {address} ({_short(error)}); is the head running, and "
-                "the tunnel open?"
-            ) from None
+    def __init__(self, address: str, *, unencrypted_allowed: bool = False) -> None:
+        """Connects; for the arguments and what is raised see `connect`."""
+        self.client = connect(address, unencrypted_allowed=unencrypted_allowed)
+        self.address = self.client.get_address()
 
     def submit(self, run: str, root: Path, command: Sequence[str], limit_mib: float) -> tuple[str, bool]:
         """Ships `root` and starts `command` in it. Returns (submission id, whether it was started now).
@@ -140,10 +123,13 @@ class Jobs:
         return str(job.submission_id)
 
     def wait(self, submission: str) -> int:
-        """Waits for the end; the job's own exit code, 75 for a stopped one.
+        """Waits for the end; the job's own exit code, 75 for a stopped one, 128 + N where signal N killed the
+        driver.
 
         Raises:
-            ClusterError: the cluster lost the job (its head died or was started anew).
+            JobLostError: the cluster lost the job: its head died or was started anew, or Ray's supervisor of
+                it was killed.
+            ClusterError: Ray could not start it.
         """
 
         def ended() -> Any:
@@ -151,7 +137,22 @@ class Jobs:
             return job if status_of(job) in ENDED else None
 
         job: Any = wait_until(ended, interval_s=POLL_S)
-        return exit_code(status_of(job), job.driver_exit_code)
+        if status_of(job) == "FAILED" and job.driver_exit_code is None:
+            raise self._without_driver(job)
+        code = exit_code(status_of(job), job.driver_exit_code)
+        if code > SIGNALLED:
+            signal = code - SIGNALLED
+            logger.error(f"signal {signal} killed the driver of {submission}; the same command resumes")
+        return code
+
+    def _without_driver(self, job: Any) -> ClusterError:
+        """What to say of a failed job whose driver has no exit code."""
+        if str(getattr(job.error_type, "value", job.error_type)) in SUPERVISOR_LOST:
+            return self._lost(job.submission_id, "Ray's supervisor of it was killed, and its driver with it")
+        return ClusterError(
+            f"Ray could not start the job {job.submission_id}: {short_text(job.message)}; fix that and give "
+            "the same command again"
+        )
 
     def follow(self, submission: str) -> int:
         """Prints the job's output as it comes, then `wait`s."""
@@ -161,8 +162,11 @@ class Jobs:
     async def _tail(self, submission: str) -> None:
         try:
             async for text in self.client.tail_job_logs(submission):
-                sys.stdout.write(text)
+                ours, obituary, _ = text.partition(OBITUARY)
+                sys.stdout.write(ours)
                 sys.stdout.flush()
+                if obituary:  # the last that Ray adds to the log; `wait` says it in a line
+                    return
         except Exception as error:  # aiohttp's many; what it means is for `wait` to find out
             logger.warning(f"the log stream of {submission} broke off ({type(error).__name__})")
 
@@ -185,7 +189,7 @@ class Jobs:
                     raise self._lost(
                         submission, "the head does not know it, so it was started anew"
                     ) from None
-                why = _short(error)
+                why = short_text(error)
             return None
 
         if (job := wait_until(ask, timeout_s=RECONNECT_S, interval_s=POLL_S)) is None:
@@ -200,29 +204,19 @@ class Jobs:
         )
 
 
-def _short(error: object) -> str:
-    return " ".join(str(error).split())[:200]
-
-
 def status_of(job: Any) -> str:
     """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
     return str(getattr(job.status, "value", job.status))
 
 
-def exit_code(status: str, driver_exit_code: int | None) -> int:
+def exit_code(status: str, driver_exit_code: int) -> int:
     """What the submitting process ends with."""
     if status == "SUCCEEDED":
         return 0
     if status == "STOPPED":
         return EXIT_STOPPED
-    # A driver killed by a signal has a negative code; 1 where Ray knows none.
-    return (
-        1
-        if driver_exit_code is None
-        else driver_exit_code
-        if driver_exit_code > 0
-        else 128 - driver_exit_code
-    )
+    # A driver killed by a signal has a negative code.
+    return driver_exit_code if driver_exit_code > 0 else SIGNALLED - driver_exit_code
 
 
 def job_id(recipe_name: str, output: Path) -> str:

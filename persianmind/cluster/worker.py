@@ -21,11 +21,12 @@ from persianmind.cluster.board import stop_predicate
 from persianmind.common.errors import ClusterError, PersianMindError, RunInterruptedError, RunLockedError
 from persianmind.common.log import configure_logging
 from persianmind.common.paths import PROJECT_ROOT as ROOT
-from persianmind.common.poll import wait_until
+from persianmind.common.poll import spaced_out, wait_until
 from persianmind.energy.meter.pipes import NODE_GPUS
 from persianmind.engine.ranks import Ranks, TorchGroup, ranks_from_environment
 from persianmind.engine.registry import backend
 from persianmind.report.page import write_report
+from persianmind.run.folder import RunFolder, RunLock
 from persianmind.train.command import run_request
 from persianmind.train.run import RunRequest, is_complete
 
@@ -168,22 +169,29 @@ def check_first(request: RunRequest, ranks: Ranks) -> None:
 
 
 def _run(request: RunRequest, ranks: Ranks, *, restarted: bool) -> None:
-    locked: RunLockedError | None = None
+    if restarted and ranks.rank == 0:
+        wait_for_lock(request.folder)
+    run_request(request, ranks, write_report)
 
-    def attempt() -> bool:
-        nonlocal locked
+
+def wait_for_lock(folder: RunFolder) -> None:
+    """Until the attempt before has left the run folder; where it has not in `LOCK_WAIT_S`, taking the lock
+    will say who holds it."""
+    holder: RunLockedError | None = None
+
+    def is_free() -> bool:
+        nonlocal holder
         try:
-            run_request(request, ranks, write_report)
+            with RunLock(folder):
+                return True
         except RunLockedError as error:
-            if locked is None and restarted:
-                logger.info(f"waiting for the lock of the attempt before ({error})")
-            locked = error
+            holder = error
             return False
-        return True
 
-    done = wait_until(attempt, timeout_s=LOCK_WAIT_S if restarted else 0.0, interval_s=LOCK_POLL_S)
-    if not done and locked is not None:
-        raise locked
+    say = spaced_out(
+        lambda waited_s: logger.info(f"waits for the attempt before, {waited_s:.0f} s ({holder})")
+    )
+    wait_until(is_free, timeout_s=LOCK_WAIT_S, interval_s=LOCK_POLL_S, while_waiting=say)
 
 
 def check_shared(run: Path, ranks: Ranks, wait_s: float = SHARED_WAIT_S) -> list[str]:

@@ -188,6 +188,7 @@ class ClusterError(PersianMindError):
 
 
 class JobLostError(ClusterError):
-    """The cluster forgot the job: its head died. Checkpoints are in the run folder."""
+    """The cluster lost the job: its head died, or Ray's own process that led it. Checkpoints are in the run
+    folder."""
 
     exit_code = 7

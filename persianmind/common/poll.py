@@ -35,3 +35,22 @@ def wait_until(
         pause_s = interval_s if deadline_s is None else min(interval_s, deadline_s - time.monotonic())
         time.sleep(max(0.0, pause_s))
     return found
+
+
+def spaced_out(say: Callable[[float], object], first_s: float = 10.0) -> Callable[[], None]:
+    """For `while_waiting`: says at once that something is waited for, and then ever more rarely.
+
+    Args:
+        say: is given the seconds waited so far.
+        first_s: until the second call of `say`; each further one comes after twice as long.
+    """
+    started_s = time.monotonic()
+    due_s, pause_s = started_s, first_s
+
+    def waiting() -> None:
+        nonlocal due_s, pause_s
+        if (now_s := time.monotonic()) >= due_s:
+            say(now_s - started_s)
+            due_s, pause_s = due_s + pause_s, pause_s * 2
+
+    return waiting

@@ -202,7 +202,7 @@ def _convert_gguf(name: str, folder: Path) -> None:
         tree.pop(key, None)
     fresh = AutoModelForCausalLM.from_config(type(loaded.config)(**tree))
     fresh.load_state_dict(loaded.state_dict())
-    fresh.to(torch.bfloat16).save_pretrained(folder)
+    _save_here(fresh.to(torch.bfloat16), folder)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
     # The GGUF says `pre = smollm`, which transformers' reader does not know: the model was trained with one
     # token a digit before byte-level splitting.
@@ -232,8 +232,14 @@ def _make_random(name: str, folder: Path) -> None:
         eos_token_id=tokenizer.eos_token_id,
     )
     model: PreTrainedModel = LlamaForCausalLM(config)
-    model.save_pretrained(folder)
+    _save_here(model, folder)
     tokenizer.save_pretrained(folder)
+
+
+def _save_here(model: PreTrainedModel, folder: Path) -> None:
+    """Every node makes its own; left alone, transformers writes nothing on any rank but 0."""
+    model.should_save_on_this_rank = lambda _: True
+    model.save_pretrained(folder)
 
 
 def _small_tokenizer() -> PreTrainedTokenizerBase:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -59,25 +61,59 @@ def test_ray_cluster_is_closed_to_the_network() -> None:
     config = load("ray-cluster.yaml")
     starts = config["head_start_ray_commands"][-1], config["worker_start_ray_commands"][-1]
     for command in starts:
-        assert "RAY_AUTH_MODE=token" in command
-        assert "ray start" in command
+        assert command.index(". cluster/environment.sh &&") < command.index("ray_start ")
+        assert "--node-ip-address=" in command and "ray start" not in command
+    assert f"--node-ip-address={config['provider']['head_ip']} " in starts[0]
     assert "--dashboard-host=127.0.0.1" in starts[0]
-    assert "~/.ray/auth_token" in config["file_mounts"]
+    settings = settings_of_a_box()
+    assert settings["RAY_AUTH_MODE"] == "token"
+    assert settings["RAY_AUTH_TOKEN_PATH"] == "/home/you/.ray/persianmind_token"
+    assert "~/.ray/persianmind_token" in config["file_mounts"]
+
+
+def settings_of_a_box(then: str = "env") -> dict[str, str]:
+    """What cluster/environment.sh sets, by any POSIX shell."""
+    done = subprocess.run(
+        ["sh", "-c", f". cluster/environment.sh && {then}"],
+        cwd=ROOT,
+        env={"HOME": "/home/you", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return dict(line.split("=", 1) for line in done.stdout.splitlines())
+
+
+def test_the_settings_are_refused_outside_the_projects_folder(tmp_path: Path) -> None:
+    """There Ray's metrics would be open."""
+    command = ["sh", "-c", f". {ROOT}/cluster/environment.sh && echo set"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and done.stdout == "" and "cd to the project's folder" in done.stderr
+
+
+def test_the_address_of_a_box_is_the_one_that_reaches_the_head() -> None:
+    """What the worker's start line computes, run here for the loopback."""
+    line = load("ray-cluster.yaml")["worker_start_ray_commands"][-1]
+    expression = line.partition("--node-ip-address=")[2]
+    command = f"RAY_HEAD_IP=127.0.0.1; echo {expression}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "127.0.0.1\n"
 
 
 def test_rays_start_flags_exist() -> None:
-    """Every flag of the start commands is one `ray start` knows."""
+    """Every flag of the start commands and of `ray_start` itself is one `ray start` knows."""
     from ray.scripts.scripts import start
 
+    settings = (ROOT / "cluster" / "environment.sh").read_text(encoding="utf-8")
     known = {option for parameter in start.params for option in parameter.opts}
     config = load("ray-cluster.yaml")
     flags = [
         word.partition("=")[0]
         for key in ("head_start_ray_commands", "worker_start_ray_commands")
-        for word in config[key][-1].split()
+        for word in [*config[key][-1].split(), *settings.split()]
         if word.startswith("--")
     ]
-    assert len(flags) >= 8
+    assert len(flags) >= 20
     assert [flag for flag in flags if flag not in known] == []
 
 

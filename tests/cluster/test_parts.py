@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from persianmind.cluster import package, security, sizing
+from persianmind.cluster import package, sizing
 from persianmind.cluster.arguments import SubmitArguments, job_arguments, shared_output
 from persianmind.cluster.command import submit_app
-from persianmind.cluster.jobs import exit_code, job_id
+from persianmind.cluster.jobs import job_id
 from persianmind.cluster.sizing import (
     Node,
     Scale,
@@ -19,11 +19,10 @@ from persianmind.cluster.sizing import (
     workers_that_fit,
 )
 from persianmind.common.console import invoke
-from persianmind.common.errors import (
-    ClusterError,
-)
+from persianmind.common.errors import ClusterError, UsageError
 from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
+from persianmind.train.command import app as train_app
 from persianmind.train.run import RunRequest
 from tests.cluster.helpers import ROOT, errors_in, submit
 
@@ -154,37 +153,6 @@ def test_this_project_is_small_and_whole() -> None:
     assert size < 20 * package.MIB
 
 
-@pytest.mark.parametrize(
-    "url", ["http://10.0.0.5:8265", "0.0.0.0:8265", "http://head:8265", "http://[2001:db8::1]:1"]
-)
-def test_open_dashboard_is_refused_without_a_token(url: str) -> None:
-    with pytest.raises(ClusterError, match="listens beyond loopback"):
-        security.check_dashboard(url, authenticated=False)
-    security.check_dashboard(url, authenticated=True)
-
-
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:8265", "127.0.0.1:8265", "http://localhost:1", "http://[::1]:1", ""]
-)
-def test_loopback_dashboard_is_fine(url: str) -> None:
-    security.check_dashboard(url, authenticated=False)
-
-
-def test_token_counts_only_with_the_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    assert not security.token_is_set()
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    assert security.token_is_set()
-    monkeypatch.delenv("RAY_AUTH_TOKEN")
-    assert not security.token_is_set()
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("x")
-    assert security.token_is_set()
-
-
 def parse(words: str) -> SubmitArguments:
     given = invoke(submit_app, words.split(), prog="cluster/submit.py")
     assert isinstance(given, SubmitArguments)
@@ -198,17 +166,29 @@ def test_the_job_gets_the_flags_without_those_that_say_how_to_submit() -> None:
     assert job_arguments(parse(followed)) == job_arguments(parse(given))
 
 
+@pytest.mark.parametrize(
+    "words", ["a=b --output /x c=d", "--output /x a=b c=d", "a=b c=d --output /x", "a=b --output=/x c=d"]
+)
+def test_overrides_stand_anywhere(words: str) -> None:
+    """Before, between and after flags, here and at the launcher."""
+    at_launcher = invoke(train_app, words.split(), prog="launcher/train.py")
+    for given in (parse(words).train, at_launcher):
+        assert (given.overrides, given.output) == (("a=b", "c=d"), Path("/x"))
+    with pytest.raises(UsageError, match="--ouput"):
+        parse(words.replace("--output", "--ouput"))
+
+
 def test_the_job_runs_what_was_asked_for() -> None:
     """Read again inside the job, its flags say the same of the run and its size as those given here."""
     assert job_arguments(parse("--gpu-workers 6"))[-2:] == ["--gpu-workers", "6"]
     every_flag = (
         "--recipe tiny --deepspeed ds_configs/zero2_qlora.json --output /shared/run --resume must "
         "--resume-from /shared/other --nodes 2 --gpus-per-node 4 --min-workers 4 --max-failures 1 --wait-s 7 "
-        "--resize-s 9 --address http://h:1 train.learning_rate=1e-3 seed=9"
+        "--resize-s 9 --address http://h:1 --send-token-unencrypted train.learning_rate=1e-3 seed=9"
     )
     given = parse(every_flag)
     inside = parse(" ".join(job_arguments(given)))
-    submitting = {"address": None, "job_id": None}
+    submitting = {"address": None, "job_id": None, "send_token_unencrypted": False}
     assert inside == dataclasses.replace(given, **submitting)
     assert inside.train.overrides == ("train.learning_rate=1e-3", "seed=9")
 
@@ -217,14 +197,6 @@ def test_the_shipped_config_is_found_in_the_jobs_own_copy() -> None:
     path = ROOT / "ds_configs" / "zero2_qlora.json"
     words = job_arguments(parse(f"--deepspeed {path} --cpu-workers 2"))
     assert words[words.index("--deepspeed") + 1] == "ds_configs/zero2_qlora.json"
-
-
-def test_exit_codes() -> None:
-    assert exit_code("SUCCEEDED", 0) == 0
-    assert exit_code("FAILED", 3) == 3
-    assert exit_code("FAILED", -9) == 137
-    assert exit_code("FAILED", None) == 1
-    assert exit_code("STOPPED", None) == 75
 
 
 def test_the_same_command_has_the_same_id() -> None:
@@ -250,7 +222,7 @@ def test_run_folder_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--recipe", "tini", "--cpu-workers", "2", "--local"), "did you mean 'tiny'"),
         (("--recipe", "tiny", "--local"), "what to train on"),
         (("--recipe", "tiny", "--cpu-workers", "2"), "where? give --address"),
-        (("--recipe", "tiny", "--cpu-workers", "2", "--address", "http://10.9.9.9:8265"), "beyond loopback"),
+        (("--recipe", "tiny", "--cpu-workers", "2", "--address", "ray://head:10001"), "wants http://HOST"),
         (
             ("--recipe", "tiny", "--cpu-workers", "2", "--address", "http://x:1", "--output", "r"),
             "absolute path",

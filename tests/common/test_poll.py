@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from persianmind.common import poll
-from persianmind.common.poll import wait_until
+from persianmind.common.poll import spaced_out, wait_until
 
 
 class Clock:
@@ -71,3 +71,9 @@ def test_what_is_raised_while_waiting_ends_it(clock: Clock) -> None:
     with pytest.raises(KeyboardInterrupt):
         wait_until(lambda: None, interval_s=1, while_waiting=while_waiting)
     assert clock.slept_s == [1, 1]
+
+
+def test_what_is_said_while_waiting_comes_at_once_and_then_ever_more_rarely(clock: Clock) -> None:
+    said_s: list[float] = []
+    wait_until(lambda: None, timeout_s=120, interval_s=2, while_waiting=spaced_out(said_s.append))
+    assert said_s == [0, 10, 30, 70]

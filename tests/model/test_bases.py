@@ -14,6 +14,7 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 
 from persianmind.common.errors import BaseModelError
+from persianmind.model import bases
 from persianmind.model.bases import BASE_FILES, base_fingerprint, check_base, resolve_base, weight_files
 from persianmind.model.export.source import FolderTensors
 from tests.model.helpers import make_base
@@ -50,6 +51,21 @@ def test_random_base_is_made_once_and_alike(tmp_path: Path, monkeypatch: pytest.
         assert (folder / "model.safetensors").stat().st_mtime_ns == before
         prints.append(base_fingerprint(folder))
     assert prints[0] == prints[1]
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_rank_of_another_node_makes_its_own_whole(
+    guarded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inside a process group, as under Ray; the control: transformers itself saves on rank 0 alone."""
+    monkeypatch.setenv("PERSIANMIND_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.distributed.mixin._is_torch_distributed_initialized", lambda: True)
+    monkeypatch.setattr("transformers.distributed.mixin._get_torch_distributed_rank", lambda: 1)
+    if not guarded:
+        monkeypatch.setattr(bases, "_save_here", lambda model, folder: model.save_pretrained(folder))
+    folder = resolve_base("random://llama")
+    assert (folder / "config.json").is_file() is guarded
+    assert bool(weight_files(folder)) is guarded
 
 
 def test_two_processes_that_ask_at_once_make_one_base(tmp_path: Path) -> None:
