@@ -48,7 +48,7 @@ class EnergyAccount(RunRecord):
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
-        parts = [self.kwh, self.pue, self.uncertainty]
+        parts: list[object] = [self.kwh, self.pue, self.uncertainty]
         parts += [] if self.co2_g is None else [self.intensity, self.intensity_g_per_kwh]
         if self.node_hours and any(part is None for part in parts):
             raise ValueError("an account that counted something lacks a part")
