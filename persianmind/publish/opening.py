@@ -192,6 +192,7 @@ def _folder_form(folder: Path, tokenizer: FolderTokenizer) -> ChatForm:
         UsageError: there is none.
     """
     from persianmind.data.chat_form import ChatForm
+    from persianmind.text.template_limits import check_chat_template
 
     template = tokenizer.chat_template()
     if template is None:
@@ -199,6 +200,7 @@ def _folder_form(folder: Path, tokenizer: FolderTokenizer) -> ChatForm:
             f"{folder} has no chat template, so how it wants to be asked is unknown; give a model that was "
             "tuned on dialogues, or put its chat_template.jinja into the folder"
         )
+    check_chat_template(template, str(folder))
     stops: list[int] = []
     for name in ("generation_config.json", "config.json"):
         if (folder / name).is_file():
