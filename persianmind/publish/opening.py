@@ -53,6 +53,7 @@ class ModelPlace:
         Raises:
             UsageError: neither a model folder nor a run folder, or a checkpoint of a model folder.
             CheckpointError: a run that has saved none yet.
+            BaseModelError: a model folder whose files are not what they should be.
         """
         if self.is_run:
             if not RunFolder(self.path).has_checkpoints:
@@ -70,6 +71,9 @@ class ModelPlace:
                 f"{self.path} is neither a model folder (config.json, tokenizer.json, *.safetensors) nor a "
                 "run folder (recipe.yaml); give an exported folder, or the folder that a run writes"
             )
+        from persianmind.model.bases import check_model_folder
+
+        check_model_folder(self.path)
         if not (self.path / "tokenizer.json").is_file():
             raise UsageError(
                 f"{self.path} has no tokenizer.json, by which special tokens of a prompt are read; let "
@@ -212,11 +216,13 @@ def _folder_form(folder: Path, tokenizer: FolderTokenizer) -> ChatForm:
 def _load(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
+    from persianmind.model.config_limits import UNLOADABLE
+
     try:
         return AutoModelForCausalLM.from_pretrained(
             folder, dtype="auto", use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
-    except (OSError, ValueError) as error:
+    except UNLOADABLE as error:
         raise BaseModelError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
 
 

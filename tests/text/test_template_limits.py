@@ -19,7 +19,8 @@ HONEST = {
     "chatml": "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
     "llama": "{% set loop_messages = messages %}{%- for message in loop_messages %}\n  {%- set content = "
-    "'<|h|>' + message['role'] + '<|e|>\n\n' + message['content'] | trim + '<|eot|>' %}\n  {%- if loop.index0 == 0 %}"
+    "'<|h|>' + message['role'] + '<|e|>\n\n' + message['content'] | trim + '<|eot|>' %}\n"
+    "  {%- if loop.index0 == 0 %}"
     "{% set content = bos_token + content %}{% endif %}\n{{- content }}\n{% endfor %}tail\n",
     "macros": "{%- macro turn(m) -%}\n[{{ m.role }}]\n  {{ m.content }}\n{%- endmacro %}\n"
     "{% for m in messages %}\n    {{ turn(m) }}{% if loop.last %}{% break %}{% endif %}\n"
