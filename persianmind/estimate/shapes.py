@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from persianmind.common.errors import BaseModelError
 from persianmind.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -47,16 +46,13 @@ def meta_model(recipe: Recipe, config: Mapping[str, Any], base_vocab: int, added
 
     from persianmind.estimate.nf4 import quantise_shapes
     from persianmind.model.adapted import DTYPES, adapt
-    from persianmind.model.config_limits import UNLOADABLE
+    from persianmind.model.base_files import load_errors_named
     from persianmind.model.int8_loading import make_int8
 
     dtype = DTYPES[recipe.train.precision]
     with torch.device("meta"):
-        try:
+        with load_errors_named(f"base {recipe.base!r}: config.json makes no model"):
             causal_lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=dtype)
-        except UNLOADABLE as error:
-            reason = " ".join(str(error).split())[:300]
-            raise BaseModelError(f"base {recipe.base!r}: config.json makes no model: {reason}") from None
         if recipe.train.quantize == "nf4":
             quantise_shapes(causal_lm, dtype)
         elif recipe.train.quantize == "int8":

@@ -11,10 +11,12 @@ import math
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from persianmind.common.errors import BaseModelError
+from persianmind.common.errors import BaseModelError, PersianMindError
+from persianmind.model.config_limits import check_named_ids
 from persianmind.tokenizer import MAX_TOKENIZER_BYTES
 
 MIB = 1 << 20
@@ -87,8 +89,23 @@ def weight_files(folder: Path) -> list[Path]:
     return [own_file(folder / name) for name in names]
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file as a plain mapping.
+
+    Raises:
+        BaseModelError: it is no JSON object.
+    """
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        tree = None
+    if not isinstance(tree, dict):
+        raise BaseModelError(f"{path} is no JSON object; copy the folder again")
+    return tree
+
+
 def check_small_files(folder: Path) -> None:
-    """Kind and size of every JSON file, tokenizer and template that is there.
+    """Kind and size of every JSON file, tokenizer and template that is there, and the tokens that they name.
 
     Raises:
         BaseModelError: one is no ordinary file of the folder, or too large.
@@ -99,6 +116,9 @@ def check_small_files(folder: Path) -> None:
             raise BaseModelError(
                 f"{path} has {size:,} bytes, and at most {most:,} are read of it; copy the folder again"
             )
+    for name in ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).is_file():
+            check_named_ids(read_object(folder / name), str(folder / name))
     if (folder / "adapter_config.json").exists():
         raise BaseModelError(
             f"{folder} has an adapter_config.json, by which transformers loads another model in its place; "
@@ -168,3 +188,18 @@ def _entries(header: dict[str, Any], data_bytes: int) -> Iterator[tuple[str, tup
         yield name, shape
     if end_of_all != data_bytes:
         raise ValueError("bytes that no tensor has")
+
+
+@contextmanager
+def load_errors_named(what: str) -> Iterator[None]:
+    """Whatever transformers raises over a foreign folder as one line that begins with `what`.
+
+    Raises:
+        BaseModelError: it raised. A RuntimeError stays: it may be the machine's.
+    """
+    try:
+        yield
+    except (RuntimeError, PersianMindError):
+        raise
+    except Exception as error:
+        raise BaseModelError(f"{what}: {' '.join(str(error).split())[:300]}") from None

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from filelock import FileLock
 from persianmind.common.atomic import atomic_dir
 from persianmind.common.checksum import hash_files
 from persianmind.common.errors import BaseModelError, nearest
-from persianmind.model.base_files import check_small_files, check_weights, weight_files
+from persianmind.model.base_files import check_small_files, check_weights, read_object, weight_files
 from persianmind.model.config_limits import check_config
 from persianmind.model.families import check_family
 from persianmind.text.sources.package import package_folder, read_package
@@ -286,10 +285,4 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         BaseModelError: it is no JSON object.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict):
-        raise BaseModelError(f"base {str(folder)!r}: config.json is no JSON object; copy the folder again")
-    return config
+    return read_object(folder / "config.json")

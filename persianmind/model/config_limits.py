@@ -25,14 +25,13 @@ LIMITS = {
 _SIZE = re.compile(r"(_size|_dim|_rank|experts?|layers?|heads?)$|^num_|^n_")
 OTHER_SIZE = 4 << 20
 OTHER_NUMBER = 1 << 40
+MOST_IDS = 1000  # that end a text
 # Keys by which a config hands on code, or weights and kernels from elsewhere, also within its parts.
 _FOREIGN = re.compile(
     r"^auto_map$|auto_class|^custom_|name_or_path$|_weights$|_implementation(_internal)?$|kernel|adapter"
     r"|^_commit_hash$|^quantization_config$|^trust_|^is_local$|^local_files_only$|^backend$|_file$|_code$"
     r"|code_revision"
 )
-# What transformers raises over a config.json that makes no model; a RuntimeError may be the machine's.
-UNLOADABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, ImportError)
 _PLACES = ("transformers_weights", "attn_implementation", "experts_implementation")
 
 
@@ -55,6 +54,7 @@ def check_config(config: Mapping[str, Any], base: str) -> None:
                 f"{most:,}; copy the folder again, or give another base"
             )
     _check_kinds(config, base)
+    check_named_ids(config, f"base {base!r}: config.json")
     for key in config:
         place = config[key]
         if key.strip("_").removesuffix("_internal") in _PLACES and ("_weights" in key or "/" in str(place)):
@@ -62,6 +62,19 @@ def check_config(config: Mapping[str, Any], base: str) -> None:
                 f"base {base!r}: config.json takes {key} from {_short(place)}, which is no part of the "
                 "model's own files; remove the key if you trust them, or give another base"
             )
+
+
+def check_named_ids(tree: Mapping[str, Any], where: str) -> None:
+    """Whether the tokens that a config.json or generation_config.json names are ids.
+
+    Raises:
+        BaseModelError: one is none; the line begins with `where`.
+    """
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = tree.get(key)
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if len(ids) > MOST_IDS or any(type(one) is not int or abs(one) > LIMITS["vocab_size"] for one in ids):
+            raise BaseModelError(f"{where} has {key} {_short(value)}; copy the folder again")
 
 
 def without_code(tree: Any) -> Any:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from persianmind.common.errors import (
-    BaseModelError,
     CheckpointError,
     DamagedFileError,
     MachineError,
@@ -216,14 +215,12 @@ def _folder_form(folder: Path, tokenizer: FolderTokenizer) -> ChatForm:
 def _load(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    from persianmind.model.config_limits import UNLOADABLE
+    from persianmind.model.base_files import load_errors_named
 
-    try:
+    with load_errors_named(f"{folder}: cannot be loaded"):
         return AutoModelForCausalLM.from_pretrained(
             folder, dtype="auto", use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
-    except UNLOADABLE as error:
-        raise BaseModelError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
 
 
 class _TrainedText(BaseModel):

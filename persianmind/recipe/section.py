@@ -12,6 +12,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+MOST = 1 << 24
+Dimension = Annotated[int, Field(ge=1, le=MOST)]  # of a tensor
 
 
 class Section(BoundedModel):

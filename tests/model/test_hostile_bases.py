@@ -73,6 +73,9 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "more layers than lie there": ({"num_hidden_layers": 7}, "7 layers, and its files hold 2"),
     "another table": ({"vocab_size": 4096}, "vocab_size 4,096, and no table"),
     "another width": ({"hidden_size": 4096}, "hidden_size 4,096, and no weight"),
+    "an end that is text": ({"eos_token_id": "</s>"}, "eos_token_id '</s>'"),
+    "an end that is true": ({"eos_token_id": [2, True]}, "eos_token_id [2, True]"),
+    "a million ends": ({"eos_token_id": [2] * 10**6}, "eos_token_id [2, 2"),
     "other weights": ({"transformers_weights": "other.safetensors"}, "transformers_weights from"),
     "a kernel": ({"_attn_implementation": "evil/kernel"}, "_attn_implementation from 'evil/kernel'"),
 }
@@ -168,6 +171,13 @@ def sparse(name: str, size: int) -> Callable[[Path], None]:
     return change
 
 
+def written(name: str, content: str) -> Callable[[Path], None]:
+    def change(base: Path) -> None:
+        (base / name).write_text(content, encoding="utf-8")
+
+    return change
+
+
 def entry(shape: list[Any], end: int, dtype: str = "F32") -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "data_offsets": [0, end]}
 
@@ -197,8 +207,12 @@ FILES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a large config": (sparse("config.json", 1 << 30), "at most 67,108,864 are read"),
     "a large tokenizer": (sparse("tokenizer.json", MAX_TOKENIZER_BYTES + 1), "at most 268,435,456"),
     "a large template": (sparse("chat_template.jinja", 2 << 20), "at most 1,048,576"),
+    "no generation settings": (written("generation_config.json", "[]"), "no JSON object"),
+    "deep generation settings": (written("generation_config.json", "[" * 20_000), "no JSON object"),
+    "an end of generation": (written("generation_config.json", '{"eos_token_id": {}}'), "eos_token_id {}"),
+    "tokenizer settings": (written("tokenizer_config.json", '{"a": '), "no JSON object"),
     "another model's adapter": (
-        lambda base: (base / "adapter_config.json").write_text("{}") and None, "adapter_config.json"
+        written("adapter_config.json", "{}"), "adapter_config.json"
     ),
 }  # fmt: skip
 
