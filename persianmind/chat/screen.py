@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
-# Escape sequences in a model's text must not reach the terminal: everything in C0 and C1 but tab and newline.
-CONTROLS = {code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+from persianmind.common.log import printable
+
 # "BiDi in Terminal Emulators": paragraph direction by the first strong letter (VTE, mintty, mlterm).
 AUTODETECT_ON, AUTODETECT_OFF = "\x1b[?2501h", "\x1b[?2501l"
 PROMPT = "> "  # neutral: the line takes the direction of what is typed
@@ -29,8 +29,8 @@ class Screen:
         self.is_terminal = self.out.isatty()
 
     def write(self, text: str) -> None:
-        """Text as it is, at once; without control characters where a terminal would obey them."""
-        self.out.write(text.translate(CONTROLS) if self.is_terminal else text)
+        """Text at once: `printable` on a terminal, as it is in a pipe, where an answer is data."""
+        self.out.write(printable(text) if self.is_terminal else text)
         self.out.flush()
 
     @contextlib.contextmanager

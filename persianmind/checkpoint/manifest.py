@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from persianmind.common.bounded import whole_count
 from persianmind.common.checksum import hash_text, parse_checked, write_checked
 from persianmind.common.errors import CheckpointError, DamagedFileError, PersianMindError
 from persianmind.common.paths import resolve_inside
@@ -118,14 +119,14 @@ def read_manifest(folder: Path) -> StoredCheckpoint:
                 f"{folder.name}/{MANIFEST}: has format {content['format']}, this version reads {FORMAT}"
             )
         files = {
-            str(name): FileEntry(int(entry["size_bytes"]), str(entry["xxh3_128"]))
+            str(name): FileEntry(whole_count(entry["size_bytes"]), str(entry["xxh3_128"]))
             for name, entry in content["files"].items()
         }
         checkpoint = StoredCheckpoint(
             path=folder,
-            step=int(content["step"]),
-            sequence=int(content["sequence"]),
-            world_size=int(content["world_size"]),
+            step=whole_count(content["step"]),
+            sequence=whole_count(content["sequence"]),
+            world_size=whole_count(content["world_size"]),
             saved_at=str(content["saved_at"]),
             metadata=dict(content["metadata"]),
             files=files,

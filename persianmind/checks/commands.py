@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from persianmind.common.console import JsonFlag, OverridesArgument, emit_json
+from persianmind.common.console import JsonFlag, OverridesArgument, emit_json, emit_table
+from persianmind.common.log import print_line
 
 if TYPE_CHECKING:
     from persianmind.checks.base import Check, CheckContext, CheckResult
@@ -60,21 +61,10 @@ def make_doctor(extra_checks: ExtraChecks = tuple) -> Callable[..., None]:
 
 def show_findings(findings: Sequence[CheckResult]) -> None:
     """A table for people; the words stand there without colours too."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title="doctor", title_justify="left")
-    for name in ("", "check", "detail"):
-        table.add_column(name)
-    for finding in findings:
-        # Text, not markup: names of files and processes are foreign.
-        level = Text(finding.level.value, style=STYLES[finding.level.value])
-        table.add_row(level, Text(finding.name), Text(finding.detail))
-    console = Console()
-    console.print(table)
+    lines = [(finding.level.value, finding.name, finding.detail) for finding in findings]
+    emit_table("doctor", ("", "check", "detail"), lines, STYLES)
     counts = {level: sum(finding.level.value == level for finding in findings) for level in STYLES}
-    console.print(Text(", ".join(f"{count} {level}" for level, count in counts.items())))
+    print_line(", ".join(f"{count} {level}" for level, count in counts.items()))
 
 
 def _context(

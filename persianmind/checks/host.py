@@ -12,7 +12,7 @@ import psutil
 
 from persianmind.checks.base import CheckContext, CheckResult
 from persianmind.checks.device import has_gpu
-from persianmind.model.bases import weight_files
+from persianmind.model.base_files import weight_files
 
 GB = 1e9
 # A rank's own libraries and buffers on the host: torch, CUDA and DeepSpeed take 0.5 to 1.5 GB.

@@ -22,7 +22,7 @@ from persianmind.cluster.security import UNENCRYPTED_FLAG
 from persianmind.cluster.sizing import Scale, resolve_scale
 from persianmind.common.console import JsonFlag, invoke, run_guarded
 from persianmind.common.errors import ClusterError
-from persianmind.common.log import configure_logging
+from persianmind.common.log import configure_logging, print_text
 from persianmind.common.paths import PROJECT_ROOT
 from persianmind.engine.registry import backend
 from persianmind.train.command import (
@@ -211,7 +211,7 @@ def submit_job(given: SubmitArguments, request: RunRequest) -> int:
 
 def run_job_command(given: JobArguments) -> int:
     """status, logs, stop."""
-    from persianmind.cluster.jobs import Jobs, show
+    from persianmind.cluster.jobs import Jobs, job_text, show
 
     jobs = Jobs(given.address, unencrypted_allowed=given.send_token_unencrypted)
     if given.command == "status":
@@ -225,7 +225,7 @@ def run_job_command(given: JobArguments) -> int:
     submission = str(jobs.find(given.id).submission_id)
     if given.follow:
         return jobs.follow(submission)
-    print(jobs.client.get_job_logs(submission), end="")
+    print_text(job_text(jobs.client.get_job_logs(submission)), end="")
     return 0
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import shlex
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +14,9 @@ from typing import Any
 from persianmind.cluster.client import connect, short_text
 from persianmind.cluster.package import MIB, stage
 from persianmind.common.checksum import hash_text
+from persianmind.common.console import emit_json
 from persianmind.common.errors import ClusterError, JobLostError, nearest
+from persianmind.common.log import print_line, print_text
 from persianmind.common.poll import wait_until
 
 # A job that is asked to stop saves first; Ray's default of 3 s would kill it before.
@@ -29,6 +29,7 @@ ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
 EXIT_STOPPED, SIGNALLED = 75, 128
 SUPERVISOR_LOST = ("JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE")
 OBITUARY = "Job supervisor actor died:"
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Jobs:
@@ -163,8 +164,7 @@ class Jobs:
         try:
             async for text in self.client.tail_job_logs(submission):
                 ours, obituary, _ = text.partition(OBITUARY)
-                sys.stdout.write(ours)
-                sys.stdout.flush()
+                print_text(job_text(ours), end="")
                 if obituary:  # the last that Ray adds to the log; `wait` says it in a line
                     return
         except Exception as error:  # aiohttp's many; what it means is for `wait` to find out
@@ -204,6 +204,11 @@ class Jobs:
         )
 
 
+def job_text(output: str) -> str:
+    """Output of a job without the colours that Ray gives it; what redraws a line begins a new one."""
+    return COLOUR.sub("", output).replace("\r\n", "\n").replace("\r", "\n")
+
+
 def status_of(job: Any) -> str:
     """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
     return str(getattr(job.status, "value", job.status))
@@ -228,7 +233,7 @@ def job_id(recipe_name: str, output: Path) -> str:
 def show(value: dict[str, Any], *, as_json: bool) -> None:
     """A status for people or for scripts."""
     if as_json:
-        print(json.dumps(value))
+        emit_json(value)
         return
     for key, item in value.items():
-        print(f"{key:15} {item}")
+        print_line(f"{key:15} {item}")

@@ -6,14 +6,13 @@ import json
 import re
 import sys
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from persianmind.common.errors import PersianMindError, UsageError
-from persianmind.common.log import print_line
+from persianmind.common.log import console, one_line, print_line, print_traceback
 
 RANK_0_SPEAKS_S = 5.0
 PIPE_WIDTH = 10_000  # more than any row has: a table is as wide as its cells
@@ -33,32 +32,51 @@ def emit_json(value: Any) -> None:
     print_line(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
-def emit_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def emit_table(
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    styles: Mapping[str, str] | None = None,
+) -> None:
     """Prints a table for people. What does not fit a terminal goes on in the next line; in a pipe or a file
-    each row is one line of its full width. Cells are text, never markup."""
+    each row is one line of its full width. Cells are text, never markup.
+
+    styles: by word, how rich draws it in the first column.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left")
+    def cell(value: object, style: str = "") -> Text:
+        return Text(one_line(str(value)), style)
+
+    table = Table(title=cell(title), title_justify="left")
     for name in header:
-        table.add_column(Text(name), overflow="fold")
-    for row in rows:
-        table.add_row(*[Text(str(cell)) for cell in row])
+        table.add_column(cell(name), overflow="fold")
+    for first, *others in rows:
+        table.add_row(cell(first, (styles or {}).get(str(first), "")), *map(cell, others))
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
-def printable(text: str) -> str:
-    """Foreign text for a terminal: what would move its cursor or turn its direction is written as its number.
+class LiveLine:
+    """A line of text and a bar that is drawn anew in its place; for a terminal alone."""
 
-    Line breaks, tabs and joiners (ZWNJ, ZWJ) stay.
-    """
-    kept = "\n\t\u200c\u200d"
-    return "".join(one if one in kept or one.isprintable() else _escape(one) for one in text)
+    def __init__(self, total: int) -> None:
+        """Appears at once. total: what the bar is full at."""
+        from rich.progress import BarColumn, Progress, TextColumn
 
+        text = TextColumn("{task.description}", markup=False)
+        self._progress = Progress(text, BarColumn(bar_width=20), console=console())
+        self._task = self._progress.add_task("starting", total=total)
+        self._progress.start()
 
-def _escape(one: str) -> str:
-    return f"\\x{ord(one):02x}" if ord(one) < 256 else f"\\u{ord(one):04x}"
+    def show(self, text: str, done: int, total: int) -> None:
+        """Replaces text and bar."""
+        self._progress.update(self._task, completed=done, total=total, description=one_line(text))
+
+    def close(self) -> None:
+        """Leaves it as it stands."""
+        self._progress.stop()
 
 
 def invoke(app: typer.Typer, arguments: Sequence[str], prog: str) -> Any:
@@ -98,7 +116,7 @@ def run_guarded(action: Callable[[], object], *, silent: bool = False, rank: int
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        traceback.print_exc()
+        print_traceback()
         if LOST_PEER.search(str(error)):
             time.sleep(RANK_0_SPEAKS_S)  # the rank that ended first has the reason, and the exit code
         return 1

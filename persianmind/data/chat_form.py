@@ -14,6 +14,7 @@ from persianmind.common.errors import DataError
 from persianmind.language.profile import PromptTemplate
 from persianmind.text.chat_template import RefusedDialogueError, own_template, render_template, with_bos
 from persianmind.text.dialogue import Message
+from persianmind.text.template_limits import check_chat_template
 from persianmind.tokenizer import FolderTokenizer
 
 PromptForm = Literal["persianmind", "chat_template"]
@@ -125,6 +126,7 @@ def _base_form(tokenizer: FolderTokenizer) -> ChatForm:
             f"{where} writes the date of the day, so data built tomorrow would differ; set "
             "data.prompt=persianmind, or write a fixed date in place of strftime_now"
         )
+    check_chat_template(template, str(tokenizer.folder))
     form = ChatForm(template, (), tokenizer)
     try:
         if tokenizer.bos_id is not None:

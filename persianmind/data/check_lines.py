@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from persianmind.common.console import printable
 from persianmind.data.check import Finding
 from persianmind.recipe import Source
 from persianmind.text.advice import advice
@@ -63,4 +62,4 @@ def files_left_out(name: str, left_out: Sequence[LeftOut]) -> Iterator[str]:
 
 
 def _one_line(text: str) -> str:
-    return printable(" ".join(text.split()))
+    return " ".join(text.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from persianmind.common.console import JsonFlag, emit_json, emit_table
 from persianmind.common.default_language import DEFAULT_LANGUAGE
 from persianmind.common.errors import RecipeError
+from persianmind.common.log import print_line, print_text
 from persianmind.data.options import (
     FieldOption,
     KindOption,
@@ -100,9 +102,9 @@ def inspect(
         emit_json(shown)
     else:
         for number, document in enumerate(shown["documents"]):
-            typer.echo(f"--- document {number}: {document['tokens']} tokens, {document['targets']} targets")
-            typer.echo(document["text"])
-        typer.echo(f"--- padding: {shown['padding']} tokens")
+            print_line(f"--- document {number}: {document['tokens']} tokens, {document['targets']} targets")
+            print_text(document["text"])
+        print_line(f"--- padding: {shown['padding']} tokens")
 
 
 @app.command("show")
@@ -126,8 +128,7 @@ def show_records(
         emit_json({"records": [one.as_json() for one in records]})
         return
     for one in records:
-        for line in lines_of(one):
-            typer.echo(line)
+        print_text("\n".join(lines_of(one)))
 
 
 @app.command("stats")
@@ -181,7 +182,7 @@ def check(
         emit_table("sources", check_lines.HEADER, check_lines.table(findings))
         for name, finding in findings.items():
             for line in check_lines.reasons(name, finding, plan.sources[name]):
-                typer.echo(line)
+                print_line(line)
     if not all(finding.is_usable for finding in findings.values()):
         raise typer.Exit(1)
 
@@ -215,12 +216,12 @@ def _added(counts: Any) -> dict[str, int]:
 
 
 def _print_progress(progress: BuildProgress) -> None:
-    typer.echo(
+    print_line(
         f"{progress.source}: {progress.records_read:,} records read, {progress.tokens:,} tokens, "
         f"{progress.sequences:,} packed sequences, {progress.shards} shards, {progress.rejected} bad, "
         f"file {min(progress.files_done + 1, progress.files_total)} of {progress.files_total}, "
         f"{progress.elapsed_s:.0f} s",
-        err=True,
+        sys.stderr,
     )
 
 
@@ -260,9 +261,9 @@ def _show(manifests: list[Manifest]) -> None:
     )
     for m in manifests:
         for damaged in m.damaged_files:
-            typer.echo(f"{m.source}: the rest of {damaged} could not be read", err=True)
+            print_line(f"{m.source}: the rest of {damaged} could not be read", sys.stderr)
         for line in files_left_out(m.source, m.files_left_out):
-            typer.echo(line, err=True)
+            print_line(line, sys.stderr)
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
+from persianmind.common.bounded import BoundedModel
 from persianmind.common.checksum import hash_file, read_checked, write_checked
 from persianmind.common.errors import DamagedFileError, DataError, PersianMindError
 from persianmind.common.paths import resolve_inside
@@ -17,8 +18,8 @@ MANIFEST = "manifest.json"
 BUILDING = "building.json"
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Closed(BoundedModel):
+    model_config = ConfigDict(extra="forbid")
 
 
 class ShardEntry(_Closed):
@@ -82,9 +83,9 @@ class Manifest(_Closed):
     rejected: dict[str, int]
     damaged_files: list[str]
     damaged_bytes: int = 0
-    files_left_out: list[LeftOut] = []
+    files_left_out: list[LeftOut] = Field(default_factory=list)
     dropped: dict[str, FilterReport]
-    left_out: dict[str, int] = {}
+    left_out: dict[str, int] = Field(default_factory=dict)
     fingerprints: Fingerprints
     shards: list[ShardEntry]
 

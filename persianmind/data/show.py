@@ -8,8 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from persianmind.common.console import printable
 from persianmind.common.errors import SourceError
+from persianmind.common.log import one_line
 from persianmind.data.build.pipeline import Pipeline, TokenisedDocument
 from persianmind.data.build.source import source_job
 from persianmind.data.shown import ShownDocument, shown_document
@@ -69,8 +69,8 @@ def lines_of(record: ShownRecord) -> Iterator[str]:
     """For people: a line about the record, and its text with what is learnt between brackets."""
     shown = record.document
     counts = record.verdict if shown is None else f"{shown.tokens:,} tokens, {shown.targets:,} targets"
-    yield f"--- {printable(record.place)}: {counts}"
-    yield printable(record.sample if shown is None else shown.marked)
+    yield f"--- {one_line(record.place)}: {counts}"
+    yield record.sample if shown is None else shown.marked
 
 
 def _shown(tokenizer: FolderTokenizer, document: TokenisedDocument) -> ShownDocument:

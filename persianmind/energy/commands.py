@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from persianmind.common.console import JsonFlag, emit_json, emit_table
+from persianmind.common.log import print_line
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -84,7 +85,7 @@ def power_sweep(
     cells = [[f"{r['limit_w']:g}", r["steps"], f"{r['tokens_per_s']:.1f}", f"{r['joules']:.0f}",
               f"{r['tokens_per_joule']:.3f}"] for r in results]  # fmt: skip
     emit_table("Power limits", header, cells)
-    print(f"most tokens per joule: {winner.limit_w:g} W; set it with: nvidia-smi -pl {winner.limit_w:g}")
+    print_line(f"most tokens per joule: {winner.limit_w:g} W; set it with: nvidia-smi -pl {winner.limit_w:g}")
 
 
 def _watts(text: str) -> list[float]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import sys
+import io
 from typing import Any
 
 from persianmind.common.console import emit_table
+from persianmind.common.log import one_line, print_line, print_text
 from persianmind.run.folder import RunFolder
 
 MAX_XIDS = 5
@@ -61,7 +62,7 @@ def show_account(run: RunFolder, summary: dict[str, Any], others: dict[str, dict
     emit_table("Published runs", ["run", "as published", "GPU hours", "GPU energy", normalised], comparison)
     for label in ("problems", "notes", "not_counted"):
         for line in summary[label]:
-            print(f"{label.removesuffix('s').replace('_', ' ')}: {line}")
+            print_line(f"{label.removesuffix('s').replace('_', ' ')}: {line}")
 
 
 def gpu_row(gpu: dict[str, Any]) -> list[str]:
@@ -130,7 +131,10 @@ _ROWS = (
 
 def write_csv(runs: dict[str, dict[str, Any]]) -> None:
     """CSV on standard output: run, group (total, stage, node, component), name, kwh, measured_kwh, co2_g."""
-    out = csv.writer(sys.stdout)
+    table = io.StringIO()
+    out = csv.writer(table, lineterminator="\n")
+    # A line per row: a name with a line break in it is one cell all the same.
+    runs = {one_line(run): summary for run, summary in runs.items()}
     out.writerow(["run", "group", "name", "kwh", "measured_kwh", "co2_g"])
     for run, summary in runs.items():
         ratio = summary["measured_ratio"]
@@ -139,9 +143,10 @@ def write_csv(runs: dict[str, dict[str, Any]]) -> None:
         out.writerow([run, "total", "wasted", summary["wasted_kwh"], "", ""])
         for group in ("stage", "node"):
             for name, kwh in summary[f"by_{group}"].items():
-                out.writerow([run, group, name, kwh, "", ""])
+                out.writerow([run, group, one_line(name), kwh, "", ""])
         for name, row in summary["by_component"].items():
-            out.writerow([run, "component", name, row["kwh"], row["measured_kwh"], ""])
+            out.writerow([run, "component", one_line(name), row["kwh"], row["measured_kwh"], ""])
+    print_text(table.getvalue().removesuffix("\n"))
 
 
 def _blank(value: float | None) -> float | str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from persianmind.data.build.shards import token_dtype
 from persianmind.estimate.memory import checkpoint_bytes, tokens_per_step
-from persianmind.model.bases import weight_files
+from persianmind.model.base_files import weight_files
 from persianmind.model.known_bases import known_base
 from persianmind.recipe import Recipe
 

@@ -37,17 +37,22 @@ def meta_model(recipe: Recipe, config: Mapping[str, Any], base_vocab: int, added
     Args:
         config: config.json of the base.
         base_vocab, added: ids of the base's tokenizer, and new ones.
+
+    Raises:
+        BaseModelError: config.json makes no model.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from persianmind.estimate.nf4 import quantise_shapes
     from persianmind.model.adapted import DTYPES, adapt
+    from persianmind.model.base_files import load_errors_named
     from persianmind.model.int8_loading import make_int8
 
     dtype = DTYPES[recipe.train.precision]
     with torch.device("meta"):
-        causal_lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=dtype)
+        with load_errors_named(f"base {recipe.base!r}: config.json makes no model"):
+            causal_lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=dtype)
         if recipe.train.quantize == "nf4":
             quantise_shapes(causal_lm, dtype)
         elif recipe.train.quantize == "int8":

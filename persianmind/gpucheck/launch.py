@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from persianmind.common.errors import PersianMindError
+from persianmind.common.log import print_text
 from persianmind.common.paths import PROJECT_ROOT
 from persianmind.common.poll import wait_until
 from persianmind.engine.registry import backend
@@ -45,7 +46,7 @@ class EndedLaunch:
             LaunchFailedError: it did.
         """
         if self.code:
-            print("\n".join(self.text.splitlines()[-SHOWN_LINES:]), flush=True)
+            print_text("\n".join(self.text.splitlines()[-SHOWN_LINES:]))
             said = [line for line in self.text.splitlines() if line.startswith("persianmind: error:")]
             raise LaunchFailedError(
                 f"{what} ended with status {self.code}: {(said or ['no line of ours'])[0]}"

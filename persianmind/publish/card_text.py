@@ -176,8 +176,8 @@ def _energy(facts: CardFacts) -> list[str]:
     spread, ratio = account["uncertainty"], account["measured_ratio"]
     low, used, high = (kwh_text(kwh) for kwh in (spread["low_kwh"], account["kwh"], spread["high_kwh"]))
     text = (
-        f"{used} (between {low} and {high}; {spread['basis']}), {ratio or 0:.0%} of it measured, on "
-        f"{hardware}. "
+        f"{used} (between {low} and {high}; {escape_markdown(spread['basis'])}), {ratio or 0:.0%} of it "
+        f"measured, on {hardware}. "
     )
     if account["co2_g"] is None:
         text += "Emissions: unknown, as no grid intensity is known."
@@ -190,7 +190,7 @@ def _energy(facts: CardFacts) -> list[str]:
         )
     if account["problems"]:
         text += f" The run's own report lists gaps or doubts of this account: {len(account['problems'])}."
-    return [text, f"Not counted: {'; '.join(account['not_counted'])}."]
+    return [text, f"Not counted: {'; '.join(map(escape_markdown, account['not_counted']))}."]
 
 
 def _limits(facts: CardFacts) -> Iterator[str]:

@@ -10,6 +10,7 @@ import typer
 
 from persianmind.common.console import JsonFlag, emit_json, emit_table
 from persianmind.common.errors import DamagedFileError, ExportError, UsageError
+from persianmind.common.log import print_line
 
 if TYPE_CHECKING:
     import torch
@@ -189,9 +190,9 @@ def _show_sweep(
     lines = [(f"{one.scale:g}", *(f"{one.bits_per_byte[name]:.4f}" for name in languages)) for one in scores]
     emit_table(f"{run.folder}: bits per byte by adapter scale", ["scale", *languages], lines)
     if best is None:
-        typer.echo(f"at every scale English rises by more than {max_english_loss:g} bits per byte")
+        print_line(f"at every scale English rises by more than {max_english_loss:g} bits per byte")
         return
-    typer.echo(
+    print_line(
         f"lowest with English at most {max_english_loss:g} bits per byte above the base: "
         f"--adapter-scale {best.scale:g}"
     )
@@ -203,14 +204,14 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
         return
     if "format" in facts:
         what = facts.get("file", facts["out"])
-        typer.echo(f"wrote {what} ({facts['format']}, step {facts['step']}, stage {facts['stage']})")
+        print_line(f"wrote {what} ({facts['format']}, step {facts['step']}, stage {facts['stage']})")
     if check := facts.get("check"):
-        typer.echo(
+        print_line(
             f"checked: loss within {check['relative_loss_difference']:.2e} of the trained model (at most "
             f"{check['tolerance']:.0e}), ids of {check['n_texts']} texts, {check['n_dialogues']} prompts"
         )
     if "pushed" in facts:
-        typer.echo(f"uploaded {facts['out']} to {facts['pushed']}")
+        print_line(f"uploaded {facts['out']} to {facts['pushed']}")
 
 
 def _scales(text: str) -> list[float]:

@@ -7,8 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
+from persianmind.common.bounded import BoundedModel
 from persianmind.common.checksum import hash_file, read_checked, write_checked
 from persianmind.common.errors import DamagedFileError, ExportError, PersianMindError
 from persianmind.common.paths import resolve_inside
@@ -19,15 +20,15 @@ from persianmind.run.records import ExportResult
 MANIFEST = "manifest.json"
 
 
-class ExportedFile(BaseModel):
+class ExportedFile(BoundedModel):
     """One file: its size, and xxh3-128 of its bytes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
     size_bytes: int
     hash: str
 
 
-class ExportManifest(BaseModel):
+class ExportManifest(BoundedModel):
     """manifest.json of an export.
 
     kind: the format of the weights. step, stage: of the run that was exported. check: what was compared
@@ -35,7 +36,7 @@ class ExportManifest(BaseModel):
     profiles: of the text that was trained on, so that what is typed can be given its spelling.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
     format: Literal[1] = 1
     kind: Literal["hf", "adapter", "gguf"]
     recipe: str
@@ -47,9 +48,9 @@ class ExportManifest(BaseModel):
     persianmind: str
     written_at: str
     check: ExportResult | None
-    languages: list[str] = []
+    languages: list[str] = Field(default_factory=list)
     normalise: Normalise = Normalise()
-    profiles: dict[str, ProfileSpec] = {}
+    profiles: dict[str, ProfileSpec] = Field(default_factory=dict)
     files: dict[str, ExportedFile]
 
 

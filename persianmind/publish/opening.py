@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from persianmind.common.errors import (
-    BaseModelError,
     CheckpointError,
     DamagedFileError,
     MachineError,
@@ -53,6 +52,7 @@ class ModelPlace:
         Raises:
             UsageError: neither a model folder nor a run folder, or a checkpoint of a model folder.
             CheckpointError: a run that has saved none yet.
+            BaseModelError: a model folder whose files are not what they should be.
         """
         if self.is_run:
             if not RunFolder(self.path).has_checkpoints:
@@ -70,6 +70,9 @@ class ModelPlace:
                 f"{self.path} is neither a model folder (config.json, tokenizer.json, *.safetensors) nor a "
                 "run folder (recipe.yaml); give an exported folder, or the folder that a run writes"
             )
+        from persianmind.model.bases import check_model_folder
+
+        check_model_folder(self.path)
         if not (self.path / "tokenizer.json").is_file():
             raise UsageError(
                 f"{self.path} has no tokenizer.json, by which special tokens of a prompt are read; let "
@@ -192,6 +195,7 @@ def _folder_form(folder: Path, tokenizer: FolderTokenizer) -> ChatForm:
         UsageError: there is none.
     """
     from persianmind.data.chat_form import ChatForm
+    from persianmind.text.template_limits import check_chat_template
 
     template = tokenizer.chat_template()
     if template is None:
@@ -199,6 +203,7 @@ def _folder_form(folder: Path, tokenizer: FolderTokenizer) -> ChatForm:
             f"{folder} has no chat template, so how it wants to be asked is unknown; give a model that was "
             "tuned on dialogues, or put its chat_template.jinja into the folder"
         )
+    check_chat_template(template, str(folder))
     stops: list[int] = []
     for name in ("generation_config.json", "config.json"):
         if (folder / name).is_file():
@@ -210,12 +215,12 @@ def _folder_form(folder: Path, tokenizer: FolderTokenizer) -> ChatForm:
 def _load(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    try:
+    from persianmind.model.base_files import load_errors_named
+
+    with load_errors_named(f"{folder}: cannot be loaded"):
         return AutoModelForCausalLM.from_pretrained(
             folder, dtype="auto", use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
-    except (OSError, ValueError) as error:
-        raise BaseModelError(f"{folder}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
 
 
 class _TrainedText(BaseModel):

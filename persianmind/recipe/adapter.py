@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from persianmind.recipe.section import Count, Positive, Ratio, Section
+from persianmind.recipe.section import Dimension, Positive, Ratio, Section
 
 
 class Adapter(Section):
     """LoRA through peft. `targets: all-linear` means every projection of the decoder layers."""
 
-    rank: Count = 8
+    rank: Dimension = 8
     alpha: Positive = 16.0
     dropout: Ratio = 0.0
     targets: Literal["all-linear"] | list[str] = "all-linear"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from persianmind.recipe.section import Count, Positive, Ratio, Section
+from persianmind.recipe.section import MOST, Count, Positive, Ratio, Section
 
 
 class Data(Section):
@@ -21,7 +21,7 @@ class Data(Section):
     installed and gives exactly the ids of the saved tokenizer.
     """
 
-    seq_len: Annotated[int, Field(ge=16)] = 2048
+    seq_len: Annotated[int, Field(ge=16, le=MOST)] = 2048
     sequences_per_shard: Count = 4096
     open_sequences: Count = 64
     max_bad_record_ratio: Ratio = 0.05

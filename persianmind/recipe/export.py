@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from persianmind.recipe.section import Count, Section
+from persianmind.recipe.section import Dimension, Section
 
 
 class Export(Section):
@@ -13,4 +13,4 @@ class Export(Section):
 
     enabled: bool = True
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    pad_vocab_to_multiple: Count = 1
+    pad_vocab_to_multiple: Dimension = 1

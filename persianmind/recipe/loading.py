@@ -17,6 +17,7 @@ from persianmind.recipe.overrides import apply_override
 from persianmind.recipe.whole import Recipe
 
 MAX_NODES = 100_000
+UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)  # numbers and dates that are none; deep nesting
 RECIPE_FOLDER = PROJECT_ROOT / "launcher" / "recipes"
 
 
@@ -52,7 +53,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     path = find_recipe(name_or_path)
     try:
         tree = _read_tree(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, this file is not")
@@ -83,7 +84,7 @@ def read_profile(path: Path) -> dict[str, Any]:
         tree = _read_tree(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"no language profile at {path} ({error.strerror}); give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a language profile is a mapping of keys to values, this file is not")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -16,8 +17,8 @@ def apply_override(tree: dict[str, Any], override: str) -> None:
         raise RecipeError(f"override {override!r}: write it as key.sub=value, e.g. train.learning_rate=2e-4")
     try:
         value = yaml.safe_load(raw)
-    except yaml.YAMLError:
-        raise RecipeError(f"override {override!r}: the value is not valid YAML") from None
+    except (yaml.YAMLError, ValueError, RecursionError):  # numbers and dates that are none; deep nesting
+        raise RecipeError(f"override {override[:200]!r}: the value is not valid YAML") from None
     if isinstance(value, str):  # YAML 1.1 reads 2e-4 as a string; people mean the number
         value = _as_number(value)
     keys = dotted.split(".")
@@ -40,7 +41,7 @@ def _descend(node: Any, key: str, path: str, override: str) -> Any:
 
 
 def _list_index(node: list[Any], key: str, override: str) -> int:
-    if not key.isdigit() or int(key) >= len(node):
+    if not re.fullmatch(r"[0-9]{1,6}", key) or int(key) >= len(node):
         raise RecipeError(f"override {override!r}: {key!r} is no item of a list of {len(node)} (0 first)")
     return int(key)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from persianmind.recipe.section import Count, Name, Positive, Ratio, Section
+from persianmind.recipe.section import Count, Dimension, Name, Positive, Ratio, Section
 
 # Beyond so many passes repeated text gains little (Muennighoff et al. 2023, arXiv 2305.16264).
 GOOD_PASSES = 4
@@ -56,7 +56,7 @@ class Train(Section):
     """
 
     global_batch_size: Count = 64
-    micro_batch_size: Count = 1
+    micro_batch_size: Dimension = 1
     learning_rate: Positive = 2e-4
     embedding_learning_rate: Positive | None = None
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
@@ -71,7 +71,7 @@ class Train(Section):
     deterministic: bool | Literal["auto"] = "auto"
     gradient_checkpointing: Literal["auto", "off", "selective", "full"] | FullLayers = "auto"
     memory_gb: Positive | None = None
-    loss_chunk_tokens: Count = 512
+    loss_chunk_tokens: Dimension = 512
     nonfinite_budget: int = Field(default=3, ge=0)
     hang_timeout_s: Positive = 1800.0
     spike_sigma: Positive | None = None

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from persianmind.common.console import JsonFlag, emit_json
+from persianmind.common.log import print_line
 
 
 def report(
@@ -21,4 +22,4 @@ def report(
     if as_json:
         emit_json({"report": str(page), "size_bytes": page.stat().st_size})
     else:
-        typer.echo(f"wrote {page}")
+        print_line(f"wrote {page}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
+
+from persianmind.common.bounded import BoundedModel
 
 
-class RunRecord(BaseModel):
-    """Frozen; keys that this version does not know are ignored."""
+class RunRecord(BoundedModel):
+    """Frozen, its numbers within bounds; keys that this version does not know are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(extra="ignore")

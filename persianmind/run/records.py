@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from persianmind.common.checksum import parse_checked_line
+from persianmind.run.energy_account import check_account
 from persianmind.run.evaluation_records import (
     EvaluationResult,
     NewTokens,
@@ -187,7 +188,7 @@ class RunResults(RunRecord):
     versions: dict[str, str] = Field(default_factory=dict)
     export: ExportResult | None = None
     samples: list[SampleText] = Field(default_factory=list)
-    energy: dict[str, Any] | None = None
+    energy: Annotated[dict[str, Any], AfterValidator(check_account)] | None = None
 
 
 class Prepared(RunRecord):

@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from persianmind.common.errors import DataError
 from persianmind.language.profile import PromptTemplate
 from persianmind.text.dialogue import Message
 
+SHOWN_CHARACTERS = 400  # of what a template says of itself
 
-class RefusedDialogueError(Exception):
-    """A dialogue that a template refuses to write; the message is the template's own."""
+
+class RefusedDialogueError(DataError):
+    """A dialogue that a template refuses to write, or may not write: the sandbox or a limit stopped it. The
+    message is the template's own."""
 
 
 def own_template(prompt: PromptTemplate, *, bos: str, eos: str) -> str:
@@ -69,24 +73,18 @@ def render_template(
         add_generation_prompt: ends where the next answer begins.
 
     Raises:
-        RefusedDialogueError: the template is no Jinja, or says that it cannot write these turns.
+        RefusedDialogueError: the template is no Jinja, says that it cannot write these turns, reaches out of
+            the sandbox, or goes beyond a limit of text/template_limits.py.
     """
-    from jinja2 import TemplateError
+    from persianmind.text.template_limits import render_within_limits
 
-    # The public function around it costs as much again: it copies turns of any kind, and ours are strings.
-    from transformers.utils.chat_template_utils import _compile_jinja_template
-
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    names = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt}
     try:
-        text: str = _compile_jinja_template(template).render(
-            messages=[{"role": message.role, "content": message.content} for message in messages],
-            tools=None,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **named_tokens,
-        )
-    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
-        raise RefusedDialogueError(" ".join(str(error).split())) from None
-    return text
+        return render_within_limits(template, {"messages": turns, **names, **named_tokens})
+    except Exception as error:  # a foreign program: what it may raise is not ours to list
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RefusedDialogueError(reason[:SHOWN_CHARACTERS]) from None
 
 
 def _literal(text: str) -> str:

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from persianmind.common.atomic import write_text
+from persianmind.common.bounded import BoundedModel
 from persianmind.common.checksum import (
     dump_checked_line,
     hash_file,
@@ -41,8 +42,8 @@ class HeldOutDocument:
     fingerprint: int
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Closed(BoundedModel):
+    model_config = ConfigDict(extra="forbid")
 
 
 class HeldOutLanguage(_Closed):

@@ -3,15 +3,25 @@
 from persianmind.language.hard_strings import HARD_STRINGS
 from persianmind.tokenizer.fast import FastEncoder
 from persianmind.tokenizer.folder import FolderTokenizer, tokenizer_fingerprint
-from persianmind.tokenizer.models import LocatedTokens, Tokens, encode_json, is_tiktoken, tiktoken_hint
+from persianmind.tokenizer.models import (
+    MAX_TOKENIZER_BYTES,
+    LocatedTokens,
+    Tokens,
+    check_tokenizer_size,
+    encode_json,
+    is_tiktoken,
+    tiktoken_hint,
+)
 from persianmind.tokenizer.panic import panics_named
 
 __all__ = [
     "HARD_STRINGS",
+    "MAX_TOKENIZER_BYTES",
     "FastEncoder",
     "FolderTokenizer",
     "LocatedTokens",
     "Tokens",
+    "check_tokenizer_size",
     "encode_json",
     "is_tiktoken",
     "panics_named",

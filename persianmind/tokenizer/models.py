@@ -17,6 +17,8 @@ from persianmind.tokenizer.panic import panics_named
 Tokens = npt.NDArray[np.uint32]
 
 JSON_FILE, SENTENCEPIECE_FILE = "tokenizer.json", "tokenizer.model"
+# Both are read whole, into several times their size; the largest of well-known bases has 33 MB.
+MAX_TOKENIZER_BYTES = 256 << 20
 _TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]+\r?\n")
 
 
@@ -31,6 +33,19 @@ def tiktoken_hint(path: Path) -> str:
         f"{path}: tokenizer.model is tiktoken's (base64 lines, as Meta publishes Llama 3's), not "
         "SentencePiece's; give the Hugging Face folder of the same model, which holds tokenizer.json"
     )
+
+
+def check_tokenizer_size(path: Path, error: type[PersianMindError]) -> None:
+    """Whether a tokenizer's file is one that is read.
+
+    Raises:
+        PersianMindError: an `error` that says its size, where it is larger than any tokenizer's.
+    """
+    if (size := path.stat().st_size) > MAX_TOKENIZER_BYTES:
+        raise error(
+            f"{path} has {size:,} bytes, and at most {MAX_TOKENIZER_BYTES:,} are read of a tokenizer; copy "
+            "the folder again"
+        )
 
 
 class LocatedTokens:
@@ -76,6 +91,7 @@ class JsonModel:
         from tokenizers import Tokenizer
 
         self._path = path
+        check_tokenizer_size(path, DataError)
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception for what it cannot parse
@@ -151,6 +167,7 @@ class SentencePieceModel:
     def __init__(self, path: Path) -> None:
         from sentencepiece import SentencePieceProcessor
 
+        check_tokenizer_size(path, DataError)
         try:
             self._processor = SentencePieceProcessor(model_file=str(path))
         except (OSError, RuntimeError) as error:

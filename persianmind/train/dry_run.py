@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 from persianmind.checks.all import check_resume_from, preflight
 from persianmind.checks.device import check_device, has_gpu
 from persianmind.checks.text import times_seen
-from persianmind.common.console import printable
 from persianmind.common.errors import RunInterruptedError
-from persianmind.common.log import print_line
+from persianmind.common.log import print_text
 from persianmind.engine.ranks import Ranks
 from persianmind.engine.registry import backend
 from persianmind.recipe import Recipe
@@ -132,7 +131,7 @@ def _show_sequence(source: DryRunSource, tokenizer: FolderTokenizer) -> None:
     for one in documents:
         text = one.marked
         more = f" ... ({len(text) - left:,} more characters)" if len(text) > left else ""
-        print_line("  | " + printable(text[:left]).replace("\n", "\n  | ") + more)
+        print_text("  | " + text[:left].replace("\n", "\n  | ") + more)
         left -= len(text)
         if left <= 0:
             break

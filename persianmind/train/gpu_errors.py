@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 
 from persianmind.common.errors import GpuFaultError, MachineError, PersianMindError
-from persianmind.common.log import print_line
+from persianmind.common.log import print_text
 from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
 from persianmind.train.gpu_memory import is_out_of_memory, memory_error
@@ -79,7 +79,7 @@ def keep_traceback(error: BaseException, folder: RunFolder, rank: int) -> str:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
             return str(path)
-    print_line(text, sys.stderr)
+    print_text(text, sys.stderr)
     return "above"
 
 

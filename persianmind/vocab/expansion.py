@@ -103,14 +103,17 @@ def load_expansion(folder: Path) -> Expansion:
         raise VocabError(f"{error}; build the vocabulary again") from None
     if tree.pop("version", None) != _VERSION:
         raise VocabError(f"{path} is of another version of persianmind; build the vocabulary again")
-    expansion = _parse(tree)
+    try:
+        expansion = _parse(tree)
+    except (KeyError, TypeError, AttributeError):
+        raise VocabError(f"{path} is not as this version writes it; build the vocabulary again") from None
     if tokenizer_fingerprint(folder) != expansion.fingerprint:
         raise VocabError(f"{folder}: its tokenizer files are not those that {EXPANSION_FILE} was made for")
     return expansion
 
 
 def _parse(tree: dict[str, Any]) -> Expansion:
-    """A tree whose checksum and version are right: nothing in it has to be doubted."""
+    """A tree whose checksum and version are right."""
     pieces = tuple(
         VocabPiece(item["id"], item["text"], tuple(item["base_ids"]), item["count"])
         for item in tree["pieces"]

@@ -66,6 +66,13 @@ def test_a_tokenizer_that_reads_no_special_tokens(copy: Path) -> None:
 
 def test_weights_that_cannot_be_loaded(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
+    assert "no .safetensors weights" in refusal(copy, BaseModelError)
+
+
+def test_a_config_that_makes_no_model(copy: Path) -> None:
+    """Its numbers are those of a model, each by itself."""
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"num_attention_heads": 7}))
     assert "cannot be loaded" in refusal(copy, BaseModelError)
 
 

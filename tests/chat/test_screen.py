@@ -68,7 +68,7 @@ def test_a_model_cannot_send_escape_sequences_to_a_terminal(folder: Path) -> Non
     hostile = "a\x1b]0;title\x07\x9b31m [bold red]b[/bold red]\tc\nd"
     out = Terminal()
     answer_once(one(folder, hostile), "x", Screen(out))
-    assert out.getvalue() == "a\ufffd]0;title\ufffd\ufffd31m [bold red]b[/bold red]\tc\nd\n"
+    assert out.getvalue() == "a\\u001b]0;title\\u0007\\u009b31m [bold red]b[/bold red]\tc\nd\n"
     pipe = io.StringIO()
     answer_once(one(folder, hostile), "x", Screen(pipe))
     assert pipe.getvalue() == hostile + "\n"

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from persianmind.common.console import printable
+from persianmind.common.log import printable
 from persianmind.data.read.dataset import TokenDataset
 from persianmind.data.read.sequence import TokenSequence, build_sequence
 from persianmind.data.shown import shown_documents
@@ -65,4 +65,4 @@ def test_a_document_without_targets_has_no_brackets() -> None:
 
 
 def test_text_cannot_move_a_terminals_cursor() -> None:
-    assert printable("a\x1b[2Jb\r\nc\u200cd\x9b") == "a\\x1b[2Jb\\x0d\nc\u200cd\\x9b"
+    assert printable("a\x1b[2Jb\r\nc\u200cd\x9b") == "a\\u001b[2Jb\\r\nc\u200cd\\u009b"

@@ -109,9 +109,13 @@ def test_a_download_brings_the_chat_template_the_card_and_the_licence_and_no_cod
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    make_base(tmp_path, "llama", tied=False)
     assert resolve_base("owner/base") == tmp_path
     assert asked == [{"config.json"}, wanted]
+    asked.clear()
+    (tmp_path / "model.safetensors").write_bytes(b"cut short")
+    with pytest.raises(BaseModelError, match="no safetensors file"):
+        resolve_base("owner/base")
     asked.clear()
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}', encoding="utf-8")
     with pytest.raises(BaseModelError, match="recurrent"):

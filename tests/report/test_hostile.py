@@ -181,7 +181,7 @@ def test_no_number_stops_the_page_or_leaves_a_drawing(real_run: Path, kind: str)
     for path in files(real_run):
         rewrite(path, lambda tree: numbers(tree, NUMBERS[kind]))
     page = parse(write_report(real_run))
-    assert {"commands", "checkpoints", "recipe"} <= set(sections(page))
+    assert {"commands", "recipe"} <= set(sections(page))
     assert_drawings_are_finite(page)
 
 

@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 from persianmind.common.checksum import read_checked
 from persianmind.common.child import die_with_parent, parent_is_gone, read_setting
 from persianmind.common.errors import PersianMindError
-from persianmind.common.log import configure_logging
+from persianmind.common.log import configure_logging, print_traceback
 from persianmind.data.build.builder import build_steps
 from persianmind.data.build.job import BuildProgress
 from persianmind.data.build.priority import BuildOrder
@@ -66,7 +65,7 @@ def _describe(name: str, error: Exception) -> str:
     if isinstance(error, PersianMindError):
         logger.info("%s: %s", name, error)
         return str(error)
-    traceback.print_exc()
+    print_traceback()
     return f"sources.{name}: building it ended with {type(error).__name__}: {error}; see builder.log"
 
 

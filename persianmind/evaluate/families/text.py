@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
+from persianmind.common.bounded import LARGEST_EXPONENT
 from persianmind.common.checksum import hash_text
 from persianmind.evaluate.families.base import Numbered, Record, TaskContext, TaskFamily
 from persianmind.evaluate.items import TextItem
@@ -58,7 +59,7 @@ class Text(TaskFamily[TextItem]):
         found = [_per(unit, records) for unit in UNITS]
         nats, tokens = (sum(record[key] for record in records) for key in ("nats", "tokens"))
         settings = {"tokenizer": tokenizer_name(context.model.tokenizer)}
-        perplexity = math.exp(min(nats / max(1, tokens), 700.0))
+        perplexity = math.exp(min(nats / max(1, tokens), LARGEST_EXPONENT))
         return [*found, Measured("token_perplexity", perplexity, len(records), settings=settings)]
 
     def prompt_parts(self, context: TaskContext) -> Sequence[str]:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from persianmind.model.config_limits import without_code
+
 REPETITION_PENALTY = 1.1  # the paper's decoding, greedy
-# Keys that say where a config came from, or that code is to be run: none of them is true of the export.
-_FOREIGN = ("auto_map", "_name_or_path", "_model_name_or_path", "quantization_config", "custom_pipelines")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ def export_config(base: Path, *, vocab_size: int, dtype: str, ids: SpecialIds) -
     dtype: as torch names it ("bfloat16").
     """
     stated: dict[str, Any] = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    config = {key: value for key, value in stated.items() if key not in _FOREIGN}
-    config |= _rope_keys(base, stated)
+    config: dict[str, Any] = without_code(stated)
+    config |= without_code(_rope_keys(base, stated))
     config |= {"vocab_size": vocab_size, "dtype": dtype, "torch_dtype": dtype, "eos_token_id": ids.eos}
     for key, value in (("bos_token_id", ids.bos), ("pad_token_id", ids.pad)):
         if value is not None:

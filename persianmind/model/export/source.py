@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from persianmind.common.errors import BaseModelError
-from persianmind.model.bases import weight_files
+from persianmind.model.base_files import weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor

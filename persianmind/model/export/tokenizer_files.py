@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from persianmind.model.config_limits import without_code
 from persianmind.tokenizer.models import JSON_FILE, SENTENCEPIECE_FILE
 
 CONFIG_FILE, TEMPLATE_FILE = "tokenizer_config.json", "chat_template.jinja"
 COPIED = (JSON_FILE, SENTENCEPIECE_FILE, "special_tokens_map.json", "added_tokens.json", "merges.txt")
-_FOREIGN = ("auto_map", "is_local", "local_files_only", "backend", "name_or_path", "tokenizer_file")
 
 
 def write_tokenizer(vocab: Path, out: Path, *, chat_template: str, max_length: int) -> None:
@@ -37,7 +37,7 @@ def tokenizer_config(vocab: Path, *, chat_template: str, max_length: int) -> dic
     """tokenizer_config.json: tokenizer.json is loaded as it is, and nothing is "cleaned up" in decoding."""
     path = vocab / CONFIG_FILE
     stated: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    config = {key: value for key, value in stated.items() if key not in _FOREIGN}
+    config: dict[str, Any] = without_code(stated)
     # transformers 5 writes a list here, which transformers 4 takes for a mapping and dies of.
     if isinstance(config.get("extra_special_tokens"), list):
         config["additional_special_tokens"] = config.pop("extra_special_tokens")

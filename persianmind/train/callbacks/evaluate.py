@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from persianmind.common.bounded import LARGEST_EXPONENT
 from persianmind.common.errors import CheckpointError, NonFiniteError
 from persianmind.engine.base import Batch
 from persianmind.evaluate.stats import bootstrap_difference
@@ -198,7 +199,7 @@ def evaluation_result(
         n_words=int(words),
         bits_per_character=bits / characters if characters else None,
         bits_per_word=bits / words if words else None,
-        perplexity=math.exp(min(nats / max(1, held_out.n_tokens), 700.0)),
+        perplexity=math.exp(min(nats / max(1, held_out.n_tokens), LARGEST_EXPONENT)),
         tokenizer=held_out.tokenizer,
         step=step,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from persianmind.common.log import console
+from persianmind.common.console import LiveLine
 from persianmind.energy.budget import Budget
 from persianmind.run.records import StepRecord
 from persianmind.train.callbacks.base import Callback
@@ -26,15 +26,14 @@ class ProgressCallback(Callback):
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self._live: Any = None
-        self._task: Any = None
+        self._live: LiveLine | None = None
         self._last_line_s = float("-inf")
         self._started_s = time.monotonic()
         self._first_step: int | None = None
 
     def start(self, context: RunContext) -> None:
         if context.is_main and sys.stdout.isatty():
-            self._start_live(context.total_steps)
+            self._live = LiveLine(context.total_steps)
 
     def after_step(self, context: RunContext, outcome: StepOutcome) -> None:
         if context.record is not None:
@@ -47,7 +46,7 @@ class ProgressCallback(Callback):
             self._first_step, self._started_s = record.step - 1, time.monotonic() - record.seconds
         text = self.text(record, total_steps) + (f"  {budget}" if budget else "")
         if self._live is not None:
-            self._live.update(self._task, completed=record.step, total=total_steps, description=text)
+            self._live.show(text, record.step, total_steps)
             return
         now_s = time.monotonic()
         is_last = record.step == total_steps
@@ -57,7 +56,7 @@ class ProgressCallback(Callback):
 
     def close(self, context: RunContext) -> None:
         if self._live is not None:
-            self._live.stop()
+            self._live.close()
             self._live = None
 
     def text(self, record: StepRecord, total_steps: int) -> str:
@@ -74,10 +73,3 @@ class ProgressCallback(Callback):
         if record.joules is not None:
             parts.append(f"{record.joules:,.0f} J")
         return "  ".join(parts)
-
-    def _start_live(self, total_steps: int) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
-
-        self._live = Progress(TextColumn("{task.description}"), BarColumn(bar_width=20), console=console())
-        self._task = self._live.add_task("starting", total=total_steps)
-        self._live.start()

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 from persianmind.common.errors import VocabError
 from persianmind.language.script import Script
+from persianmind.tokenizer import check_tokenizer_size
 from persianmind.vocab.families.reader import JsonReader
 from persianmind.vocab.learn import Learned, Word
 
@@ -125,6 +126,9 @@ def read_base(path: Path) -> BaseFiles:
     Raises:
         VocabError: nothing there, or a file that is not what its name says.
     """
+    for file in (path, path / "tokenizer.json", path / "tokenizer.model"):
+        if file.is_file():
+            check_tokenizer_size(file, VocabError)
     if path.is_file() and path.suffix != ".json":
         return BaseFiles(path, path.read_bytes(), None, {}, {})
     if not path.is_dir():

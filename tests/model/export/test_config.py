@@ -127,3 +127,53 @@ def test_tokenizer_files_byte_for_byte_and_a_class_that_both_know(tmp_path: Path
     }
     assert (out / "chat_template.jinja").read_text(encoding="utf-8") == "{{ messages }}"
     assert tokenizer_config(tmp_path / "none", chat_template="", max_length=1)["model_max_length"] == 1
+
+
+CODE = {
+    "auto_map": {"AutoConfig": "evil--module.Class"},
+    "custom_pipelines": {"x": {"impl": "evil.py"}},
+    "_auto_class": "AutoModel",
+    "_name_or_path": "/home/somebody",
+    "transformers_weights": "other.safetensors",
+    "_attn_implementation": "evil/kernel",
+    "attn_implementation": "evil/kernel",
+    "experts_implementation": "evil/kernel",
+    "use_kernels": True,
+    "kernel_config": {"a": "evil/kernel"},
+    "custom_generate": "evil/generate",
+    "adapter_path": "/x",
+    "trust_remote_code": True,
+    "code_revision": "main",
+    "quantization_config": {"quant_method": "x"},
+    "processor_class": "evil/repo--module.Class",
+}
+
+
+def code_in(tree: Any) -> set[str]:
+    """Keys of ours above, anywhere in a tree, and strings that name a class in a repository."""
+    if isinstance(tree, dict):
+        found = {key for key in tree if key in CODE and key != "processor_class"}
+        return found.union(*map(code_in, tree.values()), set())
+    if isinstance(tree, list):
+        return set().union(*map(code_in, tree), set())
+    return {tree} if isinstance(tree, str) and "--" in tree else set()
+
+
+def test_no_code_and_no_place_of_others_is_handed_on(tmp_path: Path) -> None:
+    """Also within the parts of a config; what makes the model stays."""
+    nested = {"part": {**CODE, "kept": 1}, "parts": [CODE, {"kept": 2}, "evil/repo--module.Class"]}
+    found = config_of(tmp_path, **CODE, **nested, hidden_act="silu")
+    assert code_in({**CODE, **nested}) == (CODE.keys() - {"processor_class"}) | {
+        "evil--module.Class",
+        "evil/repo--module.Class",
+    }
+    assert code_in(found) == set()
+    assert found["part"] == {"kept": 1} and found["parts"] == [{}, {"kept": 2}]
+    assert found["hidden_act"] == "silu" and found["model_type"] == "llama"
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({**CODE, **nested, "tokenizer_class": "evil/repo--module.Class", "add_bos_token": True})
+    )
+    tokens = tokenizer_config(tmp_path, chat_template="{{ 1 }}", max_length=8)
+    assert code_in(tokens) == set() and tokens["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert tokens["add_bos_token"] is True
+    assert code_in(generation_config(IDS)) == set()
