@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from persianmind.checks.base import CheckContext, CheckResult
+from persianmind.common.disk import existing_folder
 from persianmind.common.errors import MachineError
 from persianmind.estimate.disk import run_bytes
 
@@ -136,8 +137,3 @@ def mounted_kind(place: Path, table: str) -> str | None:
         if place.is_relative_to(point) and (best is None or len(point.parts) >= best[0]):
             best = len(point.parts), right.split()[0]
     return None if best is None else best[1]
-
-
-def existing_folder(folder: Path) -> Path:
-    """The folder itself, or the nearest above it that exists."""
-    return next(path for path in (folder, *folder.resolve().parents) if path.is_dir())

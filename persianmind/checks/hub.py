@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from persianmind.checks.base import CheckContext, CheckResult
-from persianmind.checks.disk import existing_folder
+from persianmind.common.disk import existing_folder
 from persianmind.model.bases import BASE_FILES, could_be_on_hub, present_base
 from persianmind.model.download import large_files
 from persianmind.model.families import check_family

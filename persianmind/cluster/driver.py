@@ -22,6 +22,7 @@ from persianmind.common.errors import ClusterError, JobLostError, PersianMindErr
 from persianmind.common.paths import PROJECT_ROOT as ROOT
 from persianmind.common.poll import wait_until
 from persianmind.engine.ranks import collective_timeout_s
+from persianmind.report.page import write_report
 from persianmind.run.folder import RunFolder
 from persianmind.train.command import is_finished, show_finished
 from persianmind.train.run import RunRequest
@@ -55,7 +56,7 @@ def run_driver(request: RunRequest, options: DriverOptions) -> None:
     if request.folder.recipe.is_file():  # a run keeps the precision it began with, whatever trains it now
         request = replace(request, recipe=resolve_precision(request.recipe, request.folder))
     if is_finished(request):  # seen from here: no machine has to be waited for
-        return show_finished(request.folder)
+        return show_finished(request.folder, write_report)
     _set_environment(options)
     # First: loaded after Ray has connected, torch's MKL can fail to find itself and ends the process.
     import torch  # noqa: F401

@@ -1,4 +1,8 @@
-"""Writing files so that they are whole or absent."""
+"""Writing files so that they are whole or absent, and appending so that a line is there or not.
+
+Everything here raises a `DiskError` that names the file where its disk refuses it, and leaves nothing
+half-written.
+"""
 
 from __future__ import annotations
 
@@ -6,45 +10,101 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from persianmind.common.disk import writing, writing_below
 from persianmind.common.errors import PersianMindError
 
 
 def fsync_folder(folder: Path) -> None:
     """Makes renames inside `folder` durable (POSIX: a rename is only on disk once its folder is)."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fsync_file(folder)
 
 
 def fsync_file(path: Path) -> None:
-    """Makes the bytes of one file durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Makes the bytes of one file durable.
+
+    Raises:
+        DiskError: the disk refuses it.
+    """
+    with writing(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes `path` whole or not at all: temporary name beside it, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes `path` whole or not at all: temporary name beside it, fsync, rename, fsync of the folder.
+
+    Raises:
+        DiskError: the disk refuses it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as handle:
+                handle.write(content)
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        fsync_folder(path.parent)
+
+
+def append_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Appends all of `content` or nothing.
+
+    Args:
+        durable: waits until it is on the disk.
+
+    Raises:
+        DiskError: the disk refuses it; the file is as it was.
+    """
+    with writing(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            _append(descriptor, content, os.fstat(descriptor).st_size)
+            if durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def append_line(path: Path, line: str, *, durable: bool = False) -> None:
+    """Appends a line, or several that are joined by line ends; a last line that a kill cut short is closed
+    first, so that it spoils only itself.
+
+    Raises:
+        DiskError: as `append_bytes`.
+    """
+    append_bytes(path, (b"\n" if _ends_torn(path) else b"") + line.encode("utf-8") + b"\n", durable=durable)
+
+
+def _ends_torn(path: Path) -> bool:
     try:
-        with temporary.open("wb") as handle:
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        with path.open("rb") as handle:
+            handle.seek(-1, os.SEEK_END)
+            return handle.read(1) != b"\n"
+    except OSError:  # not there, or empty
+        return False
+
+
+def _append(descriptor: int, content: bytes, size_bytes: int) -> None:
+    rest = memoryview(content)
+    try:
+        while rest:  # a disk that fills up takes a part first
+            rest = rest[os.write(descriptor, rest) :]
+    except OSError:
+        os.ftruncate(descriptor, size_bytes)
         raise
-    fsync_folder(path.parent)
 
 
 def write_text(path: Path, content: str) -> None:
@@ -70,16 +130,22 @@ def read_json(path: Path) -> Any:
 @contextmanager
 def atomic_file(final: Path) -> Iterator[Path]:
     """Yields a temporary name beside `final`; it becomes `final` by rename when the block ends without an
-    error."""
+    error.
+
+    Raises:
+        DiskError: the disk refuses it, in the block or after.
+    """
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        fsync_file(temporary)
-        temporary.replace(final)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_folder(final.parent)
+    with writing_below(temporary, final):
+        try:
+            yield temporary
+            fsync_file(temporary)
+            temporary.replace(final)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        fsync_folder(final.parent)
 
 
 @contextmanager
@@ -87,19 +153,24 @@ def atomic_dir(final: Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes `final` by rename when the block ends without an error.
 
     A leftover temporary of an earlier crash is replaced. `final` must not exist.
+
+    Raises:
+        DiskError: the disk refuses it, in the block or after.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".tmp-{final.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for path in sorted(temporary.rglob("*")):
-            if path.is_file():
-                fsync_file(path)
-        fsync_folder(temporary)
-        temporary.rename(final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    fsync_folder(final.parent)
+    with writing_below(temporary, final):
+        with writing(final):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+        try:
+            yield temporary
+            for path in sorted(temporary.rglob("*")):
+                if path.is_file():
+                    fsync_file(path)
+            fsync_folder(temporary)
+            temporary.rename(final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        fsync_folder(final.parent)

@@ -17,6 +17,7 @@ import xxhash
 
 from persianmind.common.atomic import write_text
 from persianmind.common.errors import DamagedFileError
+from persianmind.common.progress import count_work
 
 CHECKSUM, CRC = "checksum", "crc"
 MAX_JSON_BYTES = 256 << 20  # a damaged or hostile length must not fill the memory
@@ -28,6 +29,7 @@ def hash_file(path: Path) -> str:
     with path.open("rb") as handle:
         while block := handle.read(1 << 20):
             digest.update(block)
+            count_work(len(block))
     return digest.hexdigest()
 
 

@@ -7,10 +7,12 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 
+from persianmind.common.disk import disk_error
 from persianmind.common.errors import PersianMindError, UsageError
 from persianmind.common.log import console, one_line, print_line, print_traceback
 
@@ -98,26 +100,39 @@ def invoke(app: typer.Typer, arguments: Sequence[str], prog: str) -> Any:
 
 
 def run_guarded(action: Callable[[], object], *, silent: bool = False, rank: int = 0) -> int:
-    """Runs an entry point; an error of ours becomes one line on standard error and its exit code.
+    """Runs an entry point; an error of ours, or of a disk, becomes one line on standard error and its exit
+    code.
 
     silent: for mistakes that rank 0 sees and says as well. rank: named in the line when it is not 0.
     """
     try:
         action()
-    except PersianMindError as error:
-        if rank and error.by_all_ranks:
-            # A launcher ends every rank with the first that exits: rank 0 still has its meter to close.
-            time.sleep(RANK_0_SPEAKS_S)
-        elif not silent:
-            where = f"rank {rank}: " if rank else ""
-            line = " ".join(str(error).split())
-            print_line(f"persianmind: error: {where}{line}", sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        print_traceback()
-        if LOST_PEER.search(str(error)):
-            time.sleep(RANK_0_SPEAKS_S)  # the rank that ended first has the reason, and the exit code
-        return 1
+        named = error if isinstance(error, PersianMindError) else disk_error(error)
+        if named is None:
+            return _report_unnamed(error, rank)
+        if rank and named.by_all_ranks:
+            # A launcher ends every rank with the first that exits: rank 0 still has its meter to close.
+            time.sleep(RANK_0_SPEAKS_S)
+        elif not silent:
+            _print_error(str(named), rank)
+        return named.exit_code
     return 0
+
+
+def _report_unnamed(error: Exception, rank: int) -> int:
+    """A lost peer is one line; anything else is a bug of ours and shows its traceback."""
+    if isinstance(error, RuntimeError) and LOST_PEER.search(str(error)):
+        time.sleep(RANK_0_SPEAKS_S)  # the rank that ended first has the reason, and the exit code
+        _print_error(f"another rank ended first and has the reason ({error})", rank, kind="")
+    else:
+        print_traceback()
+    return 1
+
+
+def _print_error(text: str, rank: int, kind: str = "error: ") -> None:
+    where = f"rank {rank}: " if rank else ""
+    with suppress(OSError):  # standard error may lie on the disk that is full; the exit code remains
+        print_line(f"persianmind: {kind}{where}{' '.join(text.split())}", sys.stderr)

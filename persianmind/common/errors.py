@@ -48,6 +48,16 @@ class MachineError(PersianMindError):
     """The machine lacks something the run needs: a compiler, disk room, a package, a device."""
 
 
+class DiskError(MachineError, OSError):
+    """A file system refuses a file: it is full, read-only, failing or gone; the line names the file. What was
+    committed before is untouched.
+
+    Also an OSError: who can do without a file catches either in one way.
+    """
+
+    exit_code = 11
+
+
 class DamagedFileError(PersianMindError):
     """A file of ours is not as it was written; the message names it."""
 
@@ -73,6 +83,12 @@ class BuildFailedError(DataError):
     """Building a source beside training failed; every rank reads so in its folder."""
 
     by_all_ranks = True
+
+
+class BuildStalledError(BuildFailedError):
+    """The process that builds a needed source beside training gets nothing done; the line names its log."""
+
+    exit_code = 8
 
 
 # --- vocabulary --------------------------------------------------------------------------------------

@@ -11,12 +11,19 @@ import contextlib
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
+
+from persianmind.common.disk import writing
+from persianmind.common.errors import DiskError
+from persianmind.common.poll import wait_until
+from persianmind.common.progress import count_work
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +76,11 @@ class OwnedLock:
 
         Raises:
             LockHeldError: a living process holds it.
-            OSError: the file cannot be made (a symbolic link is refused).
+            OSError: the file cannot be made (a symbolic link is refused); a DiskError where its disk
+                refuses it.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.is_symlink():
             raise OSError(f"{self.path} is a symbolic link")
         try:
@@ -82,7 +91,12 @@ class OwnedLock:
             owner = read_owner(self.path)
             if owner is not None and owner.may_be_alive():
                 raise LockHeldError(self.path, owner, certain=False) from None
-        _write(self.path, json.dumps(asdict(LockOwner.me())))
+        try:
+            with writing(self.path):
+                _write(self.path, json.dumps(asdict(LockOwner.me())))
+        except DiskError:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -92,6 +106,38 @@ class OwnedLock:
             _write(self.path, "")  # released in order: the next one finds no stale owner
         with contextlib.suppress(OSError, NotImplementedError):
             self._lock.release()
+
+
+@contextmanager
+def held_when_free(lock: BaseFileLock, growing: Path) -> Iterator[None]:
+    """Waits for a lock and holds it. While another process has it, a change of what that one makes is work
+    done: this process waits for somebody who is busy.
+
+    Args:
+        growing: the file or folder that the holder of the lock makes.
+    """
+    seen: tuple[int, int] | None = None
+
+    def take() -> bool:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        return True
+
+    def look() -> None:
+        nonlocal seen
+        with contextlib.suppress(FileNotFoundError):
+            stat = growing.stat()
+            if (now := (stat.st_size, stat.st_mtime_ns)) != seen:
+                seen = now
+                count_work()
+
+    wait_until(take, while_waiting=look)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_owner(path: Path) -> LockOwner | None:

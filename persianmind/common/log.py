@@ -15,6 +15,7 @@ import logging
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -70,13 +71,20 @@ def console() -> Console:
 
 
 class LineHandler(logging.Handler):
-    """One line per record: INFO to standard output, the rest to standard error, never as markup."""
+    """One line per record: INFO to standard output, the rest to standard error, never as markup.
+
+    A line that cannot be written (a log on a full disk) is lost, and nothing else.
+    """
 
     def __init__(self, rank: int) -> None:
         super().__init__(logging.INFO if rank == 0 else logging.WARNING)
         self._rank = f"rank {rank}: " if rank else ""
 
     def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            self._show(record)
+
+    def _show(self, record: logging.LogRecord) -> None:
         text = printable(" ".join(record.getMessage().split("\n")))
         if record.levelno >= logging.WARNING:
             kind = "error: " if record.levelno >= logging.ERROR else ""

@@ -191,12 +191,13 @@ def _this_run_gpus(
 
 
 def _note_unfinished(ledger: Ledger, problems: list[str]) -> None:
-    """A meter that never wrote its last line was killed: up to one interval of it is missing."""
+    """A meter that never wrote its last line was killed, and up to one interval of it is missing, or its disk
+    was full, and more is."""
     for attempt in ledger.attempts:
         later = any(o.node == attempt.node and o.number > attempt.number for o in ledger.attempts)
         if attempt.stopped is None and later:
             interval = "one interval" if attempt.interval_s is None else f"{attempt.interval_s:g} s"
             problems.append(
-                f"{attempt.node}: the meter of the attempt of {attempt.started} was killed; "
-                f"up to {interval} of it is missing"
+                f"{attempt.node}: the meter of the attempt of {attempt.started} was killed; up to {interval} "
+                "of it is missing, or all that it counted while its disk was full"
             )

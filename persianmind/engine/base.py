@@ -201,10 +201,17 @@ class Backend(Protocol):
         """
         ...
 
-    def start(self, ranks: Ranks, hang_timeout_s: float, agreed: Mapping[str, str] | None = None) -> None:
+    def start(
+        self,
+        ranks: Ranks,
+        hang_timeout_s: float,
+        agreed: Mapping[str, str] | None = None,
+        progressed_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         """Joins the process group, once every rank has come and all can exchange a number.
 
-        agreed: what must be the same on all ranks, by recipe key.
+        agreed: what must be the same on all ranks, by recipe key. progressed_s: when rank 0, which may still
+        prepare the run, last made progress, by `time.monotonic`.
 
         Raises:
             MachineError: the device cannot be used, or the ranks disagree.

@@ -17,6 +17,12 @@ def collective_timeout_s(hang_timeout_s: float) -> float:
     return hang_timeout_s + COLLECTIVE_SLACK_S
 
 
+def meeting_place() -> str:
+    """Where the ranks of this launch meet, "host:port": the same on all of them, and on no others that run at
+    the same time."""
+    return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+
+
 @dataclass(frozen=True, slots=True)
 class Ranks:
     """rank of world_size; local_rank of local_size on this node."""

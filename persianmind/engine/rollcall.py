@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Self
 from persianmind.common.errors import MachineError, RankUnreachableError
 from persianmind.common.poll import wait_until
 from persianmind.engine.presence import Presence, check_agreement
+from persianmind.engine.ranks import meeting_place
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -62,8 +63,9 @@ class RollCall:
     """`gather` waits until every rank is there; as a context manager it watches over what they then do.
 
     limit_s: how long, once rank 0 is there. patience_s: how long a rank waits for rank 0, which may still be
-    preparing the run while the store is there already (Ray's, torchrun's). end: what ends the process when
-    the exchange inside the context takes longer than `limit_s`; the main thread stands in it.
+    preparing the run, after its last progress. progressed_s: when (on our clock) that was, as far as this
+    rank knows. end: what ends the process when the exchange inside the context takes longer than `limit_s`;
+    the main thread stands in it.
     """
 
     def __init__(
@@ -74,8 +76,10 @@ class RollCall:
         patience_s: float = 1800.0,
         tick_s: float = TICK_S,
         end: Callable[[int], None] = os._exit,
+        progressed_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.own, self.world_size, self.limit_s = own, world_size, limit_s
+        self._progressed_s = progressed_s
         self._patience_s, self._tick_s, self._end = max(patience_s, limit_s), tick_s, end
         self._present: dict[int, Presence] = {}
         self._beats: dict[int, tuple[str, float]] = {}  # by rank, and when (on our clock) it last changed
@@ -109,7 +113,7 @@ class RollCall:
     def _wait(self) -> None:
         began_s, warned = time.monotonic(), False
         while len(self._present) < self.world_size:
-            waited_s = time.monotonic() - (self._opened_s or began_s)
+            waited_s = time.monotonic() - (self._opened_s or max(began_s, self._progressed_s()))
             if waited_s > self.limit_s and self._opened_s is not None:
                 raise self._error(f"the start waited {waited_s:.0f} s for {self._absent()}")
             if waited_s > self.limit_s and not warned:
@@ -139,7 +143,7 @@ class RollCall:
 
     def _exchange(self) -> None:
         try:
-            store = open_store(host=False, timeout_s=self._patience_s)
+            store = self._find_store()
             self._answered_s = time.monotonic()
             store.set(f"{PREFIX}/{self.own.rank}", json.dumps(asdict(self.own)))
             beats = 0
@@ -151,6 +155,14 @@ class RollCall:
                 self._answered_s = time.monotonic()
         except RuntimeError:  # torch's errors of the network: rank 0's process has ended
             return
+
+    def _find_store(self) -> TCPStore:
+        while True:
+            try:
+                return open_store(host=False, timeout_s=self._patience_s)
+            except RuntimeError:  # not there yet; `_wait` knows how long that may take
+                if self._over.is_set():
+                    raise
 
     def _read(self, store: TCPStore, rank: int) -> None:
         key, alive = f"{PREFIX}/{rank}", f"{PREFIX}/alive/{rank}"
@@ -228,4 +240,4 @@ class RollCall:
 
 
 def _place() -> str:
-    return f"at {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    return f"at {meeting_place()}"

@@ -6,10 +6,10 @@ the records depend on; a file of other settings is made anew. Every line carries
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
-from persianmind.common.atomic import write_text
+from persianmind.common.atomic import append_line, write_text
 from persianmind.common.checksum import dump_checked_line, parse_checked_line
 from persianmind.evaluate.families import Record
 
@@ -37,17 +37,15 @@ class ItemFile:
             return
         part = self._part
         if not part.is_file() or not self._is_ours(part):
-            part.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(self._line({HEADER: self._key}), encoding="utf-8")
-        with part.open("a", encoding="utf-8") as handle:
-            handle.write(self._line(record))
+            write_text(part, dump_checked_line({HEADER: self._key}) + "\n")
+        append_line(part, dump_checked_line(record))
 
     def finish(self, records: Iterable[Record]) -> None:
         """Writes all records as one file and removes the parts; on one rank alone, once all are done."""
         if self._path is None:
             return
-        lines = [self._line({HEADER: self._key}), *(self._line(record) for record in records)]
-        write_text(self._path, "".join(lines))
+        lines = [{HEADER: self._key}, *records]
+        write_text(self._path, "".join(dump_checked_line(line) + "\n" for line in lines))
         for part in self._path.parent.glob(f"{self._path.name}.part-*"):
             part.unlink(missing_ok=True)
 
@@ -66,7 +64,3 @@ class ItemFile:
             return {}
         records = (parse_checked_line(line) for line in path.read_bytes().splitlines()[1:])
         return {record["item"]: record for record in records if record is not None}
-
-    @staticmethod
-    def _line(content: Mapping[str, object]) -> str:
-        return dump_checked_line(content) + "\n"

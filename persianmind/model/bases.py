@@ -20,7 +20,9 @@ from filelock import FileLock
 
 from persianmind.common.atomic import atomic_dir
 from persianmind.common.checksum import hash_files
+from persianmind.common.disk import disk_error
 from persianmind.common.errors import BaseModelError, nearest
+from persianmind.common.lock import held_when_free
 from persianmind.model.base_files import check_small_files, check_weights, read_object, weight_files
 from persianmind.model.config_limits import check_config
 from persianmind.model.families import check_family
@@ -176,7 +178,8 @@ def _made_once(folder_name: str, make: Callable[[Path], None]) -> Path:
     if (folder / "config.json").is_file():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder_name}.lock"), mode=0o644):
+    lock = FileLock(folder.with_name(f".{folder_name}.lock"), mode=0o644, thread_local=False)
+    with held_when_free(lock, folder.with_name(f".tmp-{folder_name}")):
         if not (folder / "config.json").is_file():
             with atomic_dir(folder) as temporary:
                 make(temporary)
@@ -278,6 +281,8 @@ def _download(name: str) -> Path:
     except BaseModelError:
         raise
     except Exception as error:
+        if (named := disk_error(error, Path(constants.HF_HUB_CACHE))) is not None:
+            raise named from None
         reason = " ".join(str(error).split())[:200]
         raise BaseModelError(
             f"base {name!r}: neither a folder here nor to be had from the hub ({reason}); "

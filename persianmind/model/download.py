@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from filelock import FileLock
 
 from persianmind.common.errors import BaseModelError
+from persianmind.common.lock import held_when_free
 from persianmind.common.log import printable
+from persianmind.common.progress import CountedWriter, count_work
 
 LARGE_BYTES = 64 << 20
 CONNECTIONS = 4
@@ -100,14 +102,14 @@ def _fetch(name: str, revision: str, file: LargeFile) -> None:
 
     file.blob.parent.mkdir(parents=True, exist_ok=True)
     lock = file.part.with_name(file.part.name + ".lock")
-    with FileLock(lock, thread_local=False):
+    with held_when_free(FileLock(lock, thread_local=False), file.part):
         if file.blob.exists():  # another process was first
             return
         url = hf_hub_url(name, file.name, revision=revision, endpoint=constants.ENDPOINT)
         with file.part.open("ab") as handle:
             http_get(
                 url,
-                handle,
+                cast(BinaryIO, CountedWriter(handle)),
                 resume_size=file.bytes_here,
                 headers=build_hf_headers(),
                 expected_size=file.size,
@@ -128,4 +130,5 @@ def _sha256(path: Path) -> str:
     with path.open("rb") as handle:
         while block := handle.read(_READ_BYTES):
             digest.update(block)
+            count_work(len(block))
     return digest.hexdigest()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from persianmind.common.atomic import atomic_dir
+from persianmind.common.disk import scratch_folder
 from persianmind.common.errors import ExportError
 from persianmind.model.export.gguf.plan import GgufDtype
 from persianmind.model.export.gguf.write import export_gguf
@@ -46,8 +46,7 @@ def export_gguf_folder(
         raise ExportError(f"{out} exists; give another --out, or remove it first")
     form = chat_form(run)
     tensors = merged_tensors(run.base, run.weights, settings)
-    with tempfile.TemporaryDirectory() as name, atomic_dir(out) as folder:
-        parts = Path(name)
+    with scratch_folder("persianmind-gguf-") as parts, atomic_dir(out) as folder:
         write_without_weights(
             parts, run.base, run.folder.vocab, form, vocab_size=tensors.vocab_size, dtype=settings.dtype
         )

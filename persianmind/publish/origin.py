@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from persianmind.common.atomic import write_bytes
 from persianmind.common.errors import UsageError
 from persianmind.model.bases import GGUF_ORIGINS, read_config
 
@@ -112,7 +112,7 @@ def notice_files(folder: Path) -> Iterator[Path]:
 def copy_notices(origin: BaseOrigin, export: Path) -> list[str]:
     """Copies licence and notice files into `export`, byte for byte; returns their names."""
     for path in origin.notices:
-        shutil.copyfile(path, export / path.name)
+        write_bytes(export / path.name, path.read_bytes())
     return [path.name for path in origin.notices]
 
 

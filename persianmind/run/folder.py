@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from persianmind.common.atomic import write_text
-from persianmind.common.errors import RunFolderError, RunLockedError
+from persianmind.common.errors import DiskError, RunFolderError, RunLockedError
 from persianmind.common.lock import LockHeldError, OwnedLock
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import dump_recipe, load_recipe
@@ -208,6 +208,7 @@ class RunLock:
 
         Raises:
             RunLockedError: a living process holds it; the message names its pid and host.
+            DiskError: the disk refuses its file.
         """
         try:
             self._lock.__enter__()
@@ -218,6 +219,8 @@ class RunLock:
                 f"{self._folder} is in use by {error.owner or 'another process'}; wait for it, stop it, or "
                 f"give another --output{hint}"
             ) from None
+        except DiskError:
+            raise
         except OSError as error:
             raise RunLockedError(
                 f"{self._folder} cannot be locked: {error}; remove what is in the way"

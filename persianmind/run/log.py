@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from persianmind.common.atomic import write_text
+from persianmind.common.atomic import append_line, fsync_file, write_text
 from persianmind.common.checksum import dump_checked_line, read_checked, write_checked
 from persianmind.common.errors import DamagedFileError
 from persianmind.run.evaluation_records import (
@@ -18,6 +17,7 @@ from persianmind.run.evaluation_records import (
     PublishedScore,
     SuiteResult,
 )
+from persianmind.run.event_file import EventFile
 from persianmind.run.folder import RunFolder
 from persianmind.run.records import (
     R,
@@ -46,7 +46,7 @@ class RunLog:
         self.folder = folder
         self.active = active
         self.trackers = trackers
-        self._writer: Any = None
+        self._events = EventFile(folder.tensorboard)
 
     def rewind(self, step: int) -> None:
         """Keeps the lines up to `step`; later or torn ones move to the discarded file."""
@@ -59,44 +59,34 @@ class RunLog:
             record = parse_record(line, StepRecord)
             (kept if record is not None and record.step <= step else discarded).append(line)
         if discarded:
-            with self.folder.discarded_metrics.open("a", encoding="utf-8") as handle:
-                handle.write("\n".join(discarded) + "\n")
+            append_line(self.folder.discarded_metrics, "\n".join(discarded))
             write_text(path, "".join(line + "\n" for line in kept))
 
     def append(self, record: StepRecord) -> None:
-        """Appends one line; then the same to TensorBoard files and trackers."""
+        """Appends one line; then the same to TensorBoard files and trackers.
+
+        Raises:
+            DiskError: the line cannot be written; the file is as it was.
+        """
         if not self.active:
             return
         values = record.model_dump(mode="json")
-        with self.folder.metrics.open("a", encoding="utf-8") as handle:
-            handle.write(dump_checked_line(values) + "\n")
-        self._tensorboard(record)
+        append_line(self.folder.metrics, dump_checked_line(values))
+        # None: a loss that was not finite.
+        scalars = {name: values[name] for name in TENSORBOARD_SCALARS if values[name] is not None}
+        self._events.log(record.step, scalars)
         for tracker in self.trackers:
             tracker.log(values)
 
     def flush(self) -> None:
         """Makes what was logged durable; called before every checkpoint commits."""
         if self.active and self.folder.metrics.is_file():
-            with self.folder.metrics.open("a") as handle:
-                os.fsync(handle.fileno())
-        if self._writer is not None:
-            self._writer.flush()
+            fsync_file(self.folder.metrics)
 
     def close(self) -> None:
-        """Ends the TensorBoard file and the trackers."""
-        if self._writer is not None:
-            self._writer.close()
+        """Ends the trackers."""
         for tracker in self.trackers:
             tracker.finish()
-
-    def _tensorboard(self, record: StepRecord) -> None:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(log_dir=str(self.folder.tensorboard))
-        for name in TENSORBOARD_SCALARS:
-            if (value := getattr(record, name)) is not None:  # a loss that was not finite
-                self._writer.add_scalar(name, value, record.step)
 
 
 def read_steps(folder: RunFolder) -> Iterator[StepRecord]:

@@ -223,7 +223,11 @@ class RunMetadata(RunRecord):
 
 
 class Heartbeat(RunRecord):
-    """A sign of life of one rank: how often it made progress, and where it stands now."""
+    """A sign of life of one rank: how often it made progress, and where it stands now.
+
+    launch: what tells the ranks of one launch from those of another. preparing: what it prepares for all;
+    failed: why it could not; both "" otherwise.
+    """
 
     tick: int
     pid: int
@@ -231,6 +235,9 @@ class Heartbeat(RunRecord):
     beats: int
     where: str
     waits: bool
+    launch: str = ""
+    preparing: str = ""
+    failed: str = ""
 
 
 def read_lines(path: Path, kind: type[R]) -> Iterator[R | None]:

@@ -10,6 +10,7 @@ from typing import IO, Any, Literal
 
 import zstandard
 
+from persianmind.common.progress import counted
 from persianmind.text.faults import BrokenFileError
 
 Compression = Literal["", "gz", "bz2", "xz", "zst"]
@@ -47,11 +48,15 @@ def first_bytes(handle: IO[bytes], compression: Compression, count: int) -> byte
 
 
 def read_chunks(handle: IO[bytes], compression: Compression) -> Iterator[bytes]:
-    """Decompressed chunks of at most some MiB each, whatever the compression ratio.
+    """Decompressed chunks of at most some MiB each, whatever the compression ratio; each is work done.
 
     Raises:
         BrokenFileError: truncated or corrupt compressed data, after everything before it was yielded.
     """
+    return counted(_chunks(handle, compression))
+
+
+def _chunks(handle: IO[bytes], compression: Compression) -> Iterator[bytes]:
     if compression == "gz":
         return _gunzip(handle)
     if compression == "zst":

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from persianmind.common.atomic import append_line
+from persianmind.common.disk import writing
 from persianmind.common.errors import TooManyBadRecordsError
 from persianmind.text.record import Rejected
 from persianmind.text.sources.base import SourceFile
 
 SAMPLE_CHARACTERS = 160
 MIN_RECORDS_BEFORE_STOP = 1000
+LINES_PER_WRITE = 256
 logger = logging.getLogger(__name__)
 SHOWN_FILES = 5
 
@@ -47,8 +51,10 @@ class Damage:
 class Quarantine:
     """Counts the records read and those rejected, by reason; appends each rejected one to a JSON-lines file.
 
-    path: None counts only. The file is opened for appending at the first rejected record, so that a resumed
-        build goes on in it after `truncate`.
+    path: None counts only. Lines are written many at a time, at the latest by `state` and `close`.
+
+    Raises:
+        DiskError: (by any method but `accept`) they cannot be written.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -56,7 +62,7 @@ class Quarantine:
         self.seen = 0
         self.rejected: Counter[str] = Counter()
         self.damage = Damage()
-        self._handle: IO[str] | None = None
+        self._lines: list[str] = []  # not yet written
 
     @property
     def total_rejected(self) -> int:
@@ -84,11 +90,10 @@ class Quarantine:
             "reason": record.reason,
             "sample": sample[:SAMPLE_CHARACTERS],
         }
-        if self._handle is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = self.path.open("a", encoding="utf-8")
         # ASCII escapes: what is in a bad record may not be valid text, or may turn a terminal around
-        self._handle.write(json.dumps(entry, ensure_ascii=True) + "\n")
+        self._lines.append(json.dumps(entry, ensure_ascii=True))
+        if len(self._lines) >= LINES_PER_WRITE:
+            self.close()
 
     def check_budget(self, source: str, max_ratio: float, *, final: bool = False) -> None:
         """Stops over the budget: at any time after the first thousand records, and at the end.
@@ -136,10 +141,9 @@ class Quarantine:
             )
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs, as JSON; flushes the file so that its size is the one recorded."""
+        """What `restore` needs, as JSON; the size of the file is the one recorded."""
         size_bytes = 0
-        if self._handle is not None:
-            self._handle.flush()
+        self.close()
         if self.path is not None and self.path.exists():
             size_bytes = self.path.stat().st_size
         return {
@@ -151,16 +155,19 @@ class Quarantine:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes back to a recorded state; lines written after it are cut off, they will be written again."""
-        self.close()
+        self._lines.clear()
         self.seen = state["seen"]
         self.rejected = Counter(state["rejected"])
         self.damage = Damage(**state["damage"])
         if self.path is not None and self.path.exists():
-            with self.path.open("rb+") as handle:
-                handle.truncate(state["size_bytes"])
+            with writing(self.path):
+                os.truncate(self.path, state["size_bytes"])
 
     def close(self) -> None:
-        """Closes the file; counting can go on."""
-        if self._handle is not None:
-            self._handle.close()
-            self._handle = None
+        """Writes what is not yet written; counting can go on."""
+        if self.path is None or not self._lines:
+            return
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        append_line(self.path, "\n".join(self._lines))
+        self._lines.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from persianmind.common.errors import SourceError
+from persianmind.common.progress import counted
 from persianmind.recipe import Source
 from persianmind.text.decode import decode_record
 from persianmind.text.faults import BrokenFileError, Fault
@@ -34,7 +35,7 @@ def _file_records(name: str, source: Source, file: SourceFile, index: int, skip:
     parts = PARTS if source.kind == "parallel" else 1
     number = behind = skip // parts
     try:
-        for number, payload in file.read(name, source, behind):
+        for number, payload in counted(file.read(name, source, behind)):
             for part in range(parts):
                 count = (number - 1) * parts + part + 1
                 if count > skip:

@@ -11,8 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from persianmind.common.errors import DataError, PersianMindError
+from persianmind.common.progress import count_work
 from persianmind.tokenizer.long_text import Located, encode_long
 from persianmind.tokenizer.panic import panics_named
+
+TEXTS_PER_CALL = 256  # then it is known that work goes on
 
 Tokens = npt.NDArray[np.uint32]
 
@@ -79,9 +82,13 @@ def encode_json(
         where, error: of a panic, see `panics_named`.
     """
     tokenizer.encode_special_tokens = not parse_special
-    with panics_named(where, error):
-        encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    return [encoding.ids for encoding in encodings]
+    ids: list[list[int]] = []
+    for start in range(0, len(texts), TEXTS_PER_CALL):
+        some = list(texts[start : start + TEXTS_PER_CALL])
+        with panics_named(where, error):
+            ids += [one.ids for one in tokenizer.encode_batch_fast(some, add_special_tokens=False)]
+        count_work(len(some))
+    return ids
 
 
 class JsonModel:

@@ -22,6 +22,7 @@ from persianmind.run.trackers import make_trackers
 if TYPE_CHECKING:
     import torch
 
+    from persianmind.data.build.service import BackgroundBuild
     from persianmind.data.read.barrier import DataBarrier
     from persianmind.data.read.dataset import TokenDataset
     from persianmind.model.adapted import AdaptedModel
@@ -45,11 +46,13 @@ def assemble(
     budget: Budget,
     stop_requested: Callable[[], bool],
     watchdog: Watchdog,
+    builder: BackgroundBuild | None,
 ) -> tuple[RunContext, DataBarrier]:
     """Builds everything, logs the arithmetic, runs the self-tests of a fresh run; all ranks together.
 
     Args:
         config: the engine's own, filled from the recipe. engine_config: the file it comes from.
+        builder: what builds beside training, on the rank that started it.
 
     Raises:
         SelfTestError: the run would not train what it says.
@@ -57,10 +60,12 @@ def assemble(
     import torch
 
     from persianmind.data.read.barrier import DataBarrier
+    from persianmind.engine.collectives import sum_counts
     from persianmind.estimate.describe import describe_run
     from persianmind.train.callbacks import make_callbacks
     from persianmind.train.context import RunContext
     from persianmind.train.memory import measure_micro_batch
+    from persianmind.train.preparation import preparation_timeout_s
     from persianmind.train.selftest import run_self_tests
     from persianmind.train.stages import log_passes, plan_stages
 
@@ -68,9 +73,17 @@ def assemble(
     torch.manual_seed(recipe.seed + ranks.rank)
     if meter is not None:
         meter.mark(Phase.START, 0)
-    datasets = _datasets(folder, prepared, stop_requested, watchdog.beat)
+    device = backend.device(ranks)
+    datasets = _datasets(folder, prepared, stop_requested)
+    barrier = DataBarrier(
+        datasets,
+        lambda values: sum_counts(values, device, ranks.world_size),
+        watchdog.beat,
+        builder,
+        preparation_timeout_s(recipe.train.hang_timeout_s),
+    )
     plans = plan_stages(recipe, prepared.sequences_by_source)
-    batches = _first_batches(recipe, plans, datasets, ranks)
+    batches = _first_batches(recipe, plans, datasets, ranks, barrier, stop_requested)
     with_tests = recipe.train.self_tests and not folder.has_checkpoints
     model = _build_model(recipe, folder, engine_config, ranks, backend, batches if with_tests else [])
     for line in describe_run(recipe, [(plan.stage, plan.steps) for plan in plans], model, ranks.world_size):
@@ -79,8 +92,7 @@ def assemble(
         log_passes(recipe, plans, prepared.sequences_by_source)
     _set_determinism(recipe, folder, model, batches[ranks.rank], backend, ranks)
     if with_tests:
-        run_self_tests(model, lambda: backend.open(model, config, ranks), batches, backend.device(ranks))
-    device = backend.device(ranks)
+        run_self_tests(model, lambda: backend.open(model, config, ranks), batches, device)
     micro_batch = measure_micro_batch(model, batches[0], device) if ranks.rank == 0 else None
     engine: Engine = backend.open(model, config, ranks)
     engine.on_progress = watchdog.beat
@@ -99,22 +111,19 @@ def assemble(
         micro_batch=micro_batch,
     )
     context.callbacks = make_callbacks(context, watchdog, budget)
-    return context, DataBarrier(datasets, engine.sum_counts, watchdog.beat)
+    return context, barrier
 
 
 def _datasets(
-    folder: RunFolder, prepared: Prepared, stop_requested: Callable[[], bool], beat: Callable[[], None]
+    folder: RunFolder, prepared: Prepared, stop_requested: Callable[[], bool]
 ) -> dict[str, TokenDataset]:
     """What is built by now, and will be."""
     from persianmind.data.manifest import Fingerprints
     from persianmind.data.read.incremental import IncrementalDataset
 
     def while_waiting() -> None:
-        beat()
         if stop_requested():
-            raise RunInterruptedError(
-                "stopped while the first sequences were being built; run the same command to go on"
-            )
+            raise _stopped_early()
 
     return {
         name: IncrementalDataset(
@@ -122,6 +131,12 @@ def _datasets(
         )
         for name, fingerprints in prepared.fingerprints.items()
     }
+
+
+def _stopped_early() -> RunInterruptedError:
+    return RunInterruptedError(
+        "stopped while the first sequences were being built; run the same command to go on"
+    )
 
 
 def _run_log(recipe: Recipe, folder: RunFolder, ranks: Ranks) -> RunLog:
@@ -197,15 +212,25 @@ def _fuse(recipe: Recipe, model: AdaptedModel, device: torch.device, ranks: Rank
 
 
 def _first_batches(
-    recipe: Recipe, plans: list[StagePlan], datasets: dict[str, TokenDataset], ranks: Ranks
+    recipe: Recipe,
+    plans: list[StagePlan],
+    datasets: dict[str, TokenDataset],
+    ranks: Ranks,
+    barrier: DataBarrier,
+    stop_requested: Callable[[], bool],
 ) -> list[Batch]:
-    """A micro-batch of the first stage for each rank, to try things on."""
+    """A micro-batch of the first stage for each rank, to try things on; all ranks wait for them together.
+
+    Raises:
+        RunInterruptedError: a stop was asked for meanwhile.
+        BuildFailedError: they will not come.
+    """
     from persianmind.train.loop import stage_data
 
     first_stage = stage_data(recipe, plans[0], datasets)
     size = recipe.train.micro_batch_size
-    if missing := first_stage.missing(range(size * ranks.world_size)):
-        logger.info(f"data: waiting for the first sequences of {missing}")
+    if not barrier.open(first_stage, range(size * ranks.world_size), stop_requested):
+        raise _stopped_early()
     return [first_stage.batch(range(size * rank, size * (rank + 1))) for rank in range(ranks.world_size)]
 
 

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,7 +38,8 @@ logger = logging.getLogger(__name__)
 EXIT_CODES = (
     "The same command again resumes. Exit codes: 0 done, 2 a mistake to fix, 3 self-test failed, "
     "4 loss not finite, 5 checkpoints unusable, 6 energy budget used up, 8 a rank hangs, "
-    "9 a GPU is out of memory or failed, 10 a language is being forgotten, 75 stopped by a signal."
+    "9 a GPU is out of memory or failed, 10 a language is being forgotten, 11 a disk is full or failing, "
+    "75 stopped by a signal."
 )
 
 RecipeOption = Annotated[
@@ -153,7 +155,7 @@ def _check_and_run(request: RunRequest, ranks: Ranks, write_report: ReportWriter
         return
     if is_finished(request):
         if ranks.rank == 0:
-            show_finished(request.folder)
+            show_finished(request.folder, write_report)
         return
     if ranks.rank == 0:
         preflight(request.recipe, request.engine_config, request.folder, ranks.world_size)
@@ -177,15 +179,16 @@ def is_finished(request: RunRequest) -> bool:
     return request.resume != "never" and is_complete(request.folder, request.recipe)
 
 
-def show_finished(folder: RunFolder) -> None:
-    """What a finished run came to."""
+def show_finished(folder: RunFolder, write_report: ReportWriter) -> None:
+    """What a finished run came to; its page is written where it is missing, as a full disk leaves it."""
     from persianmind.run.log import read_results
     from persianmind.train.summary import summary_lines
 
     logger.info(f"{folder}: all done; nothing to do")
     for line in summary_lines(read_results(folder)):
         logger.info(line)
-    logger.info(f"report: {folder.report}")
+    report = folder.report if folder.report.is_file() else write_report(folder.path)
+    logger.info(f"report: {report}")
 
 
 def main(write_report: ReportWriter) -> None:
@@ -200,6 +203,7 @@ def main(write_report: ReportWriter) -> None:
         time.sleep(SAID_BY_RANK_0_S)
     if code == 0 and (request := requests[0]) is not None:
         code = run_guarded(lambda: run_request(request, ranks, write_report), rank=ranks.rank)
-    sys.stdout.flush()
+    with suppress(OSError):  # a log on a full disk must not change the exit code
+        sys.stdout.flush()
     # Threads of gloo and of the shared-memory kernel can hang interpreter shutdown; all work is on disk.
     os._exit(code)

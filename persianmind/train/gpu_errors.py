@@ -79,7 +79,8 @@ def keep_traceback(error: BaseException, folder: RunFolder, rank: int) -> str:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
             return str(path)
-    print_text(text, sys.stderr)
+    with contextlib.suppress(OSError):
+        print_text(text, sys.stderr)
     return "above"
 
 

@@ -2,7 +2,7 @@
 step 1 needs whole.
 
 One process (rank 0) does it; the others wait for `prepared.json`. No collective is open meanwhile, so no
-ten-minute timeout of a collective can hit a long preparation.
+ten-minute timeout of a collective can hit a long preparation; preparation.py watches over both.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def prepare(recipe: Recipe, folder: RunFolder, mark: Callable[[str], None]) -> Prepared:
+def prepare(recipe: Recipe, folder: RunFolder, mark: Callable[[str, str], None]) -> Prepared:
     """Makes what is missing in the run folder and returns at once what is there already.
 
     Args:
-        mark: called with what is being prepared, one word ("heldout", "base", "vocabulary", "data").
+        mark: called with what is being prepared, one word ("heldout", "base", "vocabulary", "data"), and the
+            same for people.
 
     Raises:
         PersianMindError: whatever the packages below raise, before anything half-made is left behind.
@@ -94,20 +95,28 @@ def background_build(recipe: Recipe, folder: RunFolder, prepared: Prepared) -> B
     return BackgroundBuild(jobs, build_order(recipe), folder.builder_log)
 
 
-def wait_until_prepared(folder: RunFolder, stop_requested: Callable[[], bool] | None = None) -> None:
+def wait_until_prepared(
+    folder: RunFolder,
+    stop_requested: Callable[[], bool] | None = None,
+    check_rank_0: Callable[[], None] = lambda: None,
+) -> None:
     """Blocks until rank 0 has prepared.
+
+    Args:
+        check_rank_0: called while waiting; what it raises ends the wait.
 
     Raises:
         RunInterruptedError: `stop_requested` says so. A launcher ends the process by a signal instead.
     """
 
-    def check_stop() -> None:
+    def check() -> None:
+        check_rank_0()
         if stop_requested is not None and stop_requested():
             raise RunInterruptedError(
                 "stopped while another process prepared the run; run the same command to go on"
             )
 
-    wait_until(folder.prepared.is_file, while_waiting=check_stop)
+    wait_until(folder.prepared.is_file, while_waiting=check)
 
 
 def read_prepared(folder: RunFolder) -> Prepared:
@@ -134,9 +143,9 @@ def _tell_left_out(recipe: Recipe) -> None:
             logger.info("prepare: %s", line)
 
 
-def _begin(mark: Callable[[str], None], word: str, what: str) -> None:
+def _begin(mark: Callable[[str, str], None], word: str, what: str) -> None:
     logger.info("prepare: %s", what)
-    mark(word)
+    mark(word, what)
 
 
 def _build_vocabulary(recipe: Recipe, folder: RunFolder, base: Path) -> None:

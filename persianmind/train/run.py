@@ -22,6 +22,11 @@ from persianmind.run.folder import RunFolder, RunLock
 from persianmind.run.log import read_results, update_results
 from persianmind.run.records import Phase, WarmStart
 from persianmind.train.callbacks.watchdog import Watchdog
+from persianmind.train.preparation import (
+    PreparationWatch,
+    preparation_timeout_s,
+    watched_preparation,
+)
 from persianmind.train.prepare import background_build, prepare, read_prepared, wait_until_prepared
 from persianmind.train.stopping import stop_on_signal
 
@@ -68,25 +73,29 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
     engine = backend(request.engine)
     with ExitStack() as stack:
         meter = None
+        patience_s = preparation_timeout_s(recipe.train.hang_timeout_s)
+        watch = PreparationWatch(folder, patience_s)
         if ranks.rank == 0:
             stack.enter_context(RunLock(folder))
             folder.claim(recipe)
         elif ranks.local_rank == 0:
-            _wait_until_claimed(request)
+            _wait_until_claimed(request, watch.check)
         budget = Budget.of(recipe.energy, folder)
         if ranks.local_rank == 0:
             meter = EnergyMeter(folder, node=ranks.node, options=recipe.energy)
             stack.enter_context(meter)
         builder = None
         if ranks.rank == 0:
-            prepared = prepare(recipe, folder, _mark_preparation(meter))
+            with watched_preparation(folder, ranks, patience_s, engine.wait_frames) as preparing:
+                prepared = prepare(recipe, folder, _mark_preparation(meter, preparing))
             builder = stack.enter_context(background_build(recipe, folder, prepared))
         else:
-            wait_until_prepared(folder, request.stop_requested)
+            wait_until_prepared(folder, request.stop_requested, watch.check)
         config = engine.resolve_config(request.engine_config, recipe, ranks.world_size)
         if ranks.rank == 0:
             write_checked(folder.engine_config, config)
-        engine.start(ranks, recipe.train.hang_timeout_s, {"train.precision": recipe.train.precision})
+        agreed = {"train.precision": recipe.train.precision}
+        engine.start(ranks, recipe.train.hang_timeout_s, agreed, watch.progressed_s)
         prepared = read_prepared(folder)  # only now: before, it may be that of an earlier attempt
         # Only now: until here a signal may end the process at once, nothing is lost and nobody waits for it.
         stop = request.stop_requested or stack.enter_context(stop_on_signal(engine.launcher_pids))
@@ -105,6 +114,7 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
                 budget=budget,
                 stop_requested=stop,
                 watchdog=watchdog,
+                builder=builder,
             )
             model = _train(request, context, barrier)
         if builder is not None:
@@ -120,28 +130,32 @@ def is_complete(folder: RunFolder, recipe: Recipe) -> bool:
     return folder.holds(recipe) and read_results(folder).finished
 
 
-def _mark_preparation(meter: EnergyMeter | None) -> Callable[[str], None]:
-    def mark(what: str) -> None:
+def _mark_preparation(meter: EnergyMeter | None, watchdog: Watchdog) -> Callable[[str, str], None]:
+    def mark(word: str, what: str) -> None:
+        watchdog.preparing = what
+        watchdog.beat()
         if meter is not None:
-            meter.mark(Phase.PREPARE, 0, what)
+            meter.mark(Phase.PREPARE, 0, word)
 
     return mark
 
 
-def _wait_until_claimed(request: RunRequest) -> None:
+def _wait_until_claimed(request: RunRequest, check_rank_0: Callable[[], None]) -> None:
     """On another node: its meter must not write into a folder that rank 0 has still to check and claim.
 
     Raises:
         RunInterruptedError: a stop was asked for meanwhile.
+        RankUnreachableError: rank 0 does not come to it.
     """
 
-    def check_stop() -> None:
+    def check() -> None:
+        check_rank_0()
         if request.stop_requested is not None and request.stop_requested():
             raise RunInterruptedError(
                 "stopped before rank 0 had the run folder; run the same command to go on"
             )
 
-    wait_until(request.folder.recipe.is_file, while_waiting=check_stop)
+    wait_until(request.folder.recipe.is_file, while_waiting=check)
 
 
 def _train(request: RunRequest, context: RunContext, barrier: DataBarrier) -> AdaptedModel:

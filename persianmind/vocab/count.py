@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import xxhash
 
+from persianmind.common.disk import scratch_folder, writing
+from persianmind.common.progress import counted
 from persianmind.language.script import Script
 
 _CHUNK = re.compile(r" ?\S+")
@@ -51,7 +52,7 @@ class ChunkCounter:
         merged = heapq.merge(*streams, self._sorted())
         summed = (
             (sum(count for _, count in group), chunk)
-            for chunk, group in itertools.groupby(merged, key=lambda item: item[0])
+            for chunk, group in itertools.groupby(counted(merged), key=lambda item: item[0])
         )
         top = heapq.nsmallest(limit, ((-count, chunk) for count, chunk in summed))
         return {chunk: -negative for negative, chunk in top}
@@ -65,7 +66,7 @@ class ChunkCounter:
 
     def _spill(self) -> None:
         run = self._folder / f"run-{len(self._runs):06d}.txt"
-        with run.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as handle:
+        with writing(run), run.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as handle:
             handle.writelines(f"{count}\t{chunk}\n" for chunk, count in self._sorted())
         self._runs.append(run)
         self._counts.clear()
@@ -128,8 +129,8 @@ def count_chunks(
     Returns:
         The `limit` most frequent chunks with their counts, and the number of all words.
     """
-    with tempfile.TemporaryDirectory(prefix="persianmind-vocab-") as folder:
-        counter = ChunkCounter(Path(folder), script, max_in_memory)
+    with scratch_folder("persianmind-vocab-") as folder:
+        counter = ChunkCounter(folder, script, max_in_memory)
         for text in texts:
             counter.add(text)
             sample.add(text)

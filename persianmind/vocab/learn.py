@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from persianmind.common.progress import count_work
+
 Word = tuple[int, ...]
 
 
@@ -181,6 +183,7 @@ def _learn(
     merges: list[tuple[int, int, int]] = []
     heap: list[tuple[int, bytes]] = []
     while len(pieces) < limit or state.changed:
+        count_work()
         free = sorted(joined for joined in state.changed if joined in known)
         if free:
             state.changed.difference_update(free)

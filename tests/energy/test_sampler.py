@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from persianmind.common.atomic import append_line
+from persianmind.common.checksum import dump_checked_line
 from persianmind.common.lock import LockHeldError, OwnedLock
 from persianmind.energy.ledger import Ledger, read_ledger
 from persianmind.energy.meter import lines
 from persianmind.energy.meter import sampler as module
 from persianmind.energy.meter.hardware import ESTIMATED, MEASURED
-from persianmind.energy.meter.lines import append_line
 from persianmind.energy.meter.pipes import Mark, Marks, dump_stop
 from persianmind.energy.meter.sampler import MeterSetting, Sampler, Watching
 from persianmind.energy.meter.watch import GpuWatch, Happening
@@ -191,12 +192,12 @@ def test_a_torn_line_is_closed_before_the_next(tmp_path: Path) -> None:
     for name, closed in (("guarded", True), ("unguarded", False)):
         path = RunFolder(tmp_path / name).ledger("a")
         path.parent.mkdir(parents=True)
-        append_line(path, stop("1", "a"))
+        append_line(path, dump_checked_line(stop("1", "a").model_dump(mode="json")))
         whole = path.read_bytes()
         path.write_bytes(b'{"kind": "sam')
         for _ in range(2):
             if closed:
-                append_line(path, stop("1", "a"))
+                append_line(path, dump_checked_line(stop("1", "a").model_dump(mode="json")))
             else:
                 path.write_bytes(path.read_bytes() + whole)
         assert path.read_bytes().count(b"\n") == (3 if closed else 2)

@@ -164,6 +164,27 @@ def test_rank_0_may_prepare_for_long_where_the_store_is_there_before_it(
         call_over(Memory(), monkeypatch, 0).gather()
 
 
+@pytest.mark.parametrize("progresses", [True, False])
+def test_patience_with_rank_0_begins_anew_with_its_progress(
+    monkeypatch: pytest.MonkeyPatch, progresses: bool
+) -> None:
+    """Rank 0 comes after four times the patience. Control: without progress it is given up before."""
+    store = Memory()
+    one = call_over(store, monkeypatch, 1)
+    one._patience_s = 1.0
+    began_s = time.monotonic()
+    one._progressed_s = time.monotonic if progresses else lambda: began_s
+    late = threading.Timer(4.0, lambda: call_over(store, monkeypatch, 0).gather())
+    late.start()
+    if progresses:
+        assert [found.rank for found in one.gather()] == [0, 1]
+    else:
+        with pytest.raises(RankUnreachableError, match=r"rank 0 at .* was not reached in 1 s"):
+            one.gather()
+        late.cancel()
+    late.join()
+
+
 def test_what_breaks_the_exchange_is_named_by_silence_or_keeps_its_own_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

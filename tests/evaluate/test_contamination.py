@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = RunFolder(root / "run")
     folder.path.mkdir()
     folder.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
-    prepare(recipe, folder, lambda word: None)
+    prepare(recipe, folder, lambda word, what: None)
     return folder.path
 
 

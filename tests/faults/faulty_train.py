@@ -4,9 +4,10 @@ kill, kill-in, kill-after: SIGKILL to this rank before, within and after the ste
 before it; term-twice: two of them; term-eval: in the first evaluation from that step on.
 nan, inf, spike: this rank's loss times that (100 for a spike) at that step alone; nan-on: from that step on.
 grad-nan, grad-inf: one gradient; data-nan, data-inf: the embeddings that this rank's sequences look up.
+log-full: metrics.jsonl of that step does not fit on the disk.
 hang: this rank sleeps for ever at the step; freeze: SIGSTOP. unwatched (a control): no watchdog on any rank.
 perturb: random numbers are drawn before a checkpoint is restored; no-rule: and none are set for other ranks.
-Faults of saves have names of their own: tests/faults/faulty_saves.py.
+Faults of saves and of preparation have names of their own: faulty_saves.py, faulty_preparation.py.
 FROZEN=1 prints a hash of every frozen weight at the end of training.
 """
 
@@ -15,18 +16,22 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import nullcontext
 from typing import Any
 
 from persianmind.common.log import print_line
 from persianmind.engine.deepspeed.engine import DeepSpeedEngine
 from persianmind.model.adapted import AdaptedModel
 from persianmind.report.page import write_report
+from persianmind.run.log import RunLog
+from persianmind.run.records import StepRecord
 from persianmind.train import command, loop
 from persianmind.train.callbacks import save
 from persianmind.train.callbacks.save import SaveCallback
 from persianmind.train.callbacks.watchdog import Watchdog
 from persianmind.train.context import RunContext
-from tests.faults import faulty_saves
+from tests.faults import faulty_preparation, faulty_saves
+from tests.support.full_disk import full_disk
 
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT, "freeze": signal.SIGSTOP}
 FACTORS = {"nan": float("nan"), "nan-on": float("nan"), "inf": float("inf"), "spike": 100.0}
@@ -41,10 +46,15 @@ def main() -> None:
         kind, rank, step, *more = fault.split(":")
         if kind in faulty_saves.KINDS:
             faulty_saves.install(kind, int(rank), int(step), *more)
+        elif kind in faulty_preparation.FAULTS:
+            if rank == me:
+                faulty_preparation.install(kind)
         elif kind in CONTROLS:
             CONTROLS[kind]()
+        elif rank == me and kind in ELSEWHERE:
+            ELSEWHERE[kind](int(step))
         elif rank == me:
-            _install_evaluation(int(step)) if kind == "term-eval" else _install(kind, int(step))
+            _install(kind, int(step))
     if os.environ.get("FROZEN"):
         _print_frozen()
     command.main(write_report)
@@ -109,6 +119,16 @@ def _install_evaluation(step: int) -> None:
     DeepSpeedEngine.target_losses = faulty  # type: ignore[method-assign]
 
 
+def _install_full_log(step: int) -> None:
+    ordinary = RunLog.append
+
+    def faulty(self: RunLog, record: StepRecord) -> None:
+        with full_disk(20) if record.step == step else nullcontext():
+            ordinary(self, record)
+
+    RunLog.append = faulty  # type: ignore[method-assign]
+
+
 def _unwatched() -> None:
     Watchdog.watch = lambda self: None  # type: ignore[method-assign]
 
@@ -129,7 +149,13 @@ def _no_rule() -> None:
     save.seed_rng = lambda *_: None
 
 
-CONTROLS = {"unwatched": _unwatched, "perturb": _perturb, "no-rule": _no_rule}
+ELSEWHERE = {"term-eval": _install_evaluation, "log-full": _install_full_log}
+CONTROLS = {
+    "unwatched": _unwatched,
+    "perturb": _perturb,
+    "no-rule": _no_rule,
+    **faulty_preparation.CONTROLS,
+}
 
 
 def _print_frozen() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from persianmind.common.errors import DiskError
 from tests.faults.fleet import Fleet
 from tests.faults.helpers import BARE, assert_same_run, count, is_long, newest_step, prepared_copy
 from tests.support.launch import Launched
@@ -47,6 +48,21 @@ def test_a_save_that_fails_ends_the_run_and_the_older_checkpoint_takes_it_on(
         # The same command again goes on where the older one stands.
     again = fleet.run(run, *BARE)
     assert again.code == 0 and f"at step {step - 1}" in again.text, again.text
+    assert_same_run(again, tiny_run)
+
+
+def test_a_log_that_no_longer_fits_ends_the_run_with_one_line_and_loses_nothing_that_was_saved(
+    fleet: Fleet, tmp_path: Path, tiny_run: Launched
+) -> None:
+    run = prepared_copy(tiny_run.run, tmp_path / "run")
+    ended = fleet.run(run, *BARE, "checkpoint.every_steps=2", fault="log-full:0:6")
+    assert ended.codes[0] == ended.code == DiskError.exit_code, ended.text
+    (line,) = ended.errors
+    assert line.startswith(f"persianmind: error: {run / 'metrics.jsonl'}: file too large; make room"), line
+    assert "Traceback" not in ended.text, "nor of the rank that lost its peer"
+    assert newest_step(run) == 4 and len(ended.metrics) == 5
+    again = fleet.run(run, *BARE)
+    assert again.code == 0 and "at step 4" in again.text, again.text
     assert_same_run(again, tiny_run)
 
 

@@ -46,7 +46,7 @@ def vocab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The vocabulary of these recipes, made once."""
     folder = tmp_path_factory.mktemp("vocab")
     recipe = _recipe(folder, "data.shuffle_block_sequences=8")
-    prepare(recipe, RunFolder(folder / "run"), lambda word: None)
+    prepare(recipe, RunFolder(folder / "run"), lambda word, what: None)
     return folder / "run" / "vocab"
 
 
@@ -60,7 +60,7 @@ def run(tmp_path: Path, vocab: Path) -> RunFolder:
 def _prepare(recipe: Recipe, run: RunFolder) -> tuple[Prepared, list[str]]:
     """What was prepared, and the words of what was."""
     words: list[str] = []
-    return prepare(recipe, run, words.append), words
+    return prepare(recipe, run, lambda word, what: words.append(word)), words
 
 
 def test_everything_in_tokens_is_left_to_the_builder_and_nothing_is_built_twice(

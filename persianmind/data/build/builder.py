@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Generator
 from contextlib import closing
 
 from filelock import FileLock
 
-from persianmind.common.errors import MachineError
+from persianmind.common.disk import disk_error
+from persianmind.common.errors import DiskError
+from persianmind.common.lock import held_when_free
 from persianmind.data.build.job import BuildProgress, ShardJob
 from persianmind.data.build.source import SourceJob, build_fingerprints, finished_build
-from persianmind.data.manifest import Manifest, read_data_manifest
+from persianmind.data.manifest import BUILDING, Manifest, read_data_manifest
 from persianmind.tokenizer import FolderTokenizer
 
 ProgressCallback = Callable[[BuildProgress], None]
@@ -27,7 +28,7 @@ def build_source(job: SourceJob, progress: ProgressCallback | None = None, *, wo
     Raises:
         SourceError: the source cannot be read, has too many bad records, or no usable document.
         DataError: the folder holds shards of something else, or the tokenizer folder is not usable.
-        MachineError: the disk is full; what was written stays and the same command goes on.
+        DiskError: the disk is full or failing; what was written stays and the same command goes on.
     """
     # closed at once also when `progress` raises: the lock on the folder must not outlive this call
     with closing(build_steps(job, workers=workers)) as steps:
@@ -46,13 +47,10 @@ def build_steps(job: SourceJob, *, workers: int = 1) -> Generator[BuildProgress,
     try:
         job.out.mkdir(parents=True, exist_ok=True)
         # One process per folder; the kernel drops the lock with the process, however it ends.
-        with FileLock(job.out / ".lock", thread_local=False):
+        with held_when_free(FileLock(job.out / ".lock", thread_local=False), job.out / BUILDING):
             if finished_build(job.out, fingerprints) is None:
                 yield from ShardJob(job, tokenizer, fingerprints).steps(workers)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if (named := disk_error(error, job.out)) is None:
             raise
-        raise MachineError(
-            f"no room left on the disk of {job.out}; free some and run the same command, it goes on "
-            "from the last whole shard"
-        ) from None
+        raise DiskError(f"{named}, it goes on from the last whole shard") from None

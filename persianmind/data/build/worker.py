@@ -7,10 +7,12 @@ Sources take turns: the one that training would run out of first goes on. Reader
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +23,7 @@ from persianmind.common.checksum import read_checked
 from persianmind.common.child import die_with_parent, parent_is_gone, read_setting
 from persianmind.common.errors import PersianMindError
 from persianmind.common.log import configure_logging, print_traceback
+from persianmind.common.progress import work_done
 from persianmind.data.build.builder import build_steps
 from persianmind.data.build.job import BuildProgress
 from persianmind.data.build.priority import BuildOrder
@@ -29,14 +32,23 @@ from persianmind.data.read.incremental import write_failure
 
 NICENESS = 10
 LINE_INTERVAL_S = 10.0
+REPORT_INTERVAL_S = 1.0
 logger = logging.getLogger(__name__)
 
 
-def build_all(jobs: Sequence[SourceJob], order: BuildOrder, on_step: Callable[[BuildProgress], None]) -> bool:
+def build_all(
+    jobs: Sequence[SourceJob],
+    order: BuildOrder,
+    on_step: Callable[[BuildProgress], None],
+    on_failure: Callable[[str, str], None] = lambda name, text: None,
+) -> bool:
     """Builds every source into its folder; whether all of them could be built.
 
-    One that fails leaves its error in its folder and does not stop the others. `on_step` is called after
-    every batch of records.
+    One that fails leaves its error in its folder and does not stop the others.
+
+    Args:
+        on_step: called after every batch of records.
+        on_failure: called with the name of a source and why it failed.
     """
     by_name = {job.name: job for job in jobs}
     running = {name: build_steps(job) for name, job in by_name.items()}
@@ -49,8 +61,10 @@ def build_all(jobs: Sequence[SourceJob], order: BuildOrder, on_step: Callable[[B
         except Exception as error:
             whole = False
             del running[name]
-            with suppress(OSError):  # no room even for this: our exit code tells the parent
-                write_failure(by_name[name].out, _describe(name, error))
+            text = _describe(name, error)
+            on_failure(name, text)
+            with suppress(OSError):  # no room even for this: the parent has been told
+                write_failure(by_name[name].out, text)
             continue
         if step is None:
             del running[name]
@@ -65,7 +79,8 @@ def _describe(name: str, error: Exception) -> str:
     if isinstance(error, PersianMindError):
         logger.info("%s: %s", name, error)
         return str(error)
-    print_traceback()
+    with suppress(OSError):  # the log may lie on the disk that is full
+        print_traceback()
     return f"sources.{name}: building it ended with {type(error).__name__}: {error}; see builder.log"
 
 
@@ -91,6 +106,32 @@ class _Monitor:
             )
 
 
+class _Reports:
+    """What the parent is told over a pipe, a line of JSON each time."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        threading.Thread(target=self._report_work, name="reports", daemon=True).start()
+
+    def failed(self, name: str, text: str) -> None:
+        """The `on_failure` of `build_all`."""
+        self._send({"failed": {name: " ".join(text.split())}})
+
+    def _report_work(self) -> None:
+        """The count when it has changed: a main thread that stands still is not covered up."""
+        reported = 0
+        while True:
+            if (now := work_done()) != reported:
+                reported = now
+                self._send({"work_done": now})
+            time.sleep(REPORT_INTERVAL_S)
+
+    def _send(self, report: Mapping[str, Any]) -> None:
+        with self._lock, suppress(OSError):  # the parent is gone, which `_Monitor` notices
+            os.write(self._descriptor, json.dumps(report).encode() + b"\n")
+
+
 def main() -> int:
     """Entry of the process: 0 when every source is whole, 1 when one failed (its folder says why)."""
     setting = read_setting()
@@ -104,7 +145,8 @@ def main() -> int:
     plan = read_checked(Path(setting["plan"]))
     jobs = [SourceJob.model_validate(job) for job in plan["jobs"]]
     order = BuildOrder.model_validate(plan["order"])
-    return 0 if build_all(jobs, order, _Monitor(setting)) else 1
+    told = [_Reports(setting["reports"]).failed] if "reports" in setting else []
+    return 0 if build_all(jobs, order, _Monitor(setting), *told) else 1
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
 
-from persianmind.common.errors import BuildFailedError, DataError
+from persianmind.common.errors import BuildFailedError, BuildStalledError, DataError
 from persianmind.common.poll import wait_until
 from persianmind.data.read.batches import StageData
 from persianmind.data.read.dataset import TokenDataset
@@ -19,6 +21,7 @@ from persianmind.data.read.incremental import POLL_S, IncrementalDataset
 
 LOOK_INTERVAL_S = 1.0
 LINE_INTERVAL_S = 60.0
+LONGEST_LOOK_S = 5.0  # a longer pause between two looks: this process was stopped
 logger = logging.getLogger(__name__)
 
 
@@ -29,12 +32,31 @@ class _Agreed(StrEnum):
     STOP = "stop"
 
 
+class Builder(Protocol):
+    """What is asked of the process that builds (data/build/service.py)."""
+
+    @property
+    def log(self) -> Path:
+        """What it prints."""
+        ...
+
+    @property
+    def work_done(self) -> int:
+        """Changes with everything that it does."""
+        ...
+
+    def failures(self) -> dict[str, str]:
+        """Why the build of a source has failed, by its name."""
+        ...
+
+
 class DataBarrier:
     """Holds the ranks before a step whose sequences are not built yet; costs nothing once a stage's data is
     whole.
 
-    count: numbers of this rank -> their sums over the ranks; all ranks call it together. beat: called
-    while waiting, which is no hang.
+    count: numbers of this rank -> their sums over the ranks; all ranks call it together. beat: called while
+    waiting: ranks that exchange numbers do not hang. builder: on the rank that started it, which judges it
+    for all; stall_limit_s: how long nothing may get done in it while the ranks wait.
     """
 
     def __init__(
@@ -42,7 +64,11 @@ class DataBarrier:
         datasets: Mapping[str, TokenDataset],
         count: Callable[[Sequence[int]], list[int]],
         beat: Callable[[], None],
+        builder: Builder | None = None,
+        stall_limit_s: float = float("inf"),
     ) -> None:
+        self._builder = builder
+        self._idle = _IdleTime(stall_limit_s)
         self._unfinished = {name: one for name, one in datasets.items() if one.num_sequences is None}
         self._count = count
         self._beat = beat
@@ -55,9 +81,11 @@ class DataBarrier:
         stop while they were missing.
 
         Raises:
-            BuildFailedError: the build of a source that is needed has failed; all ranks raise it.
+            BuildFailedError: the build of a source that is needed has failed, or (BuildStalledError) gets
+                nothing done; all ranks raise it.
         """
         self._report_builds()
+        self._idle.restart()
         if data is self._whole:
             return True
         agreed = wait_until(
@@ -69,11 +97,15 @@ class DataBarrier:
 
     def _agree(self, data: StageData, samples: range, stop_requested: Callable[[], bool]) -> _Agreed | None:
         """One exchange of all ranks; None: they wait."""
+        failures = {} if self._builder is None else self._builder.failures()  # published is what came before
         missing, error = _missing(data, samples)
+        judgement = None if missing is None else self._judge_builder(missing, failures)
         unfinished = any(data.datasets[name].num_sequences is None for name in data.mixture.counts)
-        waiting, unfinished_anywhere, stopping, failed = self._count(
-            [missing is not None, unfinished, stop_requested(), error is not None]
+        waiting, unfinished_anywhere, stopping, failed, judged = self._count(
+            [missing is not None, unfinished, stop_requested(), error is not None, judgement is not None]
         )
+        if judged:
+            raise judgement or BuildFailedError("the build failed; rank 0 says why")
         if failed:  # all ranks at once: one left behind in an exchange would only report a lost peer
             raise error or _failure(data)
         if not unfinished_anywhere:
@@ -85,6 +117,20 @@ class DataBarrier:
         if missing is not None:
             self._report_waiting(missing, len(data.datasets[missing]))
         return None
+
+    def _judge_builder(self, missing: str, failures: Mapping[str, str]) -> BuildFailedError | None:
+        """Why the ranks would wait for this source in vain, as far as the builder's own rank knows."""
+        if self._builder is None:
+            return None
+        if missing in failures:
+            return BuildFailedError(failures[missing])
+        if (idle_s := self._idle.seconds(self._builder.work_done)) is None:
+            return None
+        return BuildStalledError(
+            f"the process that builds sources.{missing} got nothing done for {idle_s:.0f} s "
+            f"(train.hang_timeout_s); look at its log, {self._builder.log}, and at the storage of the "
+            "source, then run the same command: it goes on from the last whole shard"
+        )
 
     def _wait(self) -> None:
         self._beat()
@@ -101,9 +147,11 @@ class DataBarrier:
         if not self._unfinished or time.monotonic() < self._next_look_s:
             return
         self._next_look_s = time.monotonic() + LOOK_INTERVAL_S
+        failures = {} if self._builder is None else self._builder.failures()
         for name, dataset in list(self._unfinished.items()):
             dataset.refresh()
             failure = dataset.failure if isinstance(dataset, IncrementalDataset) else None
+            failure = failure or failures.get(name)
             if dataset.num_sequences is not None:
                 logger.info("data: %s is whole, %s sequences", name, f"{dataset.num_sequences:,}")
             elif failure is not None:
@@ -111,6 +159,26 @@ class DataBarrier:
             else:
                 continue
             del self._unfinished[name]
+
+
+class _IdleTime:
+    """How long a number has not changed. Time in which this process itself was stopped does not count."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self.restart()
+
+    def restart(self) -> None:
+        self._number, self._idle_s, self._looked_s = -1, 0.0, time.monotonic()
+
+    def seconds(self, number: int) -> float | None:
+        """None up to the limit."""
+        now_s = time.monotonic()
+        self._idle_s += min(now_s - self._looked_s, LONGEST_LOOK_S)
+        self._looked_s = now_s
+        if number != self._number:
+            self._number, self._idle_s = number, 0.0
+        return self._idle_s if self._idle_s > self._limit_s else None
 
 
 def _missing(data: StageData, samples: range) -> tuple[str | None, DataError | None]:

@@ -109,6 +109,8 @@ class EnergyMeter:
         """Takes the last reading and ends the process; safe to call twice."""
         process, self._process = self._process, None
         if process is None:
+            with contextlib.suppress(OSError):  # what a full disk kept it from saying when the meter was lost
+                self._ledger.flush()
             return
         assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(OSError):  # full or broken: closing says the same, less exactly

@@ -1,59 +1,55 @@
-"""Writing lines of energy/<node>.jsonl so that a kill can spoil one line at the most."""
+"""Writing lines of energy/<node>.jsonl so that a kill can spoil one line at the most, a full disk none."""
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from persianmind.common.atomic import append_line
 from persianmind.common.checksum import dump_checked_line
 from persianmind.run.energy_records import EnergyLine
 
 
 class LedgerWriter:
-    """Appends the lines of one meter to the ledger of one node."""
+    """Appends the lines of one meter to the ledger of one node.
+
+    unwritten: lines that the disk has refused; they are written before the next one that it takes.
+    """
 
     def __init__(self, path: Path, *, node: str, attempt: str) -> None:
         self.path = path
         self.node = node
         self.attempt = attempt
+        self.unwritten: list[str] = []
 
     def write(self, kind: type[EnergyLine], **fields: Any) -> None:
         """One line of `kind`, made durable.
 
         Raises:
-            OSError: the disk is full or failing.
+            DiskError: the disk refuses it; it is kept.
         """
-        append_line(
-            self.path,
-            kind(
-                time=utc_now(),
-                monotonic_s=round(time.monotonic(), 6),
-                attempt=self.attempt,
-                node=self.node,
-                **fields,
-            ),
+        record = kind(
+            time=utc_now(),
+            monotonic_s=round(time.monotonic(), 6),
+            attempt=self.attempt,
+            node=self.node,
+            **fields,
         )
+        self.unwritten.append(dump_checked_line(record.model_dump(mode="json")))
+        self.flush()
 
+    def flush(self) -> None:
+        """Writes what was refused before.
 
-def append_line(path: Path, record: EnergyLine) -> None:
-    """Appends one whole line in one write and makes it durable.
-
-    A line that an earlier kill cut short is closed first, so that it can spoil only itself.
-    """
-    line = dump_checked_line(record.model_dump(mode="json")).encode() + b"\n"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            line = b"\n" + line
-        os.write(descriptor, line)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        Raises:
+            DiskError: it is refused again.
+        """
+        if self.unwritten:
+            append_line(self.path, "\n".join(self.unwritten), durable=True)
+            self.unwritten.clear()
 
 
 def utc_now() -> str:

@@ -16,6 +16,7 @@ from persianmind.energy.meter.lines import LedgerWriter
 from persianmind.energy.meter.pipes import Mark, Marks, Send
 from persianmind.energy.meter.watch import Happening
 from persianmind.run.energy_records import (
+    EnergyLine,
     EnergyNote,
     EnergyReading,
     EnergyResumed,
@@ -133,7 +134,7 @@ class Sampler:
         """
         self.hardware.start()
         now_s = time.monotonic()
-        self._ledger.write(
+        self._write(
             EnergyStart,
             resumed_step=self.setting.resumed_step,
             interval_s=self.setting.interval_s,
@@ -201,7 +202,7 @@ class Sampler:
             self.interval.step_from = mark.step
         self.interval.phase, self.interval.stage, self.interval.step = mark.phase, mark.stage, mark.step
         if mark.resumed_step is not None:
-            self._ledger.write(EnergyResumed, resumed_step=mark.resumed_step)
+            self._write(EnergyResumed, resumed_step=mark.resumed_step)
 
     def flush(self) -> None:
         """Writes the interval, if it holds anything, and begins the next."""
@@ -210,7 +211,7 @@ class Sampler:
         self.interval = self.interval.next()
 
     def _write_interval(self, interval: Interval, gpus: list[GpuInterval]) -> None:
-        self._ledger.write(
+        self._write(
             EnergySample,
             seconds=round(interval.seconds, 6),
             phase=interval.phase,
@@ -227,7 +228,7 @@ class Sampler:
     def _tell(self, happenings: list[Happening]) -> None:
         for one in happenings:
             if one.serious:
-                self._ledger.write(EnergyNote, missing=False, message=one.text, gpu=one.gpu, xid=one.xid)
+                self._write(EnergyNote, missing=False, message=one.text, gpu=one.gpu, xid=one.xid)
             self.send({"message": one.text, "serious": one.serious})
 
     def _note_failures(self, failures: dict[str, str]) -> None:
@@ -240,8 +241,20 @@ class Sampler:
 
     def problem(self, message: str, *, missing: bool = True) -> None:
         """One line in the ledger and one message for the parent to log."""
-        self._ledger.write(EnergyNote, missing=missing, message=message)
+        self._write(EnergyNote, missing=missing, message=message)
         self.send({"message": message})
+
+    def _write(self, kind: type[EnergyLine], **fields: Any) -> None:
+        """A line of the ledger. One that the disk refuses waits in memory, which is said once."""
+        waited = bool(self._ledger.unwritten)
+        try:
+            self._ledger.write(kind, **fields)
+        except OSError as error:
+            if not waited:
+                self.send({"message": f"the ledger waits in memory for its disk: {error}"})
+            return
+        if waited:
+            self.send({"message": "the ledger's disk takes it again; nothing is missing"})
 
     def end(self, reason: str) -> None:
         """The last reading, the last line."""
@@ -262,7 +275,9 @@ class Sampler:
         self._stop("stopped")
 
     def _stop(self, reason: str) -> None:
-        self._ledger.write(EnergyStop, reason=reason, total_j=round(self.total_j, 3))
+        self._write(EnergyStop, reason=reason, total_j=round(self.total_j, 3))
+        if lines := len(self._ledger.unwritten):
+            self.send({"message": f"{lines} lines of the ledger are lost: the account lacks their energy"})
 
     def run(self, marks: Marks, parent_gone: Callable[[], bool]) -> None:
         """Ticks until the marks end or the parent is gone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +35,14 @@ class DeepSpeedBackend:
     def resolve_config(self, path: Path, recipe: Recipe, world_size: int) -> dict[str, Any]:
         return config.resolve_deepspeed_config(path, recipe, world_size)
 
-    def start(self, ranks: Ranks, hang_timeout_s: float, agreed: Mapping[str, str] | None = None) -> None:
-        start.start_distributed(ranks, hang_timeout_s, agreed)
+    def start(
+        self,
+        ranks: Ranks,
+        hang_timeout_s: float,
+        agreed: Mapping[str, str] | None = None,
+        progressed_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        start.start_distributed(ranks, hang_timeout_s, agreed, progressed_s=progressed_s)
 
     def device(self, ranks: Ranks) -> torch.device:
         return devices.rank_device(ranks)

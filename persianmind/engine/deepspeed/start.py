@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,7 @@ def start_distributed(
     hang_timeout_s: float = 1800.0,
     agreed: Mapping[str, str] | None = None,
     limit_s: float | None = None,
+    progressed_s: Callable[[], float] = lambda: 0.0,
 ) -> None:
     """Joins the process group through DeepSpeed (gloo on CPU, NCCL on GPUs); safe to call once a process.
 
@@ -92,6 +93,7 @@ def start_distributed(
     Args:
         agreed: what must be the same on all ranks, by recipe key.
         limit_s: how long ranks wait for one another; None: `start_limit_s`.
+        progressed_s: when rank 0, which prepares the run, last made progress, as `time.monotonic` has it.
 
     Raises:
         MachineError: the device cannot be used, or the ranks are not set up alike.
@@ -125,11 +127,14 @@ def start_distributed(
         _join(ranks, timeout, store=None)
         _log_settings([own])
     else:
-        _come_together(own, ranks, timeout, start_limit_s(hang_timeout_s) if limit_s is None else limit_s)
+        limit_s = start_limit_s(hang_timeout_s) if limit_s is None else limit_s
+        _come_together(own, ranks, timeout, limit_s, progressed_s)
     forget_shared_buffer(ranks.rank)
 
 
-def _come_together(own: Presence, ranks: Ranks, timeout: timedelta, limit_s: float) -> None:
+def _come_together(
+    own: Presence, ranks: Ranks, timeout: timedelta, limit_s: float, progressed_s: Callable[[], float]
+) -> None:
     """The start-up exchange around the making of the group."""
     import torch.distributed
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
@@ -138,7 +143,9 @@ def _come_together(own: Presence, ranks: Ranks, timeout: timedelta, limit_s: flo
     has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun hosts the store itself
     hosts = ranks.rank == 0 and not is_made and not has_agent
     store = open_store(host=True, timeout_s=timeout.total_seconds()) if hosts else None
-    call = RollCall(own, ranks.world_size, limit_s, patience_s=timeout.total_seconds())
+    call = RollCall(
+        own, ranks.world_size, limit_s, patience_s=timeout.total_seconds(), progressed_s=progressed_s
+    )
     everyone = call.gather()
     with call:
         if not is_made and store is None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from persianmind.common.atomic import write_bytes, write_text
 from persianmind.model.export.names import DiskNames, disk_names
 from persianmind.model.export.source import FolderTensors
 from persianmind.model.export.trained import TrainedWeights
@@ -59,10 +60,10 @@ def write_adapter(
         tensors[f"{_PREFIX}{names.head}.bias"] = _longer_bias(trained, names, files.load(bias))
     config = peft_config(trained, names, base_name=base_name, scale=scale)
     text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-    (out / CONFIG_FILE).write_text(text, encoding="utf-8")
+    write_text(out / CONFIG_FILE, text)
     ordered = {name: tensors[name].contiguous() for name in sorted(tensors)}
     # Bytes and not a file: safetensors' own writer leaves a file that only its owner may read.
-    (out / WEIGHTS_FILE).write_bytes(save(ordered, metadata={"format": "pt"}))
+    write_bytes(out / WEIGHTS_FILE, save(ordered, metadata={"format": "pt"}))
     return whole_bytes
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from persianmind.common.atomic import write_text
 from persianmind.data.chat_form import ChatForm
 from persianmind.model.export.config import SpecialIds, export_config, generation_config
 from persianmind.model.export.merged import MergedTensors
@@ -97,4 +98,4 @@ def _stated_eos(base: Path) -> list[int]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")

@@ -4,10 +4,10 @@ with a class that transformers 4 and 5 both know, and the chat template that was
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
+from persianmind.common.atomic import write_bytes, write_text
 from persianmind.model.config_limits import without_code
 from persianmind.tokenizer.models import JSON_FILE, SENTENCEPIECE_FILE
 
@@ -26,11 +26,11 @@ def write_tokenizer(vocab: Path, out: Path, *, chat_template: str, max_length: i
     """
     for name in COPIED:
         if (vocab / name).is_file():
-            shutil.copyfile(vocab / name, out / name)
+            write_bytes(out / name, (vocab / name).read_bytes())
     config = tokenizer_config(vocab, chat_template=chat_template, max_length=max_length)
     text = json.dumps(config, ensure_ascii=False, indent=2) + "\n"
-    (out / CONFIG_FILE).write_text(text, encoding="utf-8")
-    (out / TEMPLATE_FILE).write_text(chat_template, encoding="utf-8")
+    write_text(out / CONFIG_FILE, text)
+    write_text(out / TEMPLATE_FILE, chat_template)
 
 
 def tokenizer_config(vocab: Path, *, chat_template: str, max_length: int) -> dict[str, Any]:

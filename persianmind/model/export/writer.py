@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from persianmind.common.atomic import write_text
 from persianmind.model.export.source import TensorSource
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def write_weights(
     total = sum(map(math.prod, shapes.values())) * dtype.itemsize
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(file_of.items()))}
     text = json.dumps(index, indent=2) + "\n"
-    (folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+    write_text(folder / "model.safetensors.index.json", text)
 
 
 def split_shards(shapes: Shapes, itemsize: int, max_shard_bytes: int) -> Sequence[Sequence[str]]:

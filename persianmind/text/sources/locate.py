@@ -11,6 +11,7 @@ from pathlib import Path
 
 from persianmind.common.checksum import hash_text
 from persianmind.common.errors import SourceError
+from persianmind.common.progress import counted
 from persianmind.recipe import Source
 from persianmind.text.sources.base import SourceFile
 from persianmind.text.sources.hub import list_hub
@@ -62,7 +63,7 @@ def source_fingerprint(name: str, source: Source) -> str:
     if source.kind == "parallel":
         parts += [f"{code}={field}" for code, field in source.languages.items()]
         parts += [f"{code}:{one}" for code, wordings in source.templates.items() for one in wordings]
-    for file in locate(name, source):
+    for file in counted(locate(name, source)):
         parts += [file.name, str(file.size_bytes), file.identity()]
     return hash_text(*parts)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import IO, Any, ClassVar, cast
 
 from persianmind.common.errors import SourceError
+from persianmind.common.progress import counted
 from persianmind.recipe import Source
 from persianmind.text.compression import Compression
 from persianmind.text.formats import kind_of_name, text_formats
@@ -74,7 +75,7 @@ def list_remote(source_name: str, uri: str) -> Listing:
             root, named = path.rpartition("/")[0], _last(path)
             paths = [path] if filesystem.exists(path) else []
         relatives = {p: p.removeprefix(root).lstrip("/") for p in paths}
-        sizes = {p: filesystem.info(p).get("size") for p in paths}
+        sizes = {p: filesystem.info(p).get("size") for p in counted(paths)}
     except OSError as error:
         raise SourceError(
             f"sources.{source_name}: cannot list {uri}: {error}; check the URL and the network"

@@ -8,25 +8,25 @@ own: storage that hangs is one of the things to be noticed.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self
 
-from pydantic import ValidationError
-
 from persianmind.common.errors import HangError
-from persianmind.engine.ranks import Ranks
+from persianmind.common.progress import work_done
+from persianmind.engine.ranks import Ranks, meeting_place
 from persianmind.run.folder import RunFolder
 from persianmind.run.records import Heartbeat
 from persianmind.train.callbacks.base import Callback
+from persianmind.train.heartbeats import describe_rank, heartbeat_path, read_heartbeat, write_heartbeat
 
 if TYPE_CHECKING:
     from persianmind.train.context import RunContext
@@ -37,6 +37,11 @@ STOPPED_S = 1.0
 TICKS_OF_SILENCE = 3  # a rank whose heartbeat does not change for this many gives no sign of life
 SAVE_THREAD, WAITS_FOR_SAVE = "checkpoint-", "checkpoint/background.py"
 logger = logging.getLogger(__name__)
+
+
+def tick_s(timeout_s: float) -> float:
+    """Seconds between two heartbeats."""
+    return min(MAX_TICK_S, timeout_s / 10)
 
 
 @dataclass
@@ -50,9 +55,10 @@ class _Seen:
 class Watchdog(Callback):
     """Also a context manager around everything the ranks do together, model building included.
 
-    `beat` is called wherever this rank makes progress. When no rank has for `timeout_s`, each says so in one
-    line and ends its process (`end`) a few ticks later, so that all of them have spoken before the first is
-    missed by the others. wait_frames: parts of file names; a thread below such a frame waits for other ranks.
+    `beat` is called wherever this rank makes progress; work that is counted (common/progress.py) is progress
+    too. When no rank has made any for `timeout_s`, each says so in one line and ends its process (`end`) a
+    few ticks later, so that all of them have spoken before the first is missed by the others. wait_frames:
+    parts of file names; a thread below such a frame waits for other ranks.
     """
 
     name = "watchdog"
@@ -68,9 +74,10 @@ class Watchdog(Callback):
         self.folder = folder.heartbeats
         self.ranks = ranks
         self.timeout_s = timeout_s
-        self.tick_s = min(MAX_TICK_S, timeout_s / 10)
+        self.tick_s = tick_s(timeout_s)
         self._wait_frames = tuple(wait_frames)
         self._end = end
+        self.preparing = self.failed = ""  # as the heartbeat has them
         self._monitoring: threading.Thread | None = None
         self._fired = False
         self._watched = threading.main_thread()
@@ -106,12 +113,12 @@ class Watchdog(Callback):
         self._over.set()
 
     def _exchange(self) -> None:
-        while not self._over.wait(self.tick_s):
-            try:
+        while True:
+            with suppress(OSError):  # a rank that cannot write is one that gives no sign of life
                 self._write()
                 self._read()
-            except OSError:
-                continue  # a rank that cannot write is one that gives no sign of life
+            if self._over.wait(self.tick_s):
+                return
 
     def _write(self) -> None:
         self._ticks += 1
@@ -120,37 +127,38 @@ class Watchdog(Callback):
             tick=self._ticks,
             pid=os.getpid(),
             node=self.ranks.node,
-            beats=self._beats,
+            beats=self._work(),
             where=where,
             waits=waits,
+            launch=meeting_place(),
+            preparing=self.preparing,
+            failed=self.failed,
         )
-        self.folder.mkdir(exist_ok=True)
-        self._path(self.ranks.rank).write_text(beat.model_dump_json(), encoding="utf-8")
+        write_heartbeat(heartbeat_path(self.folder, self.ranks.rank), beat)
+
+    def _work(self) -> int:
+        """A number that changes with all that this rank does."""
+        return self._beats + work_done()
 
     def _read(self) -> None:
         now_s = time.monotonic()
         for rank in self._all_ranks():
-            try:
-                beat = Heartbeat.model_validate(json.loads(self._path(rank).read_text(encoding="utf-8")))
-            except (OSError, ValueError, ValidationError):
-                continue  # not there yet, or just being written
+            if (beat := read_heartbeat(heartbeat_path(self.folder, rank))) is None:
+                continue
             before = self._seen.get(rank)
             if before is None or before.beat.beats != beat.beats:
                 self._progress_s = now_s
             if before is None or before.beat != beat:
                 self._seen[rank] = _Seen(beat, now_s)
 
-    def _path(self, rank: int) -> Path:
-        return self.folder / f"rank-{rank}.json"
-
     def _monitor(self) -> None:
-        own, own_s, looked_s = self._beats, time.monotonic(), time.monotonic()
+        own, own_s, looked_s = self._work(), time.monotonic(), time.monotonic()
         while not self._over.wait(self.tick_s):
             # A process that was itself stopped for a while (a suspended job) knows nothing of that time.
             was_stopped = time.monotonic() - looked_s > self.tick_s + STOPPED_S
             looked_s = time.monotonic()
-            if self._beats != own or was_stopped:
-                own, own_s = self._beats, looked_s
+            if self._work() != own or was_stopped:
+                own, own_s = self._work(), looked_s
             quiet_s = time.monotonic() - max(own_s, self._progress_s)
             if quiet_s > self.timeout_s:
                 self._fired = True
@@ -184,8 +192,7 @@ class Watchdog(Callback):
         return self._seen[rank].changed_s if rank in self._seen else float("-inf")
 
     def _describe(self, rank: int) -> str:
-        beat = self._seen[rank].beat if rank in self._seen else None
-        return f"rank {rank}" + (f" (pid {beat.pid} on {beat.node})" if beat else "")
+        return describe_rank(rank, self._seen[rank].beat if rank in self._seen else None)
 
 
 def current_frame(thread: threading.Thread, wait_frames: Sequence[str]) -> tuple[str, bool]:

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from persianmind.common.errors import VocabError
+from persianmind.common.progress import counted
 from persianmind.language.script import Script
 from persianmind.tokenizer import is_tiktoken, tiktoken_hint
 from persianmind.vocab.families.base import PAD, BaseFiles, dump_json, expanded_config
@@ -122,7 +123,7 @@ class SentencePieceBPE:
         return [of_byte[token_bytes[i : i + 1]] for i in range(len(token_bytes))]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [list(ids) for ids in self._processor.encode(list(texts), num_threads=1)]
+        return [list(self._processor.encode(text)) for text in counted(texts)]
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._processor.decode(list(ids)))

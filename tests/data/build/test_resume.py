@@ -152,7 +152,7 @@ def test_full_disk_is_named_and_the_build_goes_on_after_it(
         real(path, content)
 
     monkeypatch.setattr(shards_module, "write_bytes", full)
-    with pytest.raises(MachineError, match="no room left"):
+    with pytest.raises(MachineError, match="no space left on device"):
         build(_recipe(corpus), "fa", bpe_dir, tmp_path / "out")
     monkeypatch.setattr(shards_module, "write_bytes", real)
     build(_recipe(corpus), "fa", bpe_dir, tmp_path / "out")

@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def test_a_failed_source_says_why_and_does_not_stop_the_others(bpe_dir: Path, tm
     recipe = _recipe(tmp_path, [_stage(fa=0.5, bad=0.3, empty=0.2)])
     records = [{"text": text} if i % 5 else {"text": None} for i, text in enumerate(sentences(2500))]
     write_jsonl(tmp_path / "bad.jsonl", records)
-    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "empty.jsonl").write_text("\n")
     assert not _build_all(recipe, ["bad", "empty", "fa"], bpe_dir, tmp_path / "out")
     for name, kind in (("bad", TooManyBadRecordsError), ("empty", EmptyCorpusError)):
         with pytest.raises(kind) as caught:
@@ -142,10 +143,10 @@ def test_what_was_built_before_a_failure_can_be_read(
     monkeypatch.setattr(shards_module, "write_bytes", full)
     assert not _build_all(recipe, ["fa"], bpe_dir, out)
     failure = read_failure(out / "fa")
-    assert failure is not None and "no room left" in failure
+    assert failure is not None and "no space left on device" in failure
     data = stage(recipe, incremental(recipe, bpe_dir, out))
     early = served(data, range(16))
-    with pytest.raises(BuildFailedError, match="no room left"):
+    with pytest.raises(BuildFailedError, match="no space left"):
         data.missing(range(64))
     monkeypatch.setattr(shards_module, "write_bytes", real)
     clear_failure(out / "fa")
@@ -208,7 +209,9 @@ def test_killed_9_is_reported_to_readers_and_the_next_goes_on(
         assert psutil.Process(builder.pid).nice() >= 10
         os.kill(builder.pid, signal.SIGKILL)
         wait_for(lambda: read_failure(tmp_path / "out" / "fa") is not None)
+        _join_watcher()
     failure = str(read_failure(tmp_path / "out" / "fa"))
+    assert builder.failures() == {"fa": failure}
     assert "was ended by signal 9" in failure and "builder.log" in failure and "goes on" in failure
     assert not (tmp_path / "out" / "fa" / MANIFEST).exists()
     _assert_goes_on_to_the_same_bytes(large, bpe_dir, tmp_path)
@@ -224,6 +227,47 @@ def test_ended_in_order_leaves_no_failure_and_the_next_goes_on(
     assert read_failure(tmp_path / "out" / "fa") is None
     assert not list((tmp_path / "out" / "fa").glob(".*.tmp"))
     _assert_goes_on_to_the_same_bytes(large, bpe_dir, tmp_path)
+
+
+def test_what_it_does_is_seen_by_its_parent_and_so_is_that_it_stands_still(
+    large: Recipe, bpe_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _start(large, bpe_dir, tmp_path) as builder:
+        assert builder.pid is not None
+        wait_for(lambda: builder.work_done > 0)
+        before = builder.work_done
+        wait_for(lambda: builder.work_done > before)
+        os.kill(builder.pid, signal.SIGSTOP)
+        seen = [-1]
+
+        def unchanged() -> bool:
+            seen.append(builder.work_done)
+            return len(seen) > 100 and len(set(seen[-100:])) == 1
+
+        wait_for(unchanged)
+        monkeypatch.setattr(service_module, "END_WITHIN_S", 0.5)
+    assert not psutil.pid_exists(builder.pid), "one that is stopped is ended too"
+    assert builder.failures() == {}
+
+
+def test_a_disk_without_room_for_one_byte_is_told_to_the_parent(
+    large: Recipe, bpe_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the builder nor its parent can write a file: no shard, no log, no failed.json."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(service_module, "write_failure", full)
+    with _start(large, bpe_dir, tmp_path) as builder:
+        assert builder.pid is not None
+        resource.prlimit(builder.pid, resource.RLIMIT_FSIZE, (0, 0))
+        wait_for(lambda: bool(builder.failures()))
+        _join_watcher()
+    failure = builder.failures()["fa"]
+    assert failure.startswith(f"{tmp_path / 'out' / 'fa'}") and "file too large; make room" in failure
+    assert read_failure(tmp_path / "out" / "fa") is None and "log" not in failure
+    assert (tmp_path / "builder.log").read_text() == ""
 
 
 def test_nothing_is_started_without_jobs(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from persianmind.common.errors import BuildFailedError
+from persianmind.common.errors import BuildFailedError, BuildStalledError
 from persianmind.data.build import pipeline
 from persianmind.data.read import barrier as barrier_module
-from persianmind.data.read.barrier import DataBarrier
+from persianmind.data.read.barrier import Builder, DataBarrier
 from persianmind.data.read.incremental import write_failure
 from persianmind.recipe import Recipe
 from tests.data.helpers import build, make_bpe, make_recipe, sentences, write_jsonl
@@ -45,13 +45,18 @@ class Rank:
     """One rank's barrier over the folder."""
 
     def __init__(
-        self, recipe: Recipe, folder: Path, count: Callable[[Sequence[int]], list[int]] = list
+        self,
+        recipe: Recipe,
+        folder: Path,
+        count: Callable[[Sequence[int]], list[int]] = list,
+        builder: Builder | None = None,
+        stall_limit_s: float = 60.0,
     ) -> None:
         datasets = incremental(recipe, folder / "bpe", folder)
         self.beats = self.exchanges = 0
         self._count = count
         self.data = stage(recipe, datasets)
-        self.barrier = DataBarrier(datasets, self._counted, self._beat)
+        self.barrier = DataBarrier(datasets, self._counted, self._beat, builder, stall_limit_s)
 
     def _counted(self, values: Sequence[int]) -> list[int]:
         self.exchanges += 1
@@ -186,3 +191,99 @@ def test_a_failure_that_one_rank_sees_first_is_raised_by_all(recipe: Recipe, tmp
         thread.join(60)
     assert raised == ["sources.fa: no room left"] * 2
     assert early.exchanges == late.exchanges == 1
+
+
+# --- the builder ------------------------------------------------------------------------------------------
+class Imitated:
+    """A builder that does what a test says at each look."""
+
+    def __init__(self, work: Callable[[int], int], **failures: str) -> None:
+        self.log = Path("run/builder.log")
+        self.looks = 0
+        self._work, self._failures = work, failures
+
+    @property
+    def work_done(self) -> int:
+        self.looks += 1
+        return self._work(self.looks)
+
+    def failures(self) -> dict[str, str]:
+        return dict(self._failures)
+
+
+def test_a_builder_that_gets_nothing_done_ends_the_wait_and_names_source_and_log(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    summed = _Sum()
+    stalled = Imitated(lambda looks: min(looks, 20))
+    ranks = [
+        Rank(recipe, tmp_path, summed, stalled, stall_limit_s=0.3),
+        Rank(recipe, tmp_path, summed),
+    ]
+    raised = _raised_by_both(ranks)
+    assert isinstance(raised[0], BuildStalledError) and raised[0].exit_code == 8
+    assert str(raised[0]).startswith("the process that builds sources.fa got nothing done for 0 s")
+    assert "run/builder.log" in str(raised[0])
+    assert raised[1].by_all_ranks, "the other rank has nothing to add"
+    assert stalled.looks > 20 and ranks[0].beats == ranks[1].beats
+
+
+def test_control_a_builder_that_is_slow_is_waited_for(recipe: Recipe, tmp_path: Path) -> None:
+    """Three times the limit; and without a limit one that does nothing at all."""
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 90
+
+    for builder, limit_s in ((Imitated(lambda looks: looks), 0.3), (Imitated(lambda _: 0), float("inf"))):
+        asked.clear()
+        assert not Rank(recipe, tmp_path, builder=builder, stall_limit_s=limit_s).open(range(64, 68), stop)
+
+
+def test_time_in_which_the_process_was_stopped_is_no_stall(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that jumps by an hour once. Control: without the rule the builder is blamed."""
+    looks: list[int] = []
+    real_s = barrier_module.time.monotonic
+
+    def jumping_s() -> float:
+        return real_s() + (3600.0 if len(looks) > 3 else 0.0)
+
+    def stop() -> bool:
+        looks.append(1)
+        return len(looks) > 6
+
+    monkeypatch.setattr(barrier_module.time, "monotonic", jumping_s)
+    rank = Rank(recipe, tmp_path, builder=Imitated(lambda _: 0), stall_limit_s=60.0)
+    assert not rank.open(range(64, 68), stop)
+    looks.clear()
+    monkeypatch.setattr(barrier_module, "LONGEST_LOOK_S", float("inf"))
+    with pytest.raises(BuildStalledError):
+        rank.open(range(64, 68), stop)
+
+
+def test_a_failure_that_no_disk_could_take_is_raised_by_all(recipe: Recipe, tmp_path: Path) -> None:
+    text = f"{tmp_path}/fa: no space left on device (0 MiB free of 9); make room"
+    summed = _Sum()
+    ranks = [Rank(recipe, tmp_path, summed, Imitated(lambda _: 0, fa=text)), Rank(recipe, tmp_path, summed)]
+    first, second = _raised_by_both(ranks)
+    assert str(first) == text and second.by_all_ranks
+    assert not (tmp_path / "fa" / "failed.json").exists()
+
+
+def _raised_by_both(ranks: Sequence[Rank]) -> list[BuildFailedError]:
+    raised: dict[int, BuildFailedError] = {}
+
+    def run(number: int) -> None:
+        with pytest.raises(BuildFailedError) as caught:
+            ranks[number].open(range(64, 68))
+        raised[number] = caught.value
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(ranks))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return [raised[number] for number in range(len(ranks))]
