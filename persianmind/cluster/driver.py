@@ -56,7 +56,7 @@ def run_driver(request: RunRequest, options: DriverOptions) -> None:
     if request.folder.recipe.is_file():  # a run keeps the precision it began with, whatever trains it now
         request = replace(request, recipe=resolve_precision(request.recipe, request.folder))
     if is_finished(request):  # seen from here: no machine has to be waited for
-        return show_finished(request.folder, write_report)
+        return show_finished(request.folder, request.recipe, write_report)
     _set_environment(options)
     # First: loaded after Ray has connected, torch's MKL can fail to find itself and ends the process.
     import torch  # noqa: F401

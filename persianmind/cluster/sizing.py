@@ -65,7 +65,7 @@ def resolve_scale(
     if workers > recipe.train.global_batch_size:
         raise ClusterError(
             f"{workers} workers are more than the {recipe.train.global_batch_size} sequences of a step; ask "
-            f"for fewer workers, or set train.global_batch_size={workers} or more"
+            f"for fewer workers, or begin another --output with train.global_batch_size={workers} or more"
         )
     return Scale(workers, smallest, gpu=cpu_workers is None)
 

@@ -10,8 +10,11 @@ it appears above the live progress display, which shares the console.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
+import stat
 import sys
 import traceback
 import warnings
@@ -50,11 +53,34 @@ def print_line(line: str, stream: TextIO | None = None) -> None:
 def print_text(text: str, stream: TextIO | None = None, *, end: str = "\n") -> None:
     """Prints `printable` of a text of one or more lines and `end`, in one write.
 
-    print() under `python -u`, as launchers start ranks, writes the text and its newline apart.
+    print() under `python -u`, as launchers start ranks, writes the text and its newline apart. Nobody to read
+    it (a terminal that hung up, a pipe whose reader ended) is no error: what follows goes nowhere.
     """
     stream = stream or sys.stdout
-    stream.write(printable(text) + end)
-    stream.flush()
+    try:
+        stream.write(printable(text) + end)
+        stream.flush()
+    except OSError as error:
+        if error.errno not in (errno.EIO, errno.EPIPE):
+            raise
+        _send_nowhere(stream.fileno())
+
+
+def leave_lost_terminal() -> None:
+    """Sends nowhere what would be written to a terminal that has hung up, where every write is an error."""
+    for descriptor in (1, 2):
+        try:
+            is_device = stat.S_ISCHR(os.fstat(descriptor).st_mode)
+        except OSError:  # closed
+            continue
+        if is_device and not os.isatty(descriptor):
+            _send_nowhere(descriptor)
+
+
+def _send_nowhere(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def print_traceback() -> None:

@@ -236,6 +236,6 @@ class Backend(Protocol):
         """
         ...
 
-    def launcher_pids(self) -> list[int]:
-        """The launchers above this process, nearest first; empty without one. Light."""
+    def launcher_is_gone(self) -> bool:
+        """Whether a launcher that started this process has ended; never without one. Light."""
         ...

@@ -25,8 +25,8 @@ def check_evaluation(recipe: Recipe) -> None:
     guard = evaluate.forgetting
     if guard is not None and guard.language not in languages:
         raise RecipeError(
-            f"evaluate.forgetting.language {guard.language!r} is not held out; add a source of it to "
-            f"heldout.sources (there now: {', '.join(languages) or 'none'})"
+            f"evaluate.forgetting.language {guard.language!r} is not held out; give one that is "
+            f"({', '.join(languages) or 'none'}), or another --output with a source of it in heldout.sources"
         )
     metric = evaluate.best_metric
     if metric is None:

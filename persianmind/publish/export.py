@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,11 @@ from persianmind.publish.check import (
     load_exported,
     trained_losses,
 )
-from persianmind.publish.manifest import write_export_manifest
+from persianmind.publish.manifest import (
+    export_damage,
+    read_export_manifest,
+    write_export_manifest,
+)
 from persianmind.publish.weights import TrainedRun, adapted_model
 from persianmind.run.log import read_results, read_steps
 from persianmind.run.records import ExportResult
@@ -113,10 +118,33 @@ def export_model(
         warn_of_changed_hash(run)
         result = check_export(run, folder, form, reference, device, settings)
         add_files(folder)
-        write_export_manifest(
-            folder, kind="hf", adapter_scale=settings.adapter_scale, check=result, **made_from(run)
-        )
+        write_export_manifest(folder, kind="hf", check=result, **made_with(settings), **made_from(run))
     return result
+
+
+def is_export_of(folder: Path, run: TrainedRun, settings: ExportSettings) -> bool:
+    """Whether an exported folder was made from what the run has trained, with these settings.
+
+    Raises:
+        ExportError: it is no export of ours, or its manifest is damaged.
+    """
+    manifest = read_export_manifest(folder)
+    wanted = {"kind": "hf", **made_with(settings), **made_from(run)}
+    return all(getattr(manifest, key) == value for key, value in wanted.items())
+
+
+def remove_export(folder: Path) -> None:
+    """Removes an exported folder that is to be made again.
+
+    Raises:
+        ExportError: something in it is not as it was written, and may be somebody's work.
+    """
+    if problems := export_damage(folder):
+        raise ExportError(
+            f"{folder} is to be made again, with other settings, and {problems[0]}; move the folder away and "
+            "run the same command"
+        )
+    shutil.rmtree(folder)
 
 
 def check_export(
@@ -182,12 +210,22 @@ def _last_step(run: TrainedRun) -> int:
     return max((record.step for record in read_steps(run.folder)), default=0)
 
 
+def made_with(settings: ExportSettings) -> dict[str, object]:
+    """The settings that an export's manifest records of a merged folder."""
+    return {
+        "dtype": settings.dtype,
+        "pad_vocab_to_multiple": settings.pad_vocab_to_multiple,
+        "adapter_scale": settings.adapter_scale,
+    }
+
+
 def made_from(run: TrainedRun) -> dict[str, object]:
     """The facts of an export's manifest that do not depend on its format."""
     return {
         "recipe": run.recipe.name,
         "step": run.step,
         "stage": run.stage,
+        "weights": run.weights.fingerprint(),
         "base_fingerprint": base_fingerprint(run.base),
         "tokenizer_fingerprint": run.expansion.fingerprint,
         "languages": run.recipe.languages(),

@@ -31,9 +31,10 @@ class ExportedFile(BoundedModel):
 class ExportManifest(BoundedModel):
     """manifest.json of an export.
 
-    kind: the format of the weights. step, stage: of the run that was exported. check: what was compared
-    before the folder appeared, None for formats that have no check of their own. languages, normalise,
-    profiles: of the text that was trained on, so that what is typed can be given its spelling.
+    kind: the format of the weights. step, stage: of the run that was exported; weights: a hash over what it
+    had trained. dtype, pad_vocab_to_multiple: of the merged weights, None of other formats. check: what was
+    compared before the folder appeared, None for formats that have no check of their own. languages,
+    normalise, profiles: of the text that was trained on, so that what is typed can be given its spelling.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -42,6 +43,9 @@ class ExportManifest(BoundedModel):
     recipe: str
     step: int
     stage: str | None
+    weights: str = ""
+    dtype: str | None = None
+    pad_vocab_to_multiple: int | None = None
     adapter_scale: float
     base_fingerprint: str
     tokenizer_fingerprint: str

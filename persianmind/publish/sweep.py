@@ -40,7 +40,9 @@ def sweep_scales(run: TrainedRun, scales: Sequence[float], device: torch.device)
     """
     languages = run.recipe.held_out_languages()
     if not languages:
-        raise ExportError(f"{run.folder} holds no text out to score scales on; set heldout.sources")
+        raise ExportError(
+            f"{run.folder} holds no text out to score scales on; begin another --output with heldout.sources"
+        )
     held_out = {language: _held_out(run, language) for language in languages}
     model = adapted_model(run, device, quantized=False)
     scores = []

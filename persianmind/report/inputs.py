@@ -93,9 +93,11 @@ def data(run: RunFiles) -> DataView | None:
     body, reasons = [], []
     for name, manifest in run.data.items():
         aside = _set_aside(manifest)
+        stated = None if run.valid_recipe is None else run.valid_recipe.sources.get(name)
+        licence = manifest.licence if stated is None else stated.licence  # may be stated after the build
         counts = (manifest.documents, manifest.documents_held_out, manifest.tokens, manifest.sequences)
         body.append([
-            Cell(name, origin=", ".join(filter(None, (manifest.language, manifest.kind, manifest.licence)))),
+            Cell(name, origin=", ".join(filter(None, (manifest.language, manifest.kind, licence)))),
             *(count(number(value)) for value in counts),
             figure(quotient(number(manifest.fill), 1, 100), 2, "%"),
             *(count(number(value)) for value in (manifest.documents_cut, manifest.tokens_lost)),

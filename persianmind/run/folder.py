@@ -15,12 +15,14 @@ from persianmind.common.errors import DiskError, RunFolderError, RunLockedError
 from persianmind.common.lock import LockHeldError, OwnedLock
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import dump_recipe, load_recipe
-from persianmind.run.identity import difference
+from persianmind.run.identity import FIXED, difference
+from persianmind.run.keys import Effect
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """One run's folder, by the paths in it. A folder belongs to one recipe: the first claim decides."""
+    """One run's folder, by the paths in it. It belongs to one recipe as soon as something in it depends on
+    that."""
 
     path: Path
 
@@ -173,27 +175,42 @@ class RunFolder:
             if any(not entry.name.startswith(".") for entry in self.path.iterdir()):
                 raise RunFolderError(f"--output {self} is not empty and no run folder; give a new folder")
             return
-        if found := difference(load_recipe(str(self.recipe)), recipe):
-            key, there, here = found
+        if found := difference(load_recipe(str(self.recipe)), recipe, self._fixed()):
+            anew = (
+                "" if self.has_checkpoints else f", or delete {self.vocab} and {self.data}: no step is done"
+            )
             raise RunFolderError(
-                f"{self} belongs to a run with {key}={there!r}, this one has {here!r}; use another --output, "
-                "or the recipe it was started with"
+                f"{self} belongs to a run with {found.key}={found.before!r}, this one has {found.after!r}; "
+                f"use another --output, or the recipe it was started with{anew}"
             )
 
+    def _fixed(self) -> frozenset[Effect]:
+        """Which keys may not differ any more, by what depends on them."""
+        if self.has_checkpoints:
+            return FIXED
+        has_text = self.vocab.exists() or self.data.exists()
+        return frozenset({Effect.TEXT}) if has_text else frozenset()
+
     def claim(self, recipe: Recipe) -> None:
-        """Checks, then writes the resolved recipe into the folder (again, when a free key changed).
+        """Checks, then writes the resolved recipe into the folder (again, when keys changed).
 
         Raises:
             RunFolderError: as `check`.
         """
+        from persianmind.run.taken_up import take_up
+
         self.check(recipe)
+        if self.recipe.is_file():
+            take_up(self, load_recipe(str(self.recipe)), recipe)
         text = dump_recipe(recipe)
         if not self.recipe.is_file() or self.recipe.read_text(encoding="utf-8") != text:
             write_text(self.recipe, text)
 
     def holds(self, recipe: Recipe) -> bool:
-        """Whether a run of this recipe was begun here."""
-        return self.recipe.is_file() and difference(load_recipe(str(self.recipe)), recipe) is None
+        """Whether the run begun here has this recipe, in all that its results depend on."""
+        if not self.recipe.is_file():
+            return False
+        return difference(load_recipe(str(self.recipe)), recipe, FIXED | {Effect.RESULTS}) is None
 
 
 class RunLock:

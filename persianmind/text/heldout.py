@@ -125,7 +125,10 @@ def read_held_out(folder: Path, language: str) -> list[HeldOutDocument]:
     """
     entry = read_index(folder).languages.get(language)
     if entry is None:
-        raise DataError(f"{folder} holds no text of language {language!r}; add a source to heldout.sources")
+        raise DataError(
+            f"{folder} holds no text of language {language!r}; give one that is held out, or "
+            "another --output with a source of it in heldout.sources"
+        )
     path = _verify(folder, language, entry)
     documents = []
     fingerprints = iter(entry.fingerprints)
@@ -211,9 +214,7 @@ def _built_from(recipe: Recipe) -> str:
     """A hash over all that the selection depends on."""
     specs = source_specs(recipe, recipe.heldout.sources)
     settings = recipe.heldout.model_dump_json()
-    parts = [
-        part for one in specs for part in (one.model_dump_json(), source_fingerprint(one.name, one.source))
-    ]
+    parts = [part for one in specs for part in (one.content_json(), source_fingerprint(one.name, one.source))]
     return hash_text(settings, *parts)
 
 

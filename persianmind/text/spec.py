@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import xxhash
 from pydantic import Field
@@ -12,6 +13,9 @@ from persianmind.language import LanguageProfile, profile_for
 from persianmind.recipe import Normalise, Quality, Recipe, Source
 from persianmind.recipe.language import ProfileSpec
 from persianmind.recipe.section import Name, Ratio, Section
+
+# As pydantic's `exclude` wants it.
+SHOWN: dict[str, Any] = {"source": {"licence"}, "profiles": {"__all__": {"direction"}}}
 
 
 class SourceSpec(Section):
@@ -33,6 +37,10 @@ class SourceSpec(Section):
     def profile(self) -> LanguageProfile:
         """That of the source's language; of a pair's first one that is not English."""
         return self.profile_of(self.source.target)
+
+    def content_json(self) -> str:
+        """What its documents depend on: all of this but for what is only shown to people."""
+        return self.model_dump_json(exclude=SHOWN)
 
     def profile_of(self, code: str) -> LanguageProfile:
         """That of another language of the source's records."""

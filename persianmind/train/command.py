@@ -26,8 +26,10 @@ from persianmind.common.log import configure_logging
 from persianmind.engine.ranks import Ranks, ranks_from_environment
 from persianmind.engine.registry import backend
 from persianmind.evaluate.doctor import check_evaluation
+from persianmind.recipe import Recipe
 from persianmind.recipe.loading import known_recipes, load_recipe
 from persianmind.run.folder import RunFolder
+from persianmind.run.identity import changes
 from persianmind.train.gpu_errors import keep_traceback, named_gpu_error
 from persianmind.train.run import ReportWriter, RunRequest, is_complete, run_training
 
@@ -155,7 +157,7 @@ def _check_and_run(request: RunRequest, ranks: Ranks, write_report: ReportWriter
         return
     if is_finished(request):
         if ranks.rank == 0:
-            show_finished(request.folder, write_report)
+            show_finished(request.folder, request.recipe, write_report)
         return
     if ranks.rank == 0:
         preflight(request.recipe, request.engine_config, request.folder, ranks.world_size)
@@ -179,12 +181,16 @@ def is_finished(request: RunRequest) -> bool:
     return request.resume != "never" and is_complete(request.folder, request.recipe)
 
 
-def show_finished(folder: RunFolder, write_report: ReportWriter) -> None:
-    """What a finished run came to; its page is written where it is missing, as a full disk leaves it."""
+def show_finished(folder: RunFolder, recipe: Recipe, write_report: ReportWriter) -> None:
+    """What a finished run came to, and what of a recipe comes too late for it; its page is written where it is
+    missing, as a full disk leaves it."""
     from persianmind.run.log import read_results
     from persianmind.train.summary import summary_lines
 
     logger.info(f"{folder}: all done; nothing to do")
+    if late := changes(load_recipe(str(folder.recipe)), recipe):
+        keys = ", ".join(change.key for change in late)
+        logger.info(f"without effect on a run that is done: {keys}; `persianmind evaluate` measures more")
     for line in summary_lines(read_results(folder)):
         logger.info(line)
     report = folder.report if folder.report.is_file() else write_report(folder.path)

@@ -8,19 +8,14 @@ kill -9). Rank 0 does it; the other ranks have nothing to do.
 from __future__ import annotations
 
 import logging
-import os
-import signal
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persianmind.checks.all import check_resume_from, preflight
 from persianmind.checks.device import check_device, has_gpu
 from persianmind.checks.text import times_seen
-from persianmind.common.errors import RunInterruptedError
 from persianmind.common.log import print_text
 from persianmind.engine.ranks import Ranks
 from persianmind.engine.registry import backend
@@ -34,6 +29,7 @@ from persianmind.train.dry_run_build import (
     pack_beginning,
     shortened,
 )
+from persianmind.train.stopping import Stopping
 
 if TYPE_CHECKING:
     from persianmind.tokenizer import FolderTokenizer
@@ -42,7 +38,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 FOLDER_PREFIX = "persianmind-dry-run-"
 SHOWN_CHARACTERS = 1_500  # of a sequence
-WATCH_S = 0.5
 
 
 def show_dry_run(request: RunRequest, ranks: Ranks) -> None:
@@ -58,7 +53,7 @@ def show_dry_run(request: RunRequest, ranks: Ranks) -> None:
     check_resume_from(request.resume_from)
     engine = backend(request.engine)
     with (
-        _until_signal(engine.launcher_pids),
+        Stopping(engine.launcher_is_gone, kept="nothing of a dry run is kept"),
         tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX) as folder,
     ):
         _show(request, ranks, Path(folder))
@@ -146,33 +141,3 @@ def _show_amounts(recipe: Recipe, sources: list[DryRunSource], tokens: dict[str,
             continue
         about = "" if source.is_whole else "about "
         logger.info(f"{source.name}: {about}{source.tokens:,} tokens, seen {seen:.3g} times over all stages")
-
-
-@contextmanager
-def _until_signal(launcher_pids: Callable[[], list[int]]) -> Iterator[None]:
-    """SIGTERM, SIGINT and the end of the launchers above end the block by an error; later ones do nothing.
-
-    A launcher may die without passing a signal on; its ranks are then nobody's.
-    """
-    ended = threading.Event()
-
-    def handle(number: int, frame: object) -> None:
-        if not ended.is_set():
-            ended.set()
-            raise RunInterruptedError("the dry run was stopped; nothing is kept")
-
-    above = launcher_pids()
-
-    def watch() -> None:
-        while not ended.wait(WATCH_S):
-            if launcher_pids()[: len(above)] != above:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -16,7 +16,7 @@ from persianmind.model.bases import resolve_base
 from persianmind.model.export.hf import ExportSettings
 from persianmind.publish.card import write_card
 from persianmind.publish.check import load_exported
-from persianmind.publish.export import export_model, reference_losses
+from persianmind.publish.export import export_model, is_export_of, reference_losses, remove_export
 from persianmind.publish.manifest import read_export_manifest, rewrite_export_manifest
 from persianmind.publish.weights import TrainedRun, run_in_memory
 from persianmind.recipe import Recipe
@@ -81,13 +81,15 @@ def model_size(model: AdaptedModel) -> ModelSize:
 
 
 def _export(run: TrainedRun, model: AdaptedModel, device: torch.device) -> ExportResult | None:
-    """Writes and checks export/, unless an earlier call did; the trained model is released."""
+    """Writes and checks export/, unless it is there as it is asked for; the trained model is released."""
     out = run.folder.export
-    if out.exists():
-        model.release()
-        return read_export_manifest(out).check
-    logger.info(f"export: merging into {out}")
     settings = ExportSettings(run.recipe.export.dtype, run.recipe.export.pad_vocab_to_multiple)
+    if out.exists():
+        if is_export_of(out, run, settings):
+            model.release()
+            return read_export_manifest(out).check
+        remove_export(out)
+    logger.info(f"export: merging into {out}")
     return export_model(run, out, reference_losses(run, device, model), device, settings)
 
 

@@ -50,11 +50,14 @@ def memory_error(error: BaseException, recipe: Recipe) -> GpuMemoryError:
         *(f"process {pid} holds {size}" for pid, size in _OTHERS.findall(text)),
     ]
     details = ", ".join(part for part in said if part)
-    knobs = [*_outside(text, numbers), *_knobs(recipe)]
-    advice = (
-        f"what helps most first: {', '.join(knobs)}; a changed recipe needs another --output"
-        if knobs
-        else "the recipe is at its smallest: take a smaller base or a larger GPU (`persianmind plan`)"
+    free = [*_outside(text, numbers), *_free_knobs(recipe)]
+    fixed = list(_fixed_knobs(recipe))
+    parts = [
+        f"what helps most first: {', '.join(free)}, and the same command goes on" if free else "",
+        f"in another --output also {', '.join(fixed)}" if fixed else "",
+    ]
+    advice = "; ".join(filter(None, parts)) or (
+        "the recipe is at its smallest: take a smaller base or a larger GPU (`persianmind plan`)"
     )
     return GpuMemoryError(f"{gpu} is out of memory ({details or 'no numbers given'}); {advice}")
 
@@ -85,8 +88,8 @@ def _outside(text: str, numbers: dict[str, str]) -> Iterator[str]:
         yield "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"
 
 
-def _knobs(recipe: Recipe) -> Iterator[str]:
-    """Keys of the recipe that take less memory than they do now, in order of effect."""
+def _free_knobs(recipe: Recipe) -> Iterator[str]:
+    """Keys that take less memory than they do now and may change in a run, in order of effect."""
     train = recipe.train
     if train.micro_batch_size > 1:
         yield "train.micro_batch_size=1"
@@ -94,7 +97,11 @@ def _knobs(recipe: Recipe) -> Iterator[str]:
         yield "train.gradient_checkpointing=full"
     if train.loss_chunk_tokens > MIN_CHUNK_TOKENS:
         yield f"train.loss_chunk_tokens={MIN_CHUNK_TOKENS}"
-    if train.quantize != "nf4":
+
+
+def _fixed_knobs(recipe: Recipe) -> Iterator[str]:
+    """The same, of keys that make it another run."""
+    if recipe.train.quantize != "nf4":
         yield "train.quantize=nf4"
     if recipe.data.seq_len > MIN_SEQ_LEN:
         yield f"data.seq_len={max(MIN_SEQ_LEN, recipe.data.seq_len // 2)}"

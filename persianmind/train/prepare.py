@@ -97,7 +97,7 @@ def background_build(recipe: Recipe, folder: RunFolder, prepared: Prepared) -> B
 
 def wait_until_prepared(
     folder: RunFolder,
-    stop_requested: Callable[[], bool] | None = None,
+    stop_requested: Callable[[], bool],
     check_rank_0: Callable[[], None] = lambda: None,
 ) -> None:
     """Blocks until rank 0 has prepared.
@@ -106,12 +106,12 @@ def wait_until_prepared(
         check_rank_0: called while waiting; what it raises ends the wait.
 
     Raises:
-        RunInterruptedError: `stop_requested` says so. A launcher ends the process by a signal instead.
+        RunInterruptedError: `stop_requested` says so.
     """
 
     def check() -> None:
         check_rank_0()
-        if stop_requested is not None and stop_requested():
+        if stop_requested():
             raise RunInterruptedError(
                 "stopped while another process prepared the run; run the same command to go on"
             )

@@ -28,7 +28,7 @@ from persianmind.train.preparation import (
     watched_preparation,
 )
 from persianmind.train.prepare import background_build, prepare, read_prepared, wait_until_prepared
-from persianmind.train.stopping import stop_on_signal
+from persianmind.train.stopping import AskedElsewhere, Stopping, stopping
 
 if TYPE_CHECKING:
     from persianmind.checkpoint.manifest import StoredCheckpoint
@@ -72,6 +72,8 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
     recipe, folder = request.recipe, request.folder
     engine = backend(request.engine)
     with ExitStack() as stack:
+        stop = stopping(request.stop_requested, engine.launcher_is_gone)
+        stack.enter_context(stop)
         meter = None
         patience_s = preparation_timeout_s(recipe.train.hang_timeout_s)
         watch = PreparationWatch(folder, patience_s)
@@ -79,7 +81,7 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
             stack.enter_context(RunLock(folder))
             folder.claim(recipe)
         elif ranks.local_rank == 0:
-            _wait_until_claimed(request, watch.check)
+            _wait_until_claimed(folder, stop, watch.check)
         budget = Budget.of(recipe.energy, folder)
         if ranks.local_rank == 0:
             meter = EnergyMeter(folder, node=ranks.node, options=recipe.energy)
@@ -90,15 +92,13 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
                 prepared = prepare(recipe, folder, _mark_preparation(meter, preparing))
             builder = stack.enter_context(background_build(recipe, folder, prepared))
         else:
-            wait_until_prepared(folder, request.stop_requested, watch.check)
+            wait_until_prepared(folder, stop, watch.check)
         config = engine.resolve_config(request.engine_config, recipe, ranks.world_size)
         if ranks.rank == 0:
             write_checked(folder.engine_config, config)
         agreed = {"train.precision": recipe.train.precision}
         engine.start(ranks, recipe.train.hang_timeout_s, agreed, watch.progressed_s)
         prepared = read_prepared(folder)  # only now: before, it may be that of an earlier attempt
-        # Only now: until here a signal may end the process at once, nothing is lost and nobody waits for it.
-        stop = request.stop_requested or stack.enter_context(stop_on_signal(engine.launcher_pids))
         with Watchdog(folder, ranks, recipe.train.hang_timeout_s, engine.wait_frames) as watchdog:
             from persianmind.train.assemble import assemble
 
@@ -116,7 +116,7 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
                 watchdog=watchdog,
                 builder=builder,
             )
-            model = _train(request, context, barrier)
+            model = _train(request, context, barrier, stop)
         if builder is not None:
             builder.end()
         if ranks.rank == 0:
@@ -140,7 +140,9 @@ def _mark_preparation(meter: EnergyMeter | None, watchdog: Watchdog) -> Callable
     return mark
 
 
-def _wait_until_claimed(request: RunRequest, check_rank_0: Callable[[], None]) -> None:
+def _wait_until_claimed(
+    folder: RunFolder, stop_requested: Callable[[], bool], check_rank_0: Callable[[], None]
+) -> None:
     """On another node: its meter must not write into a folder that rank 0 has still to check and claim.
 
     Raises:
@@ -150,15 +152,17 @@ def _wait_until_claimed(request: RunRequest, check_rank_0: Callable[[], None]) -
 
     def check() -> None:
         check_rank_0()
-        if request.stop_requested is not None and request.stop_requested():
+        if stop_requested():
             raise RunInterruptedError(
                 "stopped before rank 0 had the run folder; run the same command to go on"
             )
 
-    wait_until(request.folder.recipe.is_file, while_waiting=check)
+    wait_until(folder.recipe.is_file, while_waiting=check)
 
 
-def _train(request: RunRequest, context: RunContext, barrier: DataBarrier) -> AdaptedModel:
+def _train(
+    request: RunRequest, context: RunContext, barrier: DataBarrier, stop: Stopping | AskedElsewhere
+) -> AdaptedModel:
     """Resumes, scores the base, trains to the end; returns the trained model, the process group left."""
     import torch.distributed
 
@@ -171,7 +175,8 @@ def _train(request: RunRequest, context: RunContext, barrier: DataBarrier) -> Ad
         for callback in context.callbacks:
             callback.start(context)
         _warm_start(request, context, saves)
-        train_stages(context, barrier)
+        with stop.at_steps():
+            train_stages(context, barrier)
         logger.info(f"training done: {context.step} steps")
     finally:
         for callback in context.callbacks:

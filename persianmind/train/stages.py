@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from persianmind.common.errors import RecipeError
-from persianmind.data.read.order import mixture_ratios
+from persianmind.data.read.order import mixture_ratios, window_counts
 from persianmind.recipe import Recipe, Stage
 from persianmind.recipe.train import GOOD_PASSES
 
@@ -42,6 +42,7 @@ def plan_stages(
 
     Raises:
         RecipeError: a stage's source has no sequences.
+        DataError: a stage would never serve one of its sources.
     """
     plans: list[StagePlan] = []
     first_step = 0
@@ -49,6 +50,7 @@ def plan_stages(
     for index, stage in enumerate(recipe.stages):
         if empty := [name for name in stage.sources if sequences_by_source[name] == 0]:
             raise RecipeError(f"stages.{index}: the source {empty[0]!r} has no sequences after filtering")
+        _check_served(recipe, stage, sequences_by_source)
         if stage.tokens is not None:
             sequences = math.ceil(stage.tokens / recipe.data.seq_len)
         else:
@@ -57,6 +59,15 @@ def plan_stages(
         plans.append(StagePlan(index, stage, steps, first_step))
         first_step += steps
     return plans
+
+
+def _check_served(recipe: Recipe, stage: Stage, sequences_by_source: Mapping[str, int | None]) -> None:
+    """Of every stage at once: the last one's mistake must not wait for the steps of the first."""
+    temperature = recipe.data.mixture_temperature
+    if temperature is None or None not in [sequences_by_source[name] for name in stage.sources]:
+        window_counts(
+            mixture_ratios(stage.sources, sequences_by_source, temperature), recipe.data.mixture_window
+        )
 
 
 def log_passes(

@@ -163,7 +163,7 @@ def test_the_driver_knows_a_finished_run_whatever_its_own_machine_multiplies(
         return True
 
     monkeypatch.setattr(driver, "is_finished", finished)
-    monkeypatch.setattr(driver, "show_finished", lambda folder, write_report: None)
+    monkeypatch.setattr(driver, "show_finished", lambda *_: None)
     options = DriverOptions(Scale(1, 1, gpu=True), True, 0, 0.0, 0.0)
     driver.run_driver(RunRequest(TINY, Path("zero2.json"), folder), options)
     assert seen[0].recipe.train.precision == "bf16"

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from persianmind.common.log import configure_logging
+from persianmind.common.log import configure_logging, print_line
+from tests.support.launch import ROOT
 from tests.support.log import logged
 
 LOGGER = logging.getLogger("persianmind.some.module")
@@ -34,6 +39,53 @@ def test_lines_of_a_rank(capsys: pytest.CaptureFixture[str], rank: int, out: str
     configure_logging(rank)
     speak()
     assert capsys.readouterr() == (out, err)
+
+
+# Writes to a terminal, loses it, and goes on.
+LOST_TERMINAL = """
+import os, pty, sys
+from persianmind.common import log
+from persianmind.common.log import leave_lost_terminal, print_line
+wanted, (master, slave) = sys.argv[1], pty.openpty()
+sys.stderr.flush()
+for descriptor in (1, 2):
+    os.dup2(slave, descriptor)
+os.close(slave)
+print_line("somebody reads this")
+assert b"reads this" in os.read(master, 100)
+if wanted == "alive":
+    leave_lost_terminal()
+    print_line("and this")
+    assert b"and this" in os.read(master, 100)
+os.close(master)
+if wanted == "left":
+    leave_lost_terminal()
+    os.write(1, b"as a library does")
+if wanted == "control":
+    log._send_nowhere = lambda descriptor: os._exit(9)
+print_line("nobody reads this")
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(("wanted", "code"), [("written", 0), ("left", 0), ("alive", 0), ("control", 9)])
+def test_a_terminal_that_hung_up_ends_nothing(wanted: str, code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", LOST_TERMINAL, wanted], cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == code
+
+
+def test_a_reader_that_left_ends_nothing_and_a_full_disk_does() -> None:
+    reads, writes = os.pipe()
+    with os.fdopen(writes, "w") as stream:
+        os.close(reads)
+        print_line("nobody reads this", stream)
+        print_line("nor this", stream)
+    with Path("/dev/full").open("w") as full, pytest.raises(OSError, match="No space left"):
+        try:
+            print_line("lost", full)
+        finally:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())  # so that closing it is no error
 
 
 def test_the_last_configuration_counts_and_nothing_is_said_twice(

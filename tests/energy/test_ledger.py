@@ -10,6 +10,7 @@ from persianmind.energy.ledger import read_ledger
 from persianmind.energy.summary import summarise
 from persianmind.energy.waste import lost_ratios
 from persianmind.recipe import Energy
+from persianmind.run.energy_records import EnergySample
 from persianmind.run.folder import RunFolder
 from persianmind.run.records import Phase
 from tests.energy.ledgers import MORNING, sample, start, stop, write
@@ -165,7 +166,7 @@ def test_a_changed_digit_and_an_unknown_kind_are_counted_and_left_out(tmp_path: 
     ]
 
 
-@pytest.mark.parametrize("name", ["report", "export", "prepare", "evaluate"])
+@pytest.mark.parametrize("name", ["report", "base", *Phase])
 def test_a_stage_may_be_called_like_anything(tmp_path: Path, name: str) -> None:
     """What trains is told by the phase alone: such a stage's steps are lost and found like any other's."""
     steps = [((1, 10), "1", MORNING), ((7, 16), "2", LATER)]
@@ -176,10 +177,24 @@ def test_a_stage_may_be_called_like_anything(tmp_path: Path, name: str) -> None:
     assert first is not None and first.stage == name
     summary = summarise(ledger, PAPER)
     assert summary["wasted_kwh"] * KWH == pytest.approx(40)
-    trained = name if name == "report" else f"train:{name}"
+    trained = f"train:{name}" if name in set(Phase) else name
     assert {key: kwh * KWH for key, kwh in summary["by_stage"].items()} == pytest.approx(
         {trained: 200.0, "export": 5.0}
     )
+
+
+def test_control_the_phase_is_what_tells_training_from_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By names alone a stage called export and the export of the run would be one."""
+    lines = [
+        sample("1", "a", Phase.EXPORT, (1, 4), {"cpu": 100.0}, phase=Phase.TRAIN),
+        sample("1", "a", Phase.EXPORT, (4, 4), {"cpu": 5.0}),
+    ]
+    write(tmp_path, "a", lines)
+    assert len(summarise(read_ledger(RunFolder(tmp_path)), PAPER)["by_stage"]) == 2
+    monkeypatch.setattr(EnergySample, "label", property(lambda self: self.stage or str(self.phase)))
+    assert len(summarise(read_ledger(RunFolder(tmp_path)), PAPER)["by_stage"]) == 1
 
 
 def test_a_killed_meter_is_named_with_what_can_be_missing(tmp_path: Path) -> None:

@@ -128,7 +128,8 @@ def test_a_meter_that_dies_is_said_once_and_training_goes_on(
     meter = ready_meter(tmp_path)
     process = meter._process
     assert process is not None
-    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the training: the meter stays
+    # Meant for the training: the meter stays.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         process.send_signal(number)
         before = meter.joules()
         wait_for(lambda before=before: meter.joules() > before, "reading after a signal")

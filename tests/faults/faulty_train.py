@@ -1,7 +1,9 @@
 """launcher/train.py with faults at exact events: FAULT="kind:rank:step", several joined by ";".
 
-kill, kill-in, kill-after: SIGKILL to this rank before, within and after the step. term, int: SIGTERM, SIGINT
-before it; term-twice: two of them; term-eval: in the first evaluation from that step on.
+kill, kill-in, kill-after: SIGKILL to this rank before, within and after the step. term, int, hup: SIGTERM,
+SIGINT, SIGHUP before it; term-twice: two of them, which count as two; term-eval: in the first evaluation from
+that step on; term-prepare, term-start, term-export: in these phases, whatever the step; stay-prepare: this
+rank stays there. kill-start: SIGKILL as the group is made, the buffers in shared memory already there.
 nan, inf, spike: this rank's loss times that (100 for a spike) at that step alone; nan-on: from that step on.
 grad-nan, grad-inf: one gradient; data-nan, data-inf: the embeddings that this rank's sequences look up.
 log-full: metrics.jsonl of that step does not fit on the disk.
@@ -20,12 +22,13 @@ from contextlib import nullcontext
 from typing import Any
 
 from persianmind.common.log import print_line
+from persianmind.engine.deepspeed import start
 from persianmind.engine.deepspeed.engine import DeepSpeedEngine
 from persianmind.model.adapted import AdaptedModel
 from persianmind.report.page import write_report
 from persianmind.run.log import RunLog
 from persianmind.run.records import StepRecord
-from persianmind.train import command, loop
+from persianmind.train import assemble, command, finish, loop, run, stopping
 from persianmind.train.callbacks import save
 from persianmind.train.callbacks.save import SaveCallback
 from persianmind.train.callbacks.watchdog import Watchdog
@@ -33,7 +36,21 @@ from persianmind.train.context import RunContext
 from tests.faults import faulty_preparation, faulty_saves
 from tests.support.full_disk import full_disk
 
-SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT, "freeze": signal.SIGSTOP}
+SIGNALS = {
+    "kill": signal.SIGKILL,
+    "term": signal.SIGTERM,
+    "int": signal.SIGINT,
+    "hup": signal.SIGHUP,
+    "freeze": signal.SIGSTOP,
+}
+# Where a phase begins: (module, its function).
+PHASES = {
+    "term-prepare": [(run, "prepare"), (run, "wait_until_prepared")],
+    "stay-prepare": [(run, "prepare")],
+    "term-start": [(assemble, "_build_model")],
+    "term-export": [(finish, "_export")],
+    "kill-start": [(start, "forget_shared_buffer")],
+}
 FACTORS = {"nan": float("nan"), "nan-on": float("nan"), "inf": float("inf"), "spike": 100.0}
 INPUTS = {"data-nan": float("nan"), "data-inf": float("inf")}
 GRADIENTS = {"grad-nan": float("nan"), "grad-inf": float("inf")}
@@ -53,6 +70,8 @@ def main() -> None:
             CONTROLS[kind]()
         elif rank == me and kind in ELSEWHERE:
             ELSEWHERE[kind](int(step))
+        elif rank == me and kind in PHASES:
+            _install_phase(kind)
         elif rank == me:
             _install(kind, int(step))
     if os.environ.get("FROZEN"):
@@ -89,7 +108,21 @@ def _install(kind: str, step: int) -> None:
     AdaptedModel.forward = faulty_forward  # type: ignore[method-assign]
 
 
+def _install_phase(kind: str) -> None:
+    for module, name in PHASES[kind]:
+
+        def faulty(*arguments: Any, ordinary: Any = getattr(module, name), **options: Any) -> Any:
+            if kind == "stay-prepare":
+                time.sleep(3600)
+            os.kill(os.getpid(), SIGNALS[kind.partition("-")[0]])
+            return ordinary(*arguments, **options)
+
+        setattr(module, name, faulty)
+
+
 def _at_step(kind: str, engine: DeepSpeedEngine, active: Any) -> None:
+    if kind == "term-twice":
+        stopping.SAME_REQUEST_S = 0.0
     for number in {"term-twice": ["term", "term"]}.get(kind, [kind]):
         if number in SIGNALS:
             os.kill(os.getpid(), SIGNALS[number])

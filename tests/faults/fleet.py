@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,10 @@ class Fleet:
         flags: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
         supervised: bool = True,
+        ignored: Sequence[int] = (),
         timeout_s: float = 120,
     ) -> None:
-        """Sends a run off; `finish` waits for it."""
+        """Sends a run off; `finish` waits for it. ignored: signals that its ranks are started to ignore."""
         assert self._server.stdin is not None
         self._sent += 1
         recipe = () if "--recipe" in flags else ("--recipe", "tiny")
@@ -64,6 +65,7 @@ class Fleet:
             "environment": {"FAULT": fault, "MASTER_PORT": str(free_port()), **(environment or {})},
             "ranks": ranks,
             "supervised": supervised,
+            "ignored": list(ignored),
             "timeout_s": timeout_s,
         }
         self._run = run
@@ -158,6 +160,8 @@ def _fork(rank: int, request: dict[str, Any], log: Path) -> int:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    for number in request["ignored"]:
+        signal.signal(number, signal.SIG_IGN)
     size = str(request["ranks"])
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=size, LOCAL_SIZE=size)
     os.environ.update(MASTER_ADDR="127.0.0.1", PIDS=str(log.parent), **request["environment"])

@@ -75,6 +75,19 @@ def test_kill_9_in_every_phase_of_a_save_resumes_from_the_newest_whole_one(
 
 
 @pytest.mark.more
+def test_buffers_of_ranks_that_were_killed_as_the_group_was_made_go_with_the_next_start(
+    fleet: Fleet, tmp_path: Path, tiny_run: Launched
+) -> None:
+    run = prepared_copy(tiny_run.run, tmp_path / "run")
+    killed = fleet.run(run, *BARE, fault="kill-start:0:0;kill-start:1:0")
+    assert killed.codes == [-9, -9] and len(killed.shared_buffers) == 2
+    again = fleet.run(run, *BARE)
+    assert again.code == 0 and "MB of killed runs removed from /dev/shm" in again.text, again.text
+    assert not killed.shared_buffers and not again.shared_buffers
+    assert_same_run(again, tiny_run)
+
+
+@pytest.mark.more
 def test_control_another_start_gives_other_losses(fleet: Fleet, tmp_path: Path, tiny_run: Launched) -> None:
     """What the comparisons above can see: one changed rate changes the losses."""
     run = prepared_copy(tiny_run.run, tmp_path / "run", "train.learning_rate=4e-3")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from persianmind.recipe import Recipe
+from persianmind.run.identity import FIXED
+from persianmind.run.keys import KEYS
 from persianmind.train import gpu_memory
 from tests.model.helpers import make_recipe
 from tests.train.gpu_texts import ADVICE, MEMORY, NCCL, OTHERS, PIECES, ROOMY, SETTINGS, line
@@ -23,9 +25,13 @@ def test_imitated_out_of_memory_has_the_numbers_and_the_knobs_in_order_of_effect
     assert said == (
         "GPU 2 is out of memory (576.00 MiB asked for, 370.69 MiB free of 23.64 GiB, 21.89 GiB allocated); "
         "what helps most first: train.micro_batch_size=1, train.gradient_checkpointing=full, "
-        "train.loss_chunk_tokens=128, train.quantize=nf4, data.seq_len=1024, adapter.rank=8, "
-        "vocab.train_embeddings=new; a changed recipe needs another --output"
+        "train.loss_chunk_tokens=128, and the same command goes on; in another --output also "
+        "train.quantize=nf4, data.seq_len=1024, adapter.rank=8, vocab.train_embeddings=new"
     )
+
+
+def _knobs(recipe: Recipe) -> list[str]:
+    return [*gpu_memory._free_knobs(recipe), *gpu_memory._fixed_knobs(recipe)]
 
 
 def test_imitated_out_of_memory_names_no_knob_that_is_set() -> None:
@@ -36,13 +42,15 @@ def test_imitated_out_of_memory_names_no_knob_that_is_set() -> None:
 def test_every_knob_is_a_key_of_the_recipe_and_takes_effect() -> None:
     """Applied one after the other, the knobs lead to a recipe for which none is left."""
     recipe = make_recipe(**ROOMY)
-    knobs = list(gpu_memory._knobs(recipe))
+    knobs = _knobs(recipe)
+    assert all(KEYS[one.split("=")[0]] not in FIXED for one in gpu_memory._free_knobs(recipe))
+    assert all(KEYS[one.split("=")[0]] in FIXED for one in gpu_memory._fixed_knobs(recipe))
     while knobs:
         key, value = knobs[0].split("=")
         section, name = key.split(".")
         changed = {**recipe.model_dump()[section], name: int(value) if value.isdigit() else value}
         recipe = Recipe.model_validate({**recipe.model_dump(), section: changed})
-        left = list(gpu_memory._knobs(recipe))
+        left = _knobs(recipe)
         assert left == knobs[1:] or left[0].startswith("data.seq_len")  # halved more than once
         knobs = left
 

@@ -16,7 +16,7 @@ from persianmind.recipe import Data, Recipe
 from persianmind.recipe.section import Section
 from persianmind.text.heldout import held_out_fingerprints
 from persianmind.text.sources.locate import source_fingerprint
-from persianmind.text.spec import SourceSpec, source_spec
+from persianmind.text.spec import SHOWN, SourceSpec, source_spec
 from persianmind.tokenizer import FolderTokenizer
 
 # Changes when the same input would give other bytes: an older folder is then known not to match.
@@ -86,7 +86,7 @@ def build_fingerprints(job: SourceJob, tokenizer: FolderTokenizer) -> Fingerprin
         "packing": [data.seq_len, data.sequences_per_shard, data.open_sequences],
         "prompt": None if template is None else [DIALOGUE_VERSION, template],
         "language": spec.source.language,
-        "profiles": {code: profile.model_dump(mode="json") for code, profile in spec.profiles.items()},
+        "profiles": spec.model_dump(mode="json", exclude=SHOWN)["profiles"],
     }
     return Fingerprints(
         source=source_fingerprint(spec.name, spec.source),

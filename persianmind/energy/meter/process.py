@@ -28,10 +28,10 @@ LOCK_WAIT_S = 5.0
 
 def main() -> int:
     """Runs the meter; the exit status is 0 also when it could not count, which it has sent."""
-    # Ctrl-C and the launcher's SIGTERM go to the whole group; the meter must outlive the last checkpoint and
-    # ends with its parent in any case.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Terminals and launchers signal the whole group; the meter must outlive the last checkpoint and ends with
+    # its parent in any case.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
     if gpus := os.environ.get(NODE_GPUS):
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     given = read_setting()

@@ -58,5 +58,5 @@ class DeepSpeedBackend:
         state = gather_state(checkpoint, weights_only=True)
         return {name: value[MASTER] for name, value in state.parameters.items()}
 
-    def launcher_pids(self) -> list[int]:
-        return launcher.launcher_pids()
+    def launcher_is_gone(self) -> bool:
+        return launcher.launcher_is_gone()

@@ -18,7 +18,7 @@ from persianmind.common.device.choice import FORCED, INSTEAD, VISIBLE, current_d
 from persianmind.common.errors import MachineError
 from persianmind.engine.deepspeed.devices import rank_device
 from persianmind.engine.deepspeed.kernel import load_cpu_kernel
-from persianmind.engine.deepspeed.launcher import launcher_pids
+from persianmind.engine.deepspeed.launcher import remember_launchers
 from persianmind.engine.deepspeed.nccl import (
     EARLY,
     LATE,
@@ -27,6 +27,7 @@ from persianmind.engine.deepspeed.nccl import (
     interface_of,
     set_variables,
 )
+from persianmind.engine.deepspeed.shared_memory import forget_shared_buffer, remove_dead_buffers
 from persianmind.engine.presence import Presence, presence
 from persianmind.engine.ranks import Ranks, collective_timeout_s
 from persianmind.engine.rollcall import PREFIX, RollCall, open_store, start_limit_s
@@ -34,7 +35,6 @@ from persianmind.engine.rollcall import PREFIX, RollCall, open_store, start_limi
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
-SHARED_MEMORY = Path("/dev/shm")
 logger = logging.getLogger(__name__)
 # "NAME=value" -> why, of what this process has set: said once the ranks have come together.
 _settings: dict[str, str] = {}
@@ -64,7 +64,7 @@ def prepare_environment() -> None:
 def _launcher_unhid_gpus() -> bool:
     """Whether the user hid the GPUs and DeepSpeed's launcher shows them again: it numbers its CPU ranks in
     the very variable that hides GPUs. What the user said stands in the launcher's own environment."""
-    pids = launcher_pids()
+    pids = remember_launchers()
     try:
         return bool(pids) and is_hidden(psutil.Process(pids[-1]).environ().get(VISIBLE))
     except psutil.Error:  # it is just ending, and ends us
@@ -122,6 +122,8 @@ def start_distributed(
         get_accelerator().set_device(index)
         os.environ["LOCAL_RANK"] = str(index)  # DeepSpeed takes it for the index of the device
     timeout = timedelta(seconds=collective_timeout_s(hang_timeout_s))
+    if ranks.local_rank == 0:  # before any rank of this run makes its own
+        remove_dead_buffers()
     own = presence(ranks, [str(gpu) for gpu in choice.gpus], agreed, _settings)
     if ranks.world_size == 1:
         _join(ranks, timeout, store=None)
@@ -205,20 +207,6 @@ def _log_settings(everyone: Sequence[Presence]) -> None:
         if line and line not in seen:
             logger.info(f"environment on {one.node}: {line}; what you set yourself stays as it is")
         seen.add(line)
-
-
-def forget_shared_buffer(rank: int) -> None:
-    """Takes the name of this rank's buffer of DeepSpeed's CPU kernel away once every rank has it mapped.
-
-    DeepSpeed itself would do so at a clean exit alone: each killed process would leave 67 MB of memory taken
-    until the machine restarts.
-    """
-    import torch.distributed
-
-    torch.distributed.barrier()
-    address, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
-    name = f"deepspeed_allreduce_buffer_{os.getuid()}_{address}_{port}_{rank}"
-    (SHARED_MEMORY / name).unlink(missing_ok=True)
 
 
 def _free_port() -> int:

@@ -111,7 +111,7 @@ class MergedTensors:
         if missing := sorted(wanted - names.on_disk.keys()):
             raise BaseModelError(
                 f"base {base}: {missing[0]} was trained, and the base's files hold it in another form; "
-                "set adapter.targets to projections that lie in them as they are"
+                "begin another --output with adapter.targets that lie in them as they are"
             )
 
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import xxhash
+
+from persianmind.common.checksum import hash_text
 from persianmind.recipe import Adapter
 
 if TYPE_CHECKING:
@@ -43,6 +46,16 @@ class TrainedWeights:
         """Copies of what a model trains, on the host."""
         tensors = {name: value.detach().cpu() for name, value in model.trained().items()}
         return cls(tensors, adapter, model.output_table.base_vocab)
+
+    def fingerprint(self) -> str:
+        """A hash over names, types and bytes of all tensors."""
+        import torch
+
+        hashes = []
+        for name, tensor in sorted(self.tensors.items()):
+            content = tensor.contiguous().flatten().view(torch.uint8).numpy().data
+            hashes.append(f"{name} {tensor.dtype} {list(tensor.shape)} {xxhash.xxh3_128_hexdigest(content)}")
+        return hash_text(*hashes)
 
     def lora(self, weight: str) -> LoraFactors | None:
         """The adapter of a projection's weight ("model.layers.0.mlp.up_proj.weight"), None where it has

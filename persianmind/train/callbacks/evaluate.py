@@ -101,7 +101,7 @@ class EvaluateCallback(Callback):
         if interval.low is not None and interval.high is not None and interval.low <= 0 <= interval.high:
             logger.info(
                 f"evaluate {stage}: {held_out.n_documents} {language} documents cannot tell it from "
-                f"{before[0]}; a larger heldout.ratio or heldout.max_characters would"
+                f"{before[0]}; in another --output a larger heldout.ratio or heldout.max_characters would"
             )
 
     def stage_tokens(self, context: RunContext) -> int:
@@ -146,7 +146,8 @@ class EvaluateCallback(Callback):
             if not math.isfinite(found.bits_per_byte):
                 raise NonFiniteError(
                     f"evaluate {stage}: the loss on held-out {language} text is not finite; the last good "
-                    "checkpoint is kept: lower the learning rate, or try train.precision=fp32"
+                    "checkpoint is kept: begin another --output with a lower learning rate, or with "
+                    "train.precision=fp32"
                 )
             scores[language] = found
             results.append(evaluation_result(stage, language, held_out, found, step))

@@ -85,8 +85,9 @@ class ForgettingCallback(Callback):
         for callback in context.callbacks:
             callback.interrupt(context)
         raise ForgettingError(
-            f"{text}; stopped and saved: put more {self.options.language} into the stage, lower the learning "
-            "rate, or set evaluate.forgetting.action=warn and run the same command to go on"
+            f"{text}; stopped and saved: set evaluate.forgetting.action=warn and run the same command to go "
+            f"on, or begin another --output with more {self.options.language} in the stage, or a lower "
+            "learning rate"
         )
 
     def _in_time(self) -> bool:

@@ -71,8 +71,8 @@ class SpikeCallback(Callback):
                 callback.interrupt(context)
             raise NonFiniteError(
                 f"{context.nonfinite_steps} steps in a row were not finite, the last with {samples} of the "
-                "stage; the last good checkpoint is kept: lower the learning rate or look at these sequences "
-                "with `persianmind data inspect`"
+                "stage; the last good checkpoint is kept: look at these sequences with `persianmind data "
+                "inspect`, or begin another --output with a lower learning rate"
             )
 
     def add(self, loss: float, grad_norm: float) -> None:
