@@ -57,6 +57,13 @@ ResumeFromOption = Annotated[
         help="Begin with the trained weights of another run (its folder, or one of its checkpoints).",
     ),
 ]
+AcceptDataOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changed-data",
+        help="Go on although the data are not those that the run was trained on; it is recorded.",
+    ),
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show everything up to step 1, decoded; keep nothing.")
 ]
@@ -77,6 +84,7 @@ class TrainArguments:
     resume_from: Path | None = None
     overrides: tuple[str, ...] = ()
     dry_run: bool = False
+    accept_changed_data: bool = False
 
     def request(self) -> RunRequest:
         """What to run; writes nothing, imports neither torch nor DeepSpeed.
@@ -95,7 +103,15 @@ class TrainArguments:
         """
         recipe = load_recipe(self.recipe, self.overrides)
         folder = RunFolder(self.output or Path("runs") / recipe.name)
-        return RunRequest(recipe, self.deepspeed, folder, self.resume, self.resume_from, dry_run=self.dry_run)
+        return RunRequest(
+            recipe,
+            self.deepspeed,
+            folder,
+            self.resume,
+            self.resume_from,
+            accept_changed_data=self.accept_changed_data,
+            dry_run=self.dry_run,
+        )
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -110,12 +126,14 @@ def train(
     output: OutputOption = None,
     resume: ResumeOption = "auto",
     resume_from: ResumeFromOption = None,
+    accept_changed_data: AcceptDataOption = False,
     dry_run: DryRunOption = False,
     overrides: OverridesArgument = None,
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = 0,  # the launcher's own
 ) -> TrainArguments:
     """Collects the flags."""
-    return TrainArguments(recipe, deepspeed, output, resume, resume_from, tuple(overrides or ()), dry_run)
+    words = tuple(overrides or ())
+    return TrainArguments(recipe, deepspeed, output, resume, resume_from, words, dry_run, accept_changed_data)
 
 
 def read_request(arguments: Sequence[str]) -> RunRequest | None:
