@@ -10,11 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from persianmind.common.atomic import write_text
 from persianmind.common.errors import RunFolderError, RunLockedError
 from persianmind.common.lock import LockHeldError, OwnedLock
 from persianmind.recipe import Recipe
-from persianmind.recipe.loading import dump_recipe, load_recipe
+from persianmind.recipe.loading import read_run_recipe, write_run_recipe
 from persianmind.run.identity import difference
 
 
@@ -164,16 +163,18 @@ class RunFolder:
 
         Raises:
             RunFolderError: it is a file, holds another recipe's run, or holds something else.
+            DamagedFileError: its recipe.yaml is not as it was written.
         """
         if not self.path.exists():
             return
         if not self.path.is_dir():
             raise RunFolderError(f"--output {self} is a file; give a folder")
         if not self.recipe.is_file():
-            if any(not entry.name.startswith(".") for entry in self.path.iterdir()):
+            is_ours = self.prepared.is_file() or self.has_checkpoints
+            if not is_ours and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
                 raise RunFolderError(f"--output {self} is not empty and no run folder; give a new folder")
             return
-        if found := difference(load_recipe(str(self.recipe)), recipe):
+        if found := difference(read_run_recipe(self.recipe), recipe):
             key, there, here = found
             raise RunFolderError(
                 f"{self} belongs to a run with {key}={there!r}, this one has {here!r}; use another --output, "
@@ -187,13 +188,11 @@ class RunFolder:
             RunFolderError: as `check`.
         """
         self.check(recipe)
-        text = dump_recipe(recipe)
-        if not self.recipe.is_file() or self.recipe.read_text(encoding="utf-8") != text:
-            write_text(self.recipe, text)
+        write_run_recipe(self.recipe, recipe)
 
     def holds(self, recipe: Recipe) -> bool:
         """Whether a run of this recipe was begun here."""
-        return self.recipe.is_file() and difference(load_recipe(str(self.recipe)), recipe) is None
+        return self.recipe.is_file() and difference(read_run_recipe(self.recipe), recipe) is None
 
 
 class RunLock:

@@ -231,8 +231,8 @@ class DataChange(RunRecord):
 
 
 class RunMetadata(RunRecord):
-    """What a checkpoint's manifest records of its run. callbacks: their state_dicts, by name; data: by source,
-    what the steps so far were trained on."""
+    """What a checkpoint's manifest records of its run. callbacks: their state_dicts, by name; data:
+    by source, what the steps so far were trained on."""
 
     recipe_fingerprint: str
     base_fingerprint: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from persianmind.common.checksum import dump_checked_line
 from persianmind.common.errors import TooManyBadRecordsError
 from persianmind.text.record import Rejected
 from persianmind.text.sources.base import SourceFile
@@ -88,7 +88,7 @@ class Quarantine:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = self.path.open("a", encoding="utf-8")
         # ASCII escapes: what is in a bad record may not be valid text, or may turn a terminal around
-        self._handle.write(json.dumps(entry, ensure_ascii=True) + "\n")
+        self._handle.write(dump_checked_line(entry, ascii_only=True) + "\n")
 
     def check_budget(self, source: str, max_ratio: float, *, final: bool = False) -> None:
         """Stops over the budget: at any time after the first thousand records, and at the end.
@@ -156,6 +156,12 @@ class Quarantine:
         self.rejected = Counter(state["rejected"])
         self.damage = Damage(**state["damage"])
         if self.path is not None and self.path.exists():
+            if (lost_bytes := state["size_bytes"] - self.path.stat().st_size) > 0:
+                logger.warning(
+                    "%s lost %d bytes since the build was interrupted: of the bad records read before, it "
+                    "does not list all", self.path, lost_bytes,
+                )  # fmt: skip
+                return
             with self.path.open("rb+") as handle:
                 handle.truncate(state["size_bytes"])
 

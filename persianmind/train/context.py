@@ -39,8 +39,8 @@ class RunContext:
     """One run on one rank.
 
     step: finished optimizer steps over all stages. plan_index: the stage that is being trained.
-    nonfinite_steps: steps in a row that had no finite gradient. ended: stages that ended early. data_changes: other
-    data taken on the way. record: the last step; micro_batch: what one holds; both on rank 0 alone.
+    nonfinite_steps: steps in a row that had no finite gradient. ended: stages that ended early. data_changes:
+    other data taken on the way. record: the last step; micro_batch: what one holds; both on rank 0 alone.
     stop_requested: whether a stop was asked for. meter: on the rank that has this node's.
     """
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from persianmind.common.checksum import read_checked, write_checked
-from persianmind.common.errors import DamagedFileError, DataError, RunFolderError, RunInterruptedError
+from persianmind.common.errors import DamagedFileError, RunFolderError, RunInterruptedError
 from persianmind.common.poll import wait_until
 from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
@@ -59,6 +59,7 @@ def prepare(
     if not (folder.vocab / EXPANSION_FILE).is_file():
         _begin(mark, "vocabulary", f"vocabulary of {recipe.vocab.new_tokens} new tokens")
         _build_vocabulary(recipe, folder, base)
+    expansion = load_expansion(folder.vocab)  # first: a damaged tokenizer is named, not opened
     tokenizer = FolderTokenizer(folder.vocab)
     jobs = source_jobs(recipe, folder, recipe.stage_sources())
     fingerprints = {job.name: build_fingerprints(job, tokenizer) for job in jobs}
@@ -71,7 +72,7 @@ def prepare(
         sequences[job.name] = _sequences(job, fingerprints[job.name], now=job.name in whole)
     prepared = Prepared(
         base_fingerprint=base_fingerprint(base),
-        tokenizer_fingerprint=load_expansion(folder.vocab).fingerprint,
+        tokenizer_fingerprint=expansion.fingerprint,
         sequences_by_source=sequences,
         fingerprints={name: one.model_dump() for name, one in fingerprints.items()},
     )

@@ -33,6 +33,7 @@ def summary_lines(results: RunResults) -> list[str]:
         grams = account.get("co2_g")
         co2 = "CO2 unknown" if grams is None else f"{grams:.3g} g CO2eq"
         lines.append(f"energy: {account['kwh']:.4g} kWh, {co2}")
+        lines += [f"energy, not complete: {problem}" for problem in account.get("problems", [])]
     return lines
 
 

@@ -146,7 +146,7 @@ def test_a_line_cut_short_loses_only_itself(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:-30])
     ledger = read_ledger(RunFolder(tmp_path))
     assert summarise(ledger, PAPER)["kwh"] == pytest.approx(100 / KWH)
-    assert ledger.problems == ["a: 1 damaged line(s), cut short by a kill, were left out"]
+    assert ledger.damage == ["a: 1 damaged line(s), cut short by a kill, were left out"]
 
 
 def test_a_changed_digit_and_an_unknown_kind_are_counted_and_left_out(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_changed_digit_and_an_unknown_kind_are_counted_and_left_out(tmp_path: 
     path.write_text("\n".join([first, second.replace("100.0", "900.0"), third, *others]) + "\n")
     ledger = read_ledger(RunFolder(tmp_path))
     assert summarise(ledger, PAPER)["kwh"] == pytest.approx(200 / KWH)
-    assert ledger.problems == [
+    assert ledger.damage == [
         "a: 1 damaged line(s), cut short by a kill, were left out",
         "a: 3 line(s) of an unknown kind were left out",
     ]

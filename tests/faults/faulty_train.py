@@ -4,8 +4,8 @@ kill, kill-in, kill-after: SIGKILL to this rank before, within and after the ste
 before it; term-twice: two of them; term-eval: in the first evaluation from that step on.
 nan, inf, spike: this rank's loss times that (100 for a spike) at that step alone; nan-on: from that step on.
 grad-nan, grad-inf: one gradient; data-nan, data-inf: the embeddings that this rank's sequences look up.
-overwrite, cut: the token shards of the run, whose sequences are being read; unchecked (a control): nothing looks
-at shards again once they were opened.
+overwrite, cut: the token shards of the run, which are being read. unchecked (a control): nothing looks at
+shards again once they were opened.
 hang: this rank sleeps for ever at the step; freeze: SIGSTOP. unwatched (a control): no watchdog on any rank.
 perturb: random numbers are drawn before a checkpoint is restored; no-rule: and none are set for other ranks.
 Faults of saves have names of their own: tests/faults/faulty_saves.py.

@@ -85,8 +85,8 @@ class IncrementalDataset(TokenDataset):
             manifest = read_data_manifest(self.folder)
             if manifest.fingerprints != self._fingerprints:
                 raise DataError(
-                    f"{self.folder} was built from something else than this run was prepared for; run the same "
-                    "command again"
+                    f"{self.folder} was built from something else than this run was prepared for; run the "
+                    "same command again"
                 )
             self._set_shards(manifest.shards)
             self._manifest = manifest

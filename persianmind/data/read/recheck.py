@@ -12,7 +12,7 @@ MAX_TIME_RATIO = 0.01
 
 
 class ShardRecheck:
-    """Holds the shards that were read against their files, within MAX_TIME_RATIO of the time since it was made.
+    """Holds the shards that were read against their files, within MAX_TIME_RATIO of the time since its start.
 
     A file that was replaced, written to or removed is hashed at once, whatever that takes. Beside them the
     files come round in turn, the one that was hashed longest ago first, as far as the time goes: damage that

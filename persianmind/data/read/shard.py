@@ -1,8 +1,8 @@
 """Reading one token shard. The whole file is held against its manifest when it is opened, and every sequence
 against what it was then whenever it is read.
 
-By positioned reads, not by a memory map: a file that is cut short under a map ends the process by SIGBUS, here
-it is an error that names it. What is overwritten while a run reads it, or rots on its disk, is never trained on.
+By positioned reads, not by a memory map: a file that is cut short under a map ends the process by SIGBUS,
+here it is an error that names it. What is overwritten while a run reads it, or rots, is never trained on.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ class ShardReader:
             self._target_counts_S = np.bitwise_count(bits_SB).sum(axis=1, dtype=np.int64)
         parts = [self._tokens] + ([] if self._targets is None else [self._targets])
         self._hashes_S = np.array(
-            [_hash(*(part.of(raw, row) for part in parts)) for row in range(len(documents_S))], dtype=np.uint64
+            [_hash(*(part.of(raw, row) for part in parts)) for row in range(len(documents_S))],
+            dtype=np.uint64,
         )
 
     def read(self, sequence: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
@@ -130,7 +131,7 @@ class ShardReader:
 
     @property
     def was_touched(self) -> bool:
-        """Whether the file at this place is another one, or was written to, since it was last hashed whole."""
+        """Whether the file at this place is another one, or was written to, since it was hashed whole."""
         try:
             return self._stat() != self._identity
         except DataError:

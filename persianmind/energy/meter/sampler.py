@@ -118,6 +118,7 @@ class Sampler:
         self.watch = watch
         self.send = send
         self.total_j = 0.0
+        self.samples = 0
         self.interval = Interval(setting.phase, setting.stage, setting.step, setting.step)
         self.last_s = time.monotonic()
         self.failing: set[str] = set()
@@ -210,8 +211,10 @@ class Sampler:
         self.interval = self.interval.next()
 
     def _write_interval(self, interval: Interval, gpus: list[GpuInterval]) -> None:
+        self.samples += 1
         self._ledger.write(
             EnergySample,
+            number=self.samples,
             seconds=round(interval.seconds, 6),
             phase=interval.phase,
             stage=interval.stage,
@@ -262,7 +265,7 @@ class Sampler:
         self._stop("stopped")
 
     def _stop(self, reason: str) -> None:
-        self._ledger.write(EnergyStop, reason=reason, total_j=round(self.total_j, 3))
+        self._ledger.write(EnergyStop, reason=reason, total_j=round(self.total_j, 3), samples=self.samples)
 
     def run(self, marks: Marks, parent_gone: Callable[[], bool]) -> None:
         """Ticks until the marks end or the parent is gone."""

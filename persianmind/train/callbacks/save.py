@@ -139,8 +139,8 @@ class SaveCallback(Callback):
         if found is not None:
             self.saver.finish()
             raise ChangedDataError(
-                f"{found}: changed while it was trained on; step {context.step} is not saved, the run goes on "
-                "from its newest checkpoint"
+                f"{found}: changed while it was trained on; step {context.step} is not saved, the run goes "
+                "on from its newest checkpoint"
             )
 
     def newest(self) -> StoredCheckpoint | None:

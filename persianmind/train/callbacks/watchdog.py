@@ -8,7 +8,6 @@ own: storage that hangs is one of the things to be noticed.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -20,12 +19,11 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Self
 
-from pydantic import ValidationError
-
+from persianmind.common.checksum import dump_checked_line
 from persianmind.common.errors import HangError
 from persianmind.engine.ranks import Ranks
 from persianmind.run.folder import RunFolder
-from persianmind.run.records import Heartbeat
+from persianmind.run.records import Heartbeat, parse_record
 from persianmind.train.callbacks.base import Callback
 
 if TYPE_CHECKING:
@@ -125,14 +123,16 @@ class Watchdog(Callback):
             waits=waits,
         )
         self.folder.mkdir(exist_ok=True)
-        self._path(self.ranks.rank).write_text(beat.model_dump_json(), encoding="utf-8")
+        self._path(self.ranks.rank).write_text(dump_checked_line(beat.model_dump()), encoding="utf-8")
 
     def _read(self) -> None:
         now_s = time.monotonic()
         for rank in self._all_ranks():
             try:
-                beat = Heartbeat.model_validate(json.loads(self._path(rank).read_text(encoding="utf-8")))
-            except (OSError, ValueError, ValidationError):
+                beat = parse_record(self._path(rank).read_bytes(), Heartbeat)
+            except OSError:
+                beat = None
+            if beat is None:
                 continue  # not there yet, or just being written
             before = self._seen.get(rank)
             if before is None or before.beat.beats != beat.beats:

@@ -1,4 +1,4 @@
-"""Shards that change while they are read: found, named, never used, and looked for within a part of the time."""
+"""Shards that change while they are read: found, named, never used, looked for within a part of the time."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def every_sequence(dataset: TokenDataset) -> list[bytes]:
     return [dataset.sequence(i).input_ids.tobytes() for i in range(dataset.shards[0].sequences)]
 
 
-def test_overwritten_sequences_are_never_given(dataset: TokenDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overwritten_sequences_are_never_given(
+    dataset: TokenDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good = every_sequence(dataset)
     overwrite_end(first_shard(dataset))
     assert dataset.sequence(0).input_ids.tobytes() == good[0], "what did not change can be read"
@@ -82,8 +84,8 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_an_error(dataset: TokenDat
 def test_control_under_a_memory_map_the_process_dies(dataset: TokenDataset) -> None:
     code = (
         "import os, sys; from safetensors import safe_open\n"
-        "rows = safe_open(sys.argv[1], framework='numpy').get_slice('tokens'); os.truncate(sys.argv[1], 500)\n"
-        "rows[40:48]"
+        "rows = safe_open(sys.argv[1], framework='numpy').get_slice('tokens')\n"
+        "os.truncate(sys.argv[1], 500); rows[40:48]"
     )
     done = subprocess.run([sys.executable, "-c", code, str(first_shard(dataset))], check=False)
     assert done.returncode == -signal.SIGBUS
@@ -132,7 +134,9 @@ def test_the_same_bytes_are_no_change(dataset: TokenDataset, what: Callable[[Pat
     every_sequence(dataset)
 
 
-def test_damage_that_no_time_shows_comes_round(dataset: TokenDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_that_no_time_shows_comes_round(
+    dataset: TokenDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recheck_module, "MAX_TIME_RATIO", 1e9)
     overwrite_end(first_shard(dataset))
     for reader in dataset.readers:
@@ -141,9 +145,7 @@ def test_damage_that_no_time_shows_comes_round(dataset: TokenDataset, monkeypatc
         ShardRecheck([dataset]).look()
 
 
-def test_looking_stays_within_its_part_of_the_time(
-    built: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_looking_stays_within_its_part_of_the_time(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over a thousand looks a second apart, of files that take 5 ms each; all of them come round."""
     dataset = TokenDataset(built)
     for index in range(0, len(dataset), 16):
