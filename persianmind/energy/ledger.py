@@ -121,9 +121,11 @@ def _read_node(path: Path, ledger: Ledger) -> None:
         new = Attempt(path.stem, record.attempt, record.time, number=len(by_name))
         _apply(record, by_name.setdefault(record.attempt, new), ledger)
     if damaged:
-        ledger.damage.append(f"{path.stem}: {damaged} damaged line(s), cut short by a kill, were left out")
+        ledger.damage.append(
+            f"energy/{path.name}: {damaged} damaged line(s), such as a kill leaves, were left out"
+        )
     if unknown:
-        ledger.damage.append(f"{path.stem}: {unknown} line(s) of an unknown kind were left out")
+        ledger.damage.append(f"energy/{path.name}: {unknown} line(s) of an unknown kind were left out")
     for attempt in by_name.values():
         ledger.damage.extend(_lost(attempt))
     ledger.attempts.extend(by_name.values())
@@ -140,7 +142,8 @@ def _lost(attempt: Attempt) -> Iterator[str]:
         counted_j = sum(sample.joules for sample in attempt.samples)
         how_much = f", {attempt.end.total_j - counted_j:,.0f} of {attempt.end.total_j:,.0f} J"
     yield (
-        f"{attempt.node}: of {written} lines of the attempt of {attempt.started} {lost} are lost{how_much}; "
+        f"energy/{attempt.node}.jsonl: of {written} lines of the attempt of {attempt.started} {lost} are lost"
+        f"{how_much}; "
         "their energy is not counted"
     )
 
@@ -162,7 +165,9 @@ def _apply(record: EnergyLine, attempt: Attempt, ledger: Ledger) -> None:
     match record:
         case EnergySample():
             if record.number is not None and record.number in attempt.numbers:
-                ledger.damage.append(f"{attempt.node}, {record.time}: a line stands twice; it counts once")
+                ledger.damage.append(
+                    f"energy/{attempt.node}.jsonl: a line of {record.time} stands twice; it counts once"
+                )
             else:
                 attempt.samples.append(record)
                 attempt.numbers.add(record.number)

@@ -50,6 +50,11 @@ class Ground:
     tokenizer: Path
 
     @property
+    def done(self) -> Path:
+        """The same build, finished."""
+        return self.build.with_name("done")
+
+    @property
     def failed(self) -> Path:
         return self.build.with_name("failed")
 
@@ -83,6 +88,10 @@ def _raise(problems: list[str]) -> None:
 
 def _verified(ground: Ground, path: Path) -> None:
     _raise([problem for verdict in verify_path(ground.run.path) for problem in verdict.problems])
+
+
+def _bad_records(ground: Ground, path: Path) -> None:
+    _raise([problem for verdict in verify_path(path.parent) for problem in verdict.problems])
 
 
 def _shards(ground: Ground, path: Path) -> list[bytes]:
@@ -182,7 +191,7 @@ KINDS = [
     Kind("builder.json", lambda ground, path: read_plan(path), "builder.json"),
     Kind("data manifest", lambda ground, path: read_data_manifest(path.parent), "data/*/manifest.json"),
     Kind("token shards", _shards, "data/*/shard-*"),
-    Kind("quarantine", _verified, "data/*/quarantine.jsonl", lines=True),
+    Kind("quarantine", _bad_records, "quarantine.jsonl", lambda ground: ground.done, lines=True),
     Kind("vocabulary", lambda ground, path: load_expansion(path.parent), "vocab/*"),
     Kind("held-out text", _held_out, "heldout/*"),
     Kind("recipe.yaml", lambda ground, path: read_run_recipe(path), "recipe.yaml"),
