@@ -68,7 +68,7 @@ def _row(folder: Path) -> dict[str, Any]:
 @app.command("list")
 def list_checkpoints(run: RunArgument, as_json: JsonFlag = False) -> None:
     """List the checkpoints of a run, highest step first; manifests are read, contents are not hashed."""
-    from persianmind.checkpoint.store import read_pointer
+    from persianmind.checkpoint.pointer import read_pointer
 
     rows = [_row(folder) for folder in _folders(run)]
     if as_json:

@@ -8,7 +8,6 @@ checkpoints/
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 
 from persianmind.checkpoint.group import SOLO, RankGroup, SoloGroup, describe, on_rank_0, together
 from persianmind.checkpoint.manifest import FileEntry, StoredCheckpoint, read_manifest, write_manifest
+from persianmind.checkpoint.pointer import write_pointer
 from persianmind.checkpoint.retention import (
     TEMPORARY,
     checkpoint_folders,
@@ -28,13 +28,12 @@ from persianmind.checkpoint.retention import (
     superseded,
 )
 from persianmind.checkpoint.verify import examine_checkpoint, list_files, share_of
-from persianmind.common.atomic import fsync_file, fsync_folder, write_json
+from persianmind.common.atomic import fsync_file, fsync_folder
 from persianmind.common.checksum import hash_file
 from persianmind.common.errors import CheckpointError, CheckpointWriteError
 
 __all__ = ["PHASES", "CheckpointStore", "RankGroup", "SoloGroup", "StoredCheckpoint"]
 
-POINTER = "latest.json"
 MARKER = ".marker"
 SPARE_BYTES = 1 << 20
 PHASES = ("begun", "prepared", "written", "hashed", "manifest", "renamed", "pointed", "retired")
@@ -167,11 +166,7 @@ class CheckpointStore:
         temporary.rename(final)
         fsync_folder(self.root)
         self._on_phase("renamed")
-        try:  # it is committed by now; the pointer is a convenience
-            pointer = {"folder": final.name, "step": step, "sequence": checkpoint.sequence}
-            write_json(self.root / POINTER, pointer)
-        except OSError as error:
-            logger.warning(f"{self.root / POINTER} could not be written: {describe(error)}")
+        write_pointer(self.root, final.name, step, checkpoint.sequence)
         self._on_phase("pointed")
         return final.name
 
@@ -289,12 +284,3 @@ def _free_name(root: Path, step: int) -> Path:
 def _shortened(problems: list[str], limit: int = 5) -> str:
     more = f"; and {len(problems) - limit} more" if len(problems) > limit else ""
     return "; ".join(problems[:limit]) + more
-
-
-def read_pointer(root: Path) -> str | None:
-    """The folder name in `latest.json`, if it is one of ours; for display only."""
-    try:
-        name = json.loads((root / POINTER).read_text(encoding="utf-8"))["folder"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return name if name in {folder.name for folder in checkpoint_folders(root)} else None

@@ -19,7 +19,7 @@ from persianmind.common.device.instructions import INT8_INSTRUCTIONS
 from persianmind.common.errors import MachineError
 from persianmind.common.log import print_line
 from persianmind.recipe import Recipe
-from persianmind.recipe.loading import load_recipe
+from persianmind.recipe.loading import read_run_recipe
 from persianmind.run.folder import RunFolder
 
 BF16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}  # the last one is what 64-bit Arm calls it
@@ -40,7 +40,7 @@ def resolve_precision(recipe: Recipe, folder: RunFolder) -> Recipe:
     """
     if recipe.train.precision != "auto":
         return recipe
-    begun = load_recipe(str(folder.recipe)).train.precision if folder.recipe.is_file() else "auto"
+    begun = read_run_recipe(folder.recipe).train.precision if folder.recipe.is_file() else "auto"
     chosen = machine_precision() if begun == "auto" else begun
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"precision": chosen})})
 

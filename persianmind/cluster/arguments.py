@@ -77,6 +77,8 @@ def job_arguments(given: SubmitArguments) -> list[str]:
     words = [
         word for flag, value, unset in flags if value not in (None, unset) for word in (flag, str(value))
     ]
+    if train.accept_changed_data:
+        words.append("--accept-changed-data")
     return [*words, *train.overrides]
 
 

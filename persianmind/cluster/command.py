@@ -27,6 +27,7 @@ from persianmind.common.paths import PROJECT_ROOT
 from persianmind.engine.registry import backend
 from persianmind.train.command import (
     ENGINE_CONFIG,
+    AcceptDataOption,
     DeepSpeedOption,
     OutputOption,
     OverridesArgument,
@@ -92,6 +93,7 @@ def submit(
     output: OutputOption = None,
     resume: ResumeOption = "auto",
     resume_from: ResumeFromOption = None,
+    accept_changed_data: AcceptDataOption = False,
     overrides: OverridesArgument = None,
 ) -> SubmitArguments:
     """Collects the flags."""
@@ -100,7 +102,15 @@ def submit(
     if follow and detach:
         raise ClusterError("--follow and --detach exclude each other; give one of them")
     return SubmitArguments(
-        TrainArguments(recipe, deepspeed, output, resume, resume_from, tuple(overrides or ())),
+        TrainArguments(
+            recipe,
+            deepspeed,
+            output,
+            resume,
+            resume_from,
+            tuple(overrides or ()),
+            accept_changed_data=accept_changed_data,
+        ),
         local,
         address,
         nodes,

@@ -2,7 +2,7 @@
 
 They detect damage and tell contents apart; they are no defence against forgery. All JSON files of ours carry
 their checksum in one way: an object has it as its last key `checksum` (xxh3-128), a line of a JSON-lines
-file as its last key `crc` (CRC-32). Plain json.load reads both.
+file as its last key `crc` (CRC-32). Plain json.load reads both. YAML has it in a comment at its end.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from persianmind.common.errors import DamagedFileError
 from persianmind.common.progress import count_work
 
 CHECKSUM, CRC = "checksum", "crc"
+_COMMENT = "# checksum: "
 MAX_JSON_BYTES = 256 << 20  # a damaged or hostile length must not fill the memory
 
 
@@ -67,10 +68,14 @@ def write_checked(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, dump_checked(content))
 
 
-def read_checked(path: Path) -> dict[str, Any]:
+def read_checked(path: Path, fix: str = "restore it from a copy") -> dict[str, Any]:
     """Reads what `write_checked` wrote; the checksum itself is not in the result.
 
     Exactly the bytes that were written are demanded: any changed byte, white space included, is noticed.
+
+    Args:
+        path: the file.
+        fix: what to do about a damaged one, for the message.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -78,15 +83,15 @@ def read_checked(path: Path) -> dict[str, Any]:
     """
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise DamagedFileError(f"{path} is larger than any file of its kind")
-        return parse_checked(path.read_bytes(), str(path))
+            raise DamagedFileError(f"{path} is larger than any file of its kind; {fix}")
+        return parse_checked(path.read_bytes(), str(path), fix)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise DamagedFileError(f"{path} cannot be read ({error.strerror or error})") from None
+        raise DamagedFileError(f"{path} cannot be read ({error.strerror or error}); {fix}") from None
 
 
-def parse_checked(raw: bytes, where: str) -> dict[str, Any]:
+def parse_checked(raw: bytes, where: str, fix: str = "restore it from a copy") -> dict[str, Any]:
     """`read_checked` of bytes; `where` is named in the error."""
     try:
         content = json.loads(raw)
@@ -95,15 +100,39 @@ def parse_checked(raw: bytes, where: str) -> dict[str, Any]:
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         sound, content = False, {}
     if not sound:
-        raise DamagedFileError(f"{where} is damaged: its checksum does not match")
+        raise DamagedFileError(f"{where} is damaged: its checksum does not match; {fix}")
     return dict(content)
 
 
-def dump_checked_line(record: Mapping[str, Any]) -> str:
-    """One line of a JSON-lines file of ours without its end, its CRC last."""
+def dump_checked_text(text: str) -> str:
+    """A text of whole lines with a last one that is a comment (#) with the checksum of those before."""
+    return f"{text}{_COMMENT}{hash_text(text)}\n"
+
+
+def read_checked_text(path: Path, fix: str) -> str:
+    """The text of a file that holds what `dump_checked_text` gave, the last line with it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFileError: its bytes are not those that were written, or it carries no checksum.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        text = ""
+    content, _, _ = text.rpartition(_COMMENT)
+    if not content or dump_checked_text(content) != text:
+        raise DamagedFileError(f"{path} is damaged: its checksum does not match; {fix}")
+    return text
+
+
+def dump_checked_line(record: Mapping[str, Any], *, ascii_only: bool = False) -> str:
+    """One line of a JSON-lines file of ours without its end, its CRC last.
+
+    ascii_only: write other letters as their numbers; the CRC is over the letters.
+    """
     plain = {key: value for key, value in record.items() if key != CRC}
-    body = _compact(plain)
-    return _compact({**plain, CRC: f"{zlib.crc32(body.encode('utf-8')):08x}"})
+    return json.dumps({**plain, CRC: _crc(plain)}, ensure_ascii=ascii_only, allow_nan=False)
 
 
 def parse_checked_line(line: str | bytes) -> dict[str, Any] | None:
@@ -111,7 +140,7 @@ def parse_checked_line(line: str | bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
         stated = record.pop(CRC)
-        sound = stated == f"{zlib.crc32(_compact(record).encode('utf-8')):08x}"
+        sound = stated == _crc(record)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
     return dict(record) if sound else None
@@ -121,5 +150,6 @@ def _pretty(content: Mapping[str, Any]) -> str:
     return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False)
 
 
-def _compact(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+def _crc(record: Mapping[str, Any]) -> str:
+    text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    return f"{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"

@@ -79,6 +79,12 @@ class DataError(PersianMindError):
     """Token shards are missing, damaged, or do not fit the recipe."""
 
 
+class ChangedDataError(DataError):
+    """The token shards of a run are not those that it was trained on; every rank raises it together."""
+
+    by_all_ranks = True
+
+
 class BuildFailedError(DataError):
     """Building a source beside training failed; every rank reads so in its folder."""
 

@@ -159,12 +159,16 @@ def verify_shard(folder: Path, entry: ShardEntry) -> Path:
     path = shard_path(folder, entry)
     if not path.is_file():
         raise DataError(f"{path} is missing; delete {folder} and build again")
-    size_bytes = path.stat().st_size
-    if size_bytes != entry.bytes or hash_file(path) != entry.hash:
-        raise DataError(
-            f"{path} is damaged (its bytes do not match the manifest); delete {folder} and build again"
-        )
+    if path.stat().st_size != entry.bytes or hash_file(path) != entry.hash:
+        raise damaged_shard(folder, path)
     return path
+
+
+def damaged_shard(folder: Path, path: Path) -> DataError:
+    """The error for a shard that is not as it was written."""
+    return DataError(
+        f"{path} is damaged (its bytes do not match the manifest); delete {folder} and build again"
+    )
 
 
 def _read(path: Path, kind: type[M]) -> M:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from persianmind.common.errors import DataError, PersianMindError
-from persianmind.data.manifest import read_data_manifest
+from persianmind.data.manifest import MANIFEST, read_data_manifest
 from persianmind.energy.ledger import read_ledger
 from persianmind.energy.summary import summarise
 from persianmind.recipe import Energy
-from persianmind.recipe.loading import load_recipe
+from persianmind.recipe.loading import read_run_recipe
 from persianmind.run.folder import RunFolder
-from persianmind.run.log import read_steps
+from persianmind.run.log import read_metrics
 
 
 def account(folder: RunFolder, *, comparison: bool = True) -> dict[str, Any]:
@@ -22,17 +22,22 @@ def account(folder: RunFolder, *, comparison: bool = True) -> dict[str, Any]:
     """
     folder.require()
     options, remark = _options(folder)
-    tokens = trained_tokens(folder)
+    metrics, problems = read_metrics(folder), []
+    tokens = sum(step.useful_tokens for step in metrics.steps) or None
+    if remark:
+        problems.append(remark)
+    if metrics.problem:
+        problems.append(f"{metrics.problem}; what is missing is not among the tokens trained on")
+    characters = _trained_characters(folder, tokens, problems)
     summary = summarise(
         read_ledger(folder),
         options,
         tokens=tokens,
-        characters=trained_characters(folder, tokens),
+        characters=characters,
         folder=folder.path,
         comparison=comparison,
     )
-    if remark:
-        summary["problems"].append(remark)
+    summary["problems"] += problems
     return summary
 
 
@@ -40,26 +45,21 @@ def _options(folder: RunFolder) -> tuple[Energy, str]:
     if not folder.recipe.is_file():
         return Energy(), "recipe.yaml is missing: PUE and grid intensity are the defaults"
     try:
-        return load_recipe(str(folder.recipe)).energy, ""
+        return read_run_recipe(folder.recipe).energy, ""
     except (PersianMindError, OSError, RecursionError) as error:
         return Energy(), f"recipe.yaml cannot be used, PUE and grid intensity are the defaults ({error})"
 
 
-def trained_tokens(folder: RunFolder) -> int | None:
-    """Useful tokens of the steps that count: of a step done twice, the last time. None without any."""
-    by_step = {record.step: record.useful_tokens for record in read_steps(folder)}
-    return sum(by_step.values()) or None
-
-
-def trained_characters(folder: RunFolder, trained: int | None) -> int | None:
+def _trained_characters(folder: RunFolder, trained: int | None, problems: list[str]) -> int | None:
     """Characters trained on: the `trained` tokens times the characters per token of the data manifests."""
     if trained is None or not folder.data.is_dir():
         return None
     characters = tokens = 0
-    for source in sorted(folder.data.iterdir()):
+    for source in sorted(path for path in folder.data.iterdir() if (path / MANIFEST).is_file()):
         try:
             manifest = read_data_manifest(source)
-        except DataError:
+        except DataError as error:
+            problems.append(f"characters are counted without {source.name}: {error}")
             continue
         if manifest.characters and manifest.tokens:
             characters, tokens = characters + manifest.characters, tokens + manifest.tokens

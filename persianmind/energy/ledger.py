@@ -35,8 +35,8 @@ KINDS: dict[str, type[EnergyLine]] = {
 class Attempt:
     """What one meter process wrote: from one start of the run on one node to its end.
 
-    number: its order in the node's file. stopped: why the meter ended; None where it was killed itself.
-    xids: notes of Xid errors.
+    number: its order in the node's file. end: what the meter said last; None where it was killed itself.
+    xids: notes of Xid errors. numbers: of its samples.
     """
 
     node: str
@@ -45,11 +45,17 @@ class Attempt:
     number: int = 0
     resumed_step: int | None = None
     samples: list[EnergySample] = field(default_factory=list)
-    stopped: str | None = None
     host: dict[str, Any] = field(default_factory=dict)
     gpus: list[GpuFacts] = field(default_factory=list)
     xids: list[EnergyNote] = field(default_factory=list)
+    end: EnergyStop | None = None
     interval_s: float | None = None
+    numbers: set[int | None] = field(default_factory=set)
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the meter ended; None where it was killed itself."""
+        return None if self.end is None else self.end.reason
 
     def first_training(self) -> EnergySample | None:
         """Where the training of this attempt began, if it trained at all."""
@@ -58,9 +64,11 @@ class Attempt:
 
 @dataclass
 class Ledger:
-    """All attempts of all nodes; `problems` are the things that make the account incomplete."""
+    """All attempts of all nodes. damage: lines that are left out or gone; problems: what else makes the
+    account incomplete."""
 
     attempts: list[Attempt] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -78,8 +86,9 @@ class Ledger:
 def read_ledger(folder: RunFolder) -> Ledger:
     """Reads every energy/*.jsonl of a run. A missing folder is an empty ledger that says so.
 
-    Lines that are damaged, or of a kind or form that is not known here, are left out and counted among the
-    problems; a line that a kill cut short held at most one interval.
+    Lines that are damaged, or of a kind or form that is not known here, are left out and counted as
+    damage; a line that a kill cut short held at most one interval. So are lines that are gone or stand
+    twice.
     """
     ledger = Ledger()
     files = sorted(folder.energy.glob("*.jsonl"))
@@ -112,10 +121,31 @@ def _read_node(path: Path, ledger: Ledger) -> None:
         new = Attempt(path.stem, record.attempt, record.time, number=len(by_name))
         _apply(record, by_name.setdefault(record.attempt, new), ledger)
     if damaged:
-        ledger.problems.append(f"{path.stem}: {damaged} damaged line(s), cut short by a kill, were left out")
+        ledger.damage.append(
+            f"energy/{path.name}: {damaged} damaged line(s), such as a kill leaves, were left out"
+        )
     if unknown:
-        ledger.problems.append(f"{path.stem}: {unknown} line(s) of an unknown kind were left out")
+        ledger.damage.append(f"energy/{path.name}: {unknown} line(s) of an unknown kind were left out")
+    for attempt in by_name.values():
+        ledger.damage.extend(_lost(attempt))
     ledger.attempts.extend(by_name.values())
+
+
+def _lost(attempt: Attempt) -> Iterator[str]:
+    """What an attempt's samples lack of its lines, damaged ones among them."""
+    numbers = [number for number in attempt.numbers if number is not None]
+    written = max(numbers, default=0) if attempt.end is None else attempt.end.samples
+    if written is None or (lost := written - len(numbers)) <= 0:
+        return
+    how_much = ""
+    if attempt.end is not None:
+        counted_j = sum(sample.joules for sample in attempt.samples)
+        how_much = f", {attempt.end.total_j - counted_j:,.0f} of {attempt.end.total_j:,.0f} J"
+    yield (
+        f"energy/{attempt.node}.jsonl: of {written} lines of the attempt of {attempt.started} {lost} are lost"
+        f"{how_much}; "
+        "their energy is not counted"
+    )
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -134,14 +164,20 @@ def _as_record(content: dict[str, Any]) -> EnergyLine | None:
 def _apply(record: EnergyLine, attempt: Attempt, ledger: Ledger) -> None:
     match record:
         case EnergySample():
-            attempt.samples.append(record)
+            if record.number is not None and record.number in attempt.numbers:
+                ledger.damage.append(
+                    f"energy/{attempt.node}.jsonl: a line of {record.time} stands twice; it counts once"
+                )
+            else:
+                attempt.samples.append(record)
+                attempt.numbers.add(record.number)
         case EnergyStart():
             attempt.resumed_step, attempt.interval_s = record.resumed_step, record.interval_s
             attempt.host, attempt.gpus = record.host, record.gpus
         case EnergyResumed():
             attempt.resumed_step = record.resumed_step
         case EnergyStop():
-            attempt.stopped = record.reason
+            attempt.end = record
         case EnergyNote():
             if record.xid is not None:
                 attempt.xids.append(record)

@@ -48,7 +48,7 @@ def summarise(
     the reason under `problems`, when no intensity is known. `tokens` and `characters` are what the run
     trained on; `folder` is where a relative curve file is looked up.
     """
-    problems = list(ledger.problems)
+    problems = [*ledger.damage, *ledger.problems]
     intensity = _intensity(options, folder, problems)
     samples = list(ledger.samples)
     total_j = sum(sample.joules for sample in samples)

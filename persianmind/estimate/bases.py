@@ -11,12 +11,12 @@ from persianmind.common.errors import BaseModelError
 from persianmind.model.bases import (
     GGUF_PACKAGES,
     RANDOM_BASES,
-    cache_folder,
     cached_config,
     read_config,
     resolve_base,
 )
 from persianmind.model.known_bases import known_config, vocab_size_of
+from persianmind.model.made_bases import cache_folder
 from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
 from persianmind.tokenizer.models import JSON_FILE, SENTENCEPIECE_FILE, open_model

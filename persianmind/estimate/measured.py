@@ -14,7 +14,7 @@ from persianmind.energy.machines import gpu_names
 from persianmind.estimate.gpus import GpuSpec, known_gpu
 from persianmind.estimate.time import recomputed_ratio
 from persianmind.recipe import Recipe
-from persianmind.recipe.loading import load_recipe
+from persianmind.recipe.loading import read_run_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import decided_recipe, read_results, read_steps
 from persianmind.run.records import Phase, StepRecord
@@ -60,7 +60,7 @@ def _measure(
     folder: RunFolder, gpu: GpuSpec | None, planned: Recipe, weights: int, layers: int
 ) -> MeasuredRun | None:
     try:
-        recipe, ledger = decided_recipe(load_recipe(str(folder.recipe)), folder), read_ledger(folder)
+        recipe, ledger = decided_recipe(read_run_recipe(folder.recipe), folder), read_ledger(folder)
         steps, results = list(read_steps(folder)), read_results(folder)
     except PersianMindError:
         return None

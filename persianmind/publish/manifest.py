@@ -66,10 +66,7 @@ def write_export_manifest(folder: Path, **facts: Any) -> ExportManifest:
         **facts: the fields of `ExportManifest` but for `files`, `persianmind` and `written_at`.
     """
     names = [path.name for path in sorted(folder.iterdir()) if path.is_file() and path.name != MANIFEST]
-    files = {
-        name: ExportedFile(size_bytes=(folder / name).stat().st_size, hash=hash_file(folder / name))
-        for name in names
-    }
+    files = {name: _exported_file(folder / name) for name in names}
     manifest = ExportManifest(
         **facts,
         persianmind=version("persianmind"),
@@ -80,10 +77,12 @@ def write_export_manifest(folder: Path, **facts: Any) -> ExportManifest:
     return manifest
 
 
-def rewrite_export_manifest(folder: Path) -> ExportManifest:
-    """The manifest anew, after a file was added to the folder; what it was made from stays."""
-    before = read_export_manifest(folder).model_dump(exclude={"files", "persianmind", "written_at", "format"})
-    return write_export_manifest(folder, **before)
+def add_to_export_manifest(folder: Path, name: str) -> None:
+    """Takes one file, new or written anew, into the manifest. The others keep the hashes of when they were
+    written: what was damaged since does not become right."""
+    manifest = read_export_manifest(folder)
+    files = {**manifest.files, name: _exported_file(folder / name)}
+    write_checked(folder / MANIFEST, manifest.model_copy(update={"files": files}).model_dump(mode="json"))
 
 
 def read_export_manifest(folder: Path) -> ExportManifest:
@@ -94,14 +93,14 @@ def read_export_manifest(folder: Path) -> ExportManifest:
     """
     path = folder / MANIFEST
     try:
-        return ExportManifest.model_validate(read_checked(path))
+        return ExportManifest.model_validate(read_checked(path, "export again"))
     except FileNotFoundError:
         raise ExportError(
             f"{folder} is no export of ours: it holds no {MANIFEST}; give another folder, or move "
             "it away where a run is to export anew"
         ) from None
     except DamagedFileError as error:
-        raise ExportError(f"{error}; export again") from None
+        raise ExportError(str(error)) from None
     except ValidationError as error:
         raise ExportError(
             f"{path} is of another version ({error.errors()[0]['msg']}); export again"
@@ -115,6 +114,26 @@ def export_damage(folder: Path) -> list[str]:
         ExportError: the manifest itself cannot be used.
     """
     manifest = read_export_manifest(folder)
+    problems = changed_files(folder, manifest)
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_dir() and name != MANIFEST and name not in manifest.files:
+            problems.append(f"{path} is not in the manifest")
+    return problems
+
+
+def require_whole_export(folder: Path) -> None:
+    """Before an export is used; files that somebody put beside it do no harm.
+
+    Raises:
+        ExportError: the manifest cannot be used, or a file is missing or damaged; the message names it.
+    """
+    if problems := changed_files(folder, read_export_manifest(folder)):
+        raise ExportError(f"{problems[0]} ({len(problems)} in all); delete {folder} and export again")
+
+
+def changed_files(folder: Path, manifest: ExportManifest) -> list[str]:
+    """The files of the manifest that are missing or changed, each as a sentence."""
     problems = []
     for name, entry in manifest.files.items():
         try:
@@ -126,8 +145,8 @@ def export_damage(folder: Path) -> list[str]:
             problems.append(f"{path} is missing")
         elif path.stat().st_size != entry.size_bytes or hash_file(path) != entry.hash:
             problems.append(f"{path} is damaged: its bytes are not those that were written")
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if not path.is_dir() and name != MANIFEST and name not in manifest.files:
-            problems.append(f"{path} is not in the manifest")
     return problems
+
+
+def _exported_file(path: Path) -> ExportedFile:
+    return ExportedFile(size_bytes=path.stat().st_size, hash=hash_file(path))

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from persianmind.common.errors import (
     CheckpointError,
-    DamagedFileError,
     MachineError,
     UsageError,
 )
 from persianmind.engine.registry import backend
 from persianmind.recipe.language import ProfileSpec
-from persianmind.recipe.loading import load_recipe
+from persianmind.recipe.loading import read_run_recipe
 from persianmind.recipe.text import Normalise
 from persianmind.run.folder import RunFolder
 
@@ -125,7 +122,7 @@ def _open_run(place: ModelPlace, device: torch.device) -> ChatModel:
     backend().prepare_environment()  # its files are the engine's
     folder = RunFolder(place.path)
     model = trained_model(folder, place.checkpoint, device)
-    return ChatModel.of_recipe(model.causal_lm, folder.vocab, load_recipe(str(folder.recipe)))
+    return ChatModel.of_recipe(model.causal_lm, folder.vocab, read_run_recipe(folder.recipe))
 
 
 def _open_folder(folder: Path, device: str) -> ChatModel:
@@ -134,9 +131,10 @@ def _open_folder(folder: Path, device: str) -> ChatModel:
     from persianmind.evaluate.chat_model import ChatModel
     from persianmind.tokenizer import FolderTokenizer
 
+    text = _trained_text(folder)  # first: a damaged file is named, not opened
     tokenizer = FolderTokenizer(folder)
     form = _folder_form(folder, tokenizer)
-    normalise = _folder_normaliser(_trained_text(folder))
+    normalise = _folder_normaliser(text)
     chosen = _device(device, "cuda" if torch.cuda.is_available() else "cpu")
     return ChatModel(_load(folder).to(chosen), tokenizer, form, normalise)
 
@@ -173,7 +171,8 @@ def _evaluated_folder(folder: Path, device: torch.device) -> EvaluatedModel:
     from persianmind.model.bases import base_fingerprint
     from persianmind.tokenizer import FolderTokenizer
 
-    tokenizer, text = FolderTokenizer(folder), _trained_text(folder)
+    text = _trained_text(folder)
+    tokenizer = FolderTokenizer(folder)
     causal_lm = _load(folder).to(device)
     stated = getattr(causal_lm.config, "max_position_embeddings", None)
     return EvaluatedModel(
@@ -223,30 +222,28 @@ def _load(folder: Path) -> Any:
         )
 
 
-class _TrainedText(BaseModel):
+@dataclass(frozen=True, slots=True)
+class _TrainedText:
     """What a manifest of an export says of the text that the model was trained on."""
 
-    model_config = ConfigDict(extra="ignore")
-    languages: list[str] = []
-    normalise: Normalise = Normalise()
-    profiles: dict[str, ProfileSpec] = {}
+    languages: list[str] = field(default_factory=list)
+    normalise: Normalise = field(default_factory=Normalise)
+    profiles: dict[str, ProfileSpec] = field(default_factory=dict)
 
 
 def _trained_text(folder: Path) -> _TrainedText:
     """As its manifest says; a folder that is not our export was not trained on our spelling.
 
     Raises:
-        DamagedFileError: the manifest is none.
+        ExportError: the folder, or its manifest, is not as it was written.
     """
-    from persianmind.publish.manifest import MANIFEST
+    from persianmind.publish.manifest import MANIFEST, read_export_manifest, require_whole_export
 
-    path = folder / MANIFEST
-    if not path.is_file():
+    if not (folder / MANIFEST).is_file():
         return _TrainedText()
-    try:
-        return _TrainedText.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, ValidationError):
-        raise DamagedFileError(f"{path} is no manifest of an export; export again") from None
+    require_whole_export(folder)
+    stated = read_export_manifest(folder)
+    return _TrainedText(stated.languages, stated.normalise, stated.profiles)
 
 
 def _folder_normaliser(text: _TrainedText) -> Callable[[str], str]:

@@ -11,16 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.checkpoint.manifest import read_manifest
+from persianmind.checkpoint.pointer import POINTER
 from persianmind.checkpoint.retention import checkpoint_folders
+from persianmind.checkpoint.store import CheckpointStore
 from persianmind.checkpoint.verify import examine_checkpoint
 from persianmind.common.checksum import parse_checked_line, read_checked
 from persianmind.common.errors import PersianMindError, UsageError
+from persianmind.data.build.job import QUARANTINE
 from persianmind.data.manifest import BUILDING, read_building, read_data_manifest, verify_shard
 from persianmind.data.manifest import MANIFEST as DATA_MANIFEST
+from persianmind.energy.ledger import read_ledger
 from persianmind.publish.manifest import MANIFEST, export_damage
-from persianmind.recipe.loading import load_recipe
+from persianmind.recipe.loading import read_run_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.identity import recipe_fingerprint
+from persianmind.run.log import read_metrics, read_results
 from persianmind.text.heldout import INDEX, read_held_out, read_index
 from persianmind.vocab.expansion import EXPANSION_FILE, load_expansion
 
@@ -65,14 +70,26 @@ def verify_path(path: Path) -> list[Verdict]:
 
 def _verify_run(run: RunFolder) -> list[Verdict]:
     verdicts = [_verdict(run.recipe, "recipe", lambda: _recipe(run))]
-    checked = ((run.engine_config, "engine config"), (run.prepared, "preparation"), (run.results, "results"))
-    for path, what in checked:
+    objects = [
+        (run.engine_config, "engine config"),
+        (run.prepared, "preparation"),
+        (run.results, "results"),
+        (run.builder_log.with_suffix(".json"), "plan of the builder"),
+        (run.checkpoints / POINTER, "pointer"),
+        (run.power_limits, "power limits"),
+        *((path, "scores of the base") for path in sorted(run.evaluation.glob("*.json"))),
+    ]
+    for path, what in objects:
         if path.is_file():
             verdicts.append(_verdict(path, what, partial(_checked, path)))
-    ledgers = sorted(run.energy.glob("*.jsonl")) if run.energy.is_dir() else []
-    for path in [run.metrics, *ledgers]:
+    for path in [run.metrics, *sorted(run.evaluation.rglob("*.jsonl")), *sorted(run.energy.glob("*.jsonl"))]:
         if path.is_file():
             verdicts.append(_verdict(path, "records", partial(_lines, path)))
+    if run.metrics.is_file():
+        verdicts.append(_verdict(run.metrics, "steps", lambda: _steps(run)))
+    verdicts.append(_verdict(run.evaluation, "new tokens", lambda: _new_tokens(run)))
+    if run.energy.is_dir():
+        verdicts.append(_verdict(run.energy, "energy", lambda: read_ledger(run).damage))
     parts = [run.vocab, run.heldout, run.export]
     if run.checkpoints.is_dir():
         parts += checkpoint_folders(run.checkpoints)
@@ -93,17 +110,43 @@ def _verify_data(path: Path) -> list[Verdict]:
 
 
 def _shards(folder: Path) -> list[str]:
+    problems = []
     if (folder / DATA_MANIFEST).is_file():
-        shards = read_data_manifest(folder).shards
+        manifest = read_data_manifest(folder)
+        shards = manifest.shards
+        problems += _bad_records(folder / QUARANTINE, sum(manifest.rejected.values()))
     else:
         building = read_building(folder)
         shards = [] if building is None else building.shards
-    problems = []
     for entry in shards:
         try:
             verify_shard(folder, entry)
         except PersianMindError as error:
             problems.append(str(error))
+    return problems
+
+
+def _bad_records(path: Path, count: int) -> list[str]:
+    """The list of bad records, of which the manifest says how many there are."""
+    problems = _lines(path) if path.is_file() else []
+    listed = len(path.read_bytes().splitlines()) if path.is_file() else 0
+    return problems + ([] if listed == count else [f"{path} lists {listed} of {count} bad records"])
+
+
+def _steps(run: RunFolder) -> list[str]:
+    """Each step once, as far as the newest checkpoint at least."""
+    saved = CheckpointStore(run.checkpoints, keep_last=1, keep_every_steps=None).readable()
+    problem = read_metrics(run, saved[0].step if saved else 0).problem
+    return [problem] if problem else []
+
+
+def _new_tokens(run: RunFolder) -> list[str]:
+    problems = []
+    for stated in read_results(run).new_tokens:
+        path = run.new_tokens(stated.stage)
+        listed = len(path.read_bytes().splitlines()) if path.is_file() else 0
+        if listed != stated.n:
+            problems.append(f"{path} lists {listed} of {stated.n} new tokens")
     return problems
 
 
@@ -129,7 +172,7 @@ def _lines(path: Path) -> list[str]:
 
 def _recipe(run: RunFolder) -> list[str]:
     """A YAML file that people read: what the run depends on in it is part of every checkpoint."""
-    here = recipe_fingerprint(load_recipe(str(run.recipe)))
+    here = recipe_fingerprint(read_run_recipe(run.recipe))
     for folder in checkpoint_folders(run.checkpoints) if run.checkpoints.is_dir() else []:
         checkpoint = read_manifest(folder)
         if checkpoint.metadata.get("recipe_fingerprint") != here:

@@ -14,7 +14,7 @@ from persianmind.engine.registry import backend
 from persianmind.model.bases import base_fingerprint, resolve_base
 from persianmind.model.export.trained import TrainedWeights
 from persianmind.recipe import Recipe
-from persianmind.recipe.loading import load_recipe
+from persianmind.recipe.loading import read_run_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.vocab.expansion import Expansion, load_expansion
 
@@ -48,11 +48,11 @@ def read_trained_run(folder: RunFolder, checkpoint: str | None = None) -> Traine
 
     Raises:
         RunFolderError: there is no run.
-        CheckpointError: no such checkpoint, none that is whole, or one of another base.
+        CheckpointError: no such checkpoint, none that is whole, or one of another base or vocabulary.
         VocabError: the run's vocabulary is damaged.
     """
     folder.require()
-    recipe = load_recipe(str(folder.recipe))
+    recipe = read_run_recipe(folder.recipe)
     expansion = load_expansion(folder.vocab)
     base = resolve_base(recipe.base)
     chosen, weights = _read(folder, checkpoint, recipe, expansion.base_vocab)
@@ -60,6 +60,10 @@ def read_trained_run(folder: RunFolder, checkpoint: str | None = None) -> Traine
         raise CheckpointError(
             f"{chosen.path} was trained over another base than {base} is now (fingerprint "
             f"{chosen.metadata.get('base_fingerprint')} there, {here} here); restore the base's files"
+        )
+    if chosen.metadata.get("tokenizer_fingerprint") != expansion.fingerprint:
+        raise CheckpointError(
+            f"{chosen.path} was trained over another vocabulary than {folder.vocab} is now; restore its files"
         )
     return TrainedRun(folder, recipe, base, expansion, weights, chosen.step, chosen.metadata.get("stage"))
 

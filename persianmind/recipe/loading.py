@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from persianmind.common.atomic import write_text
+from persianmind.common.checksum import dump_checked_text, read_checked_text
 from persianmind.common.errors import RecipeError, nearest
 from persianmind.common.paths import PROJECT_ROOT
 from persianmind.recipe.hints import explain_errors
@@ -18,6 +20,9 @@ from persianmind.recipe.whole import Recipe
 
 MAX_NODES = 100_000
 UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)  # numbers and dates that are none; deep nesting
+RESTORE_RECIPE = (
+    "restore it from a copy, or delete it and give the run's training command again, which writes it"
+)
 RECIPE_FOLDER = PROJECT_ROOT / "launcher" / "recipes"
 
 
@@ -52,7 +57,35 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = find_recipe(name_or_path)
     try:
-        tree = _read_tree(path.read_text(encoding="utf-8"))
+        return _from_text(path.read_text(encoding="utf-8"), path, overrides)
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}") from None
+
+
+def write_run_recipe(path: Path, recipe: Recipe) -> None:
+    """Writes a run's own recipe, with a checksum; nothing where it stands there already."""
+    text = dump_checked_text(dump_recipe(recipe))
+    if not path.is_file() or path.read_bytes() != text.encode("utf-8"):
+        write_text(path, text)
+
+
+def read_run_recipe(path: Path) -> Recipe:
+    """Reads a run's own recipe; any other is read by `load_recipe`, which knows no checksum.
+
+    Raises:
+        RecipeError: there is none, or it is of another version.
+        DamagedFileError: it is not as it was written.
+    """
+    try:
+        text = read_checked_text(path, RESTORE_RECIPE)
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read ({error.strerror}); {RESTORE_RECIPE}") from None
+    return _from_text(text, path)
+
+
+def _from_text(text: str, path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    try:
+        tree = _read_tree(text)
     except UNREADABLE as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):

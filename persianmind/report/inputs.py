@@ -103,6 +103,11 @@ def data(run: RunFiles) -> DataView | None:
             *(count(number(value)) for value in (manifest.documents_cut, manifest.tokens_lost)),
             count(number(sum(aside.values()))),
         ])  # fmt: skip
+        reasons += [
+            f"{name}: other {one.what} from step {one.step + 1:,} on"
+            for one in run.results.data_changes
+            if one.source == name
+        ]
         reasons += [f"{name}: {amount:,} × {reason.replace('_', ' ')}" for reason, amount in aside.items()]
     return DataView(Table(DATA_HEADER, body), reasons)
 

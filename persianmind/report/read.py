@@ -17,8 +17,9 @@ from persianmind.data.manifest import Manifest, read_data_manifest
 from persianmind.energy.account import account
 from persianmind.energy.ledger import Ledger, read_ledger
 from persianmind.recipe import Recipe
-from persianmind.recipe.loading import load_recipe
+from persianmind.recipe.loading import read_run_recipe
 from persianmind.run.folder import RunFolder
+from persianmind.run.log import Metrics, read_metrics
 from persianmind.run.records import RunResults, StepRecord, read_lines
 from persianmind.vocab.expansion import EXPANSION_FILE
 
@@ -56,10 +57,10 @@ def read_run(folder: RunFolder) -> RunFiles:
     run = RunFiles(folder)
     _read_recipe(run)
     _read_results(run)
+    _read_checkpoints(run)
     _read_steps(run)
     run.vocab = _checked(run, folder.vocab / EXPANSION_FILE, "the new vocabulary is not shown")
     _read_data(run)
-    _read_checkpoints(run)
     _read_energy(run)
     return run
 
@@ -78,7 +79,7 @@ def _read_recipe(run: RunFiles) -> None:
             return
         run.recipe = value
         try:
-            run.valid_recipe = load_recipe(str(path))
+            run.valid_recipe = read_run_recipe(path)
         except (PersianMindError, OSError, ValueError, RecursionError):
             run.miss(path, "not a valid recipe", "what is shown of it may be incomplete")
 
@@ -121,34 +122,29 @@ def _without(value: Any, key: str, wrong: Container[tuple[int | str, ...]]) -> A
 
 
 def _read_steps(run: RunFiles) -> None:
-    path = run.folder.metrics
-    by_step: dict[int, StepRecord] = {}
-    sound = damaged = 0
+    path, discarded = run.folder.metrics, run.folder.discarded_metrics
     try:
-        for record in read_lines(path, StepRecord):
-            if record is None:
-                damaged += 1
-                continue
-            sound += 1
-            by_step.pop(record.step, None)  # a step done again after a crash counts once, at its last place
-            by_step[record.step] = record
+        found = read_metrics(run.folder, max((one.step for one in run.checkpoints), default=0))
     except OSError:
-        damaged += 1
-    run.steps = list(by_step.values())
-    run.steps_done_again = sound - len(run.steps) + _count_lines(run.folder.discarded_metrics)
-    if damaged and run.steps:
-        run.miss(path, f"{damaged} damaged line(s)", "these steps are not shown")
-    elif not run.steps:
+        found = Metrics([], "")
+    run.steps = found.steps
+    if not run.steps:
         run.miss(path, "no step in it", "the training curves are not shown")
+    elif found.problem:
+        run.miss(path, found.problem.partition(": ")[2], "these steps are not shown")
+    # What a resumed run moved there because it does it again; a line that a kill cut short was no step.
+    done_again = [record is not None for record in _lines(discarded)]
+    run.steps_done_again = sum(done_again)
+    if not all(done_again):
+        damaged = len(done_again) - sum(done_again)
+        run.miss(discarded, f"{damaged} damaged line(s)", "they are not among the steps done again")
 
 
-def _count_lines(path: Path) -> int:
-    """Steps that a resumed run moved out of metrics.jsonl because it does them again."""
+def _lines(path: Path) -> list[StepRecord | None]:
     try:
-        with path.open("rb") as handle:
-            return sum(1 for line in handle if line.strip())
+        return list(read_lines(path, StepRecord))
     except OSError:
-        return 0
+        return []
 
 
 def _read_data(run: RunFiles) -> None:

@@ -90,9 +90,11 @@ class EnergySample(EnergyLine):
     """One interval: its work went from step `step_from` to `step`, in one phase of the run.
 
     stage: of training, the recipe's stage; of another phase, its part ("data", the stage scored), or "".
+    number: of the samples of its attempt, from 1; a line that was lost or stands twice is known by it.
     """
 
     kind: Literal["sample"] = "sample"
+    number: int | None = None
     seconds: Annotated[FiniteFloat, Field(gt=0)]
     phase: Phase
     stage: str
@@ -126,8 +128,9 @@ class EnergyNote(EnergyLine):
 
 
 class EnergyStop(EnergyLine):
-    """A meter ended in order."""
+    """A meter ended in order. total_j, samples: of the whole attempt."""
 
     kind: Literal["stop"] = "stop"
     reason: str
     total_j: float
+    samples: int | None = None

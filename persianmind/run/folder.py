@@ -10,11 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from persianmind.common.atomic import write_text
 from persianmind.common.errors import DiskError, RunFolderError, RunLockedError
 from persianmind.common.lock import LockHeldError, OwnedLock
 from persianmind.recipe import Recipe
-from persianmind.recipe.loading import dump_recipe, load_recipe
+from persianmind.recipe.loading import read_run_recipe, write_run_recipe
 from persianmind.run.identity import FIXED, difference
 from persianmind.run.keys import Effect
 
@@ -166,16 +165,18 @@ class RunFolder:
 
         Raises:
             RunFolderError: it is a file, holds another recipe's run, or holds something else.
+            DamagedFileError: its recipe.yaml is not as it was written.
         """
         if not self.path.exists():
             return
         if not self.path.is_dir():
             raise RunFolderError(f"--output {self} is a file; give a folder")
         if not self.recipe.is_file():
-            if any(not entry.name.startswith(".") for entry in self.path.iterdir()):
+            is_ours = self.prepared.is_file() or self.has_checkpoints
+            if not is_ours and any(not entry.name.startswith(".") for entry in self.path.iterdir()):
                 raise RunFolderError(f"--output {self} is not empty and no run folder; give a new folder")
             return
-        if found := difference(load_recipe(str(self.recipe)), recipe, self._fixed()):
+        if found := difference(read_run_recipe(self.recipe), recipe, self._fixed()):
             anew = (
                 "" if self.has_checkpoints else f", or delete {self.vocab} and {self.data}: no step is done"
             )
@@ -201,16 +202,14 @@ class RunFolder:
 
         self.check(recipe)
         if self.recipe.is_file():
-            take_up(self, load_recipe(str(self.recipe)), recipe)
-        text = dump_recipe(recipe)
-        if not self.recipe.is_file() or self.recipe.read_text(encoding="utf-8") != text:
-            write_text(self.recipe, text)
+            take_up(self, read_run_recipe(self.recipe), recipe)
+        write_run_recipe(self.recipe, recipe)
 
     def holds(self, recipe: Recipe) -> bool:
         """Whether the run begun here has this recipe, in all that its results depend on."""
         if not self.recipe.is_file():
             return False
-        return difference(load_recipe(str(self.recipe)), recipe, FIXED | {Effect.RESULTS}) is None
+        return difference(read_run_recipe(self.recipe), recipe, FIXED | {Effect.RESULTS}) is None
 
 
 class RunLock:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from persianmind.common.atomic import append_line, fsync_file, write_text
+from persianmind.common.atomic import append_line, fsync_file, write_bytes
 from persianmind.common.checksum import dump_checked_line, read_checked, write_checked
 from persianmind.common.errors import DamagedFileError
 from persianmind.run.evaluation_records import (
@@ -32,7 +34,11 @@ from persianmind.run.trackers import Tracker
 if TYPE_CHECKING:  # the energy meter, a light process, reads records by this module
     from persianmind.recipe import Recipe
 
+logger = logging.getLogger(__name__)
 TENSORBOARD_SCALARS = ("loss", "learning_rate", "grad_norm", "tokens_per_s")
+
+
+RESTORE_RESULTS = "restore it from a copy, or move it away to go on without the scores in it"
 
 
 class RunLog:
@@ -53,14 +59,16 @@ class RunLog:
         path = self.folder.metrics
         if not self.active or not path.is_file():
             return
-        kept: list[str] = []
-        discarded: list[str] = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        kept: list[bytes] = []
+        discarded: list[bytes] = []
+        for line in path.read_bytes().splitlines():
             record = parse_record(line, StepRecord)
             (kept if record is not None and record.step <= step else discarded).append(line)
         if discarded:
-            append_line(self.folder.discarded_metrics, "\n".join(discarded))
-            write_text(path, "".join(line + "\n" for line in kept))
+            text = b"\n".join(discarded).decode("utf-8", "replace")  # a damaged line may be no text
+            append_line(self.folder.discarded_metrics, text)
+            write_bytes(path, b"".join(line + b"\n" for line in kept))
+        read_steps(self.folder, last_step=step)
 
     def append(self, record: StepRecord) -> None:
         """Appends one line; then the same to TensorBoard files and trackers.
@@ -89,9 +97,42 @@ class RunLog:
             tracker.finish()
 
 
-def read_steps(folder: RunFolder) -> Iterator[StepRecord]:
-    """The lines of metrics.jsonl; damaged ones and those that a kill cut short are left out."""
-    return (record for record in read_lines(folder.metrics, StepRecord) if record is not None)
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The steps of metrics.jsonl, each once: of one that was done again the last line.
+
+    problem: how many lines are damaged or cut short, stand twice, or are not there; "" where none is.
+    """
+
+    steps: list[StepRecord]
+    problem: str
+
+
+def read_metrics(folder: RunFolder, last_step: int = 0) -> Metrics:
+    """Reads metrics.jsonl; no file is one without lines.
+
+    last_step: the steps up to it must be there; beside that none may be missing before the last one there.
+    """
+    by_step: dict[int, StepRecord] = {}
+    damaged = twice = 0
+    for record in read_lines(folder.metrics, StepRecord):
+        if record is None:
+            damaged += 1
+            continue
+        twice += by_step.pop(record.step, None) is not None
+        by_step[record.step] = record
+    missing = max([*by_step, last_step], default=0) - len(by_step)
+    found = {"damaged": damaged, "twice in it": twice, "missing": missing}
+    told = ", ".join(f"{count} {what}" for what, count in found.items() if count > 0)
+    return Metrics(list(by_step.values()), f"{folder.metrics.name}: of its lines {told}" if told else "")
+
+
+def read_steps(folder: RunFolder, last_step: int = 0) -> list[StepRecord]:
+    """The steps of `read_metrics`; what is wrong with the file is said in the log."""
+    found = read_metrics(folder, last_step)
+    if found.problem:
+        logger.warning("%s: %s", folder, found.problem)
+    return found.steps
 
 
 def read_results(folder: RunFolder) -> RunResults:
@@ -101,7 +142,7 @@ def read_results(folder: RunFolder) -> RunResults:
         DamagedFileError: it is not as it was written.
     """
     try:
-        return RunResults.model_validate(read_checked(folder.results))
+        return RunResults.model_validate(read_checked(folder.results, RESTORE_RESULTS))
     except FileNotFoundError:
         return RunResults()
     except ValidationError as error:

@@ -170,8 +170,8 @@ class BestCheckpoint(RunRecord):
 
 class RunResults(RunRecord):
     """results.json. evaluation: held-out scores by stage; within_stages: those on the way. results: of
-    suites; not_run: those without data; published: what others measured. energy: the account
-    (energy/ledger.py), as JSON."""
+    suites; not_run: those without data; published: what others measured. data_changes: other data taken on
+    the way. energy: the account (energy/ledger.py), as JSON."""
 
     evaluation: list[EvaluationResult] = Field(default_factory=list)
     within_stages: list[EvaluationResult] = Field(default_factory=list)
@@ -182,6 +182,7 @@ class RunResults(RunRecord):
     best: BestCheckpoint | None = None
     finished: bool = False
     warm_start: WarmStart | None = None
+    data_changes: list[DataChange] = Field(default_factory=list)
     determinism: Determinism | None = None
     recompute: Recompute | None = None
     model: ModelSize | None = None
@@ -209,8 +210,30 @@ class Prepared(RunRecord):
         return [name for name, count in self.sequences_by_source.items() if count is None]
 
 
+class DataUse(RunRecord):
+    """What a run could read of one source up to a checkpoint.
+
+    fingerprints: what its token shards depend on. shards, hash: how many there were, and a hash over theirs
+    in order; whole: whether these are all of the source.
+    """
+
+    fingerprints: dict[str, str]
+    shards: int
+    hash: str
+    whole: bool
+
+
+class DataChange(RunRecord):
+    """Other data taken under a run by --accept-changed-data. step: the last one over the data before."""
+
+    source: str
+    step: int
+    what: str
+
+
 class RunMetadata(RunRecord):
-    """What a checkpoint's manifest records of its run. callbacks: their state_dicts, by name."""
+    """What a checkpoint's manifest records of its run. callbacks: their state_dicts, by name; data:
+    by source, what the steps so far were trained on."""
 
     recipe_fingerprint: str
     base_fingerprint: str
@@ -218,6 +241,8 @@ class RunMetadata(RunRecord):
     stage: str
     tokens: int
     next_sample: int
+    data: dict[str, DataUse]
+    data_changes: list[DataChange]
     callbacks: dict[str, Any]
     versions: dict[str, str]
 

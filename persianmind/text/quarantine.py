@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import Counter
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.common.atomic import append_line
+from persianmind.common.checksum import dump_checked_line
 from persianmind.common.disk import writing
 from persianmind.common.errors import TooManyBadRecordsError
 from persianmind.text.record import Rejected
@@ -91,7 +91,7 @@ class Quarantine:
             "sample": sample[:SAMPLE_CHARACTERS],
         }
         # ASCII escapes: what is in a bad record may not be valid text, or may turn a terminal around
-        self._lines.append(json.dumps(entry, ensure_ascii=True))
+        self._lines.append(dump_checked_line(entry, ascii_only=True))
         if len(self._lines) >= LINES_PER_WRITE:
             self.close()
 
@@ -160,6 +160,12 @@ class Quarantine:
         self.rejected = Counter(state["rejected"])
         self.damage = Damage(**state["damage"])
         if self.path is not None and self.path.exists():
+            if (lost_bytes := state["size_bytes"] - self.path.stat().st_size) > 0:
+                logger.warning(
+                    "%s lost %d bytes since the build was interrupted: of the bad records read before, it "
+                    "does not list all", self.path, lost_bytes,
+                )  # fmt: skip
+                return
             with writing(self.path):
                 os.truncate(self.path, state["size_bytes"])
 

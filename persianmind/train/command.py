@@ -27,7 +27,7 @@ from persianmind.engine.ranks import Ranks, ranks_from_environment
 from persianmind.engine.registry import backend
 from persianmind.evaluate.doctor import check_evaluation
 from persianmind.recipe import Recipe
-from persianmind.recipe.loading import known_recipes, load_recipe
+from persianmind.recipe.loading import known_recipes, load_recipe, read_run_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.identity import changes
 from persianmind.train.gpu_errors import keep_traceback, named_gpu_error
@@ -61,6 +61,13 @@ ResumeFromOption = Annotated[
         help="Begin with the trained weights of another run (its folder, or one of its checkpoints).",
     ),
 ]
+AcceptDataOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changed-data",
+        help="Go on although the data are not those that the run was trained on; it is recorded.",
+    ),
+]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Show everything up to step 1, decoded; keep nothing.")
 ]
@@ -81,6 +88,7 @@ class TrainArguments:
     resume_from: Path | None = None
     overrides: tuple[str, ...] = ()
     dry_run: bool = False
+    accept_changed_data: bool = False
 
     def request(self) -> RunRequest:
         """What to run; writes nothing, imports neither torch nor DeepSpeed.
@@ -99,7 +107,15 @@ class TrainArguments:
         """
         recipe = load_recipe(self.recipe, self.overrides)
         folder = RunFolder(self.output or Path("runs") / recipe.name)
-        return RunRequest(recipe, self.deepspeed, folder, self.resume, self.resume_from, dry_run=self.dry_run)
+        return RunRequest(
+            recipe,
+            self.deepspeed,
+            folder,
+            self.resume,
+            self.resume_from,
+            accept_changed_data=self.accept_changed_data,
+            dry_run=self.dry_run,
+        )
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -114,12 +130,14 @@ def train(
     output: OutputOption = None,
     resume: ResumeOption = "auto",
     resume_from: ResumeFromOption = None,
+    accept_changed_data: AcceptDataOption = False,
     dry_run: DryRunOption = False,
     overrides: OverridesArgument = None,
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = 0,  # the launcher's own
 ) -> TrainArguments:
     """Collects the flags."""
-    return TrainArguments(recipe, deepspeed, output, resume, resume_from, tuple(overrides or ()), dry_run)
+    words = tuple(overrides or ())
+    return TrainArguments(recipe, deepspeed, output, resume, resume_from, words, dry_run, accept_changed_data)
 
 
 def read_request(arguments: Sequence[str]) -> RunRequest | None:
@@ -182,13 +200,15 @@ def is_finished(request: RunRequest) -> bool:
 
 
 def show_finished(folder: RunFolder, recipe: Recipe, write_report: ReportWriter) -> None:
-    """What a finished run came to, and what of a recipe comes too late for it; its page is written where it is
-    missing, as a full disk leaves it."""
+    """What a finished run came to, and what of a recipe comes too late for it.
+
+    Its page is written where it is missing, as a full disk leaves it.
+    """
     from persianmind.run.log import read_results
     from persianmind.train.summary import summary_lines
 
     logger.info(f"{folder}: all done; nothing to do")
-    if late := changes(load_recipe(str(folder.recipe)), recipe):
+    if late := changes(read_run_recipe(folder.recipe), recipe):
         keys = ", ".join(change.key for change in late)
         logger.info(f"without effect on a run that is done: {keys}; `persianmind evaluate` measures more")
     for line in summary_lines(read_results(folder)):

@@ -11,7 +11,7 @@ from persianmind.engine.ranks import Ranks
 from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import RunLog
-from persianmind.run.records import Phase, Prepared, StepRecord
+from persianmind.run.records import DataChange, Phase, Prepared, StepRecord
 from persianmind.train.stages import StagePlan, plan_stages
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ class RunContext:
     """One run on one rank.
 
     step: finished optimizer steps over all stages. plan_index: the stage that is being trained.
-    nonfinite_steps: steps in a row that had no finite gradient. ended: stages that ended early. record: the
-    last step; micro_batch: what one holds; both on rank 0 alone. stop_requested: whether a stop was asked
-    for. meter: on the rank that has this node's.
+    nonfinite_steps: steps in a row that had no finite gradient. ended: stages that ended early. data_changes:
+    other data taken on the way. record: the last step; micro_batch: what one holds; both on rank 0 alone.
+    stop_requested: whether a stop was asked for. meter: on the rank that has this node's.
     """
 
     recipe: Recipe
@@ -60,6 +60,7 @@ class RunContext:
     plan_index: int = 0
     nonfinite_steps: int = 0
     ended: dict[str, int] = field(default_factory=dict)
+    data_changes: list[DataChange] = field(default_factory=list)
     record: StepRecord | None = None
     micro_batch: MicroBatchBytes | None = None
 

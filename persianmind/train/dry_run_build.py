@@ -65,7 +65,8 @@ def base_folder(base: str, scratch: Path) -> Path:
     Raises:
         BaseModelError: they cannot be had.
     """
-    from persianmind.model.bases import CACHE, present_base, resolve_base
+    from persianmind.model.bases import present_base, resolve_base
+    from persianmind.model.made_bases import CACHE
 
     if (present := present_base(base)) is not None:
         return present

@@ -14,10 +14,14 @@ from persianmind.evaluate.generate import generation_mode
 from persianmind.model.adapted import AdaptedModel
 from persianmind.model.bases import resolve_base
 from persianmind.model.export.hf import ExportSettings
-from persianmind.publish.card import write_card
+from persianmind.publish.card import CARD, write_card
 from persianmind.publish.check import load_exported
 from persianmind.publish.export import export_model, is_export_of, reference_losses, remove_export
-from persianmind.publish.manifest import read_export_manifest, rewrite_export_manifest
+from persianmind.publish.manifest import (
+    add_to_export_manifest,
+    read_export_manifest,
+    require_whole_export,
+)
 from persianmind.publish.weights import TrainedRun, run_in_memory
 from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
@@ -61,7 +65,7 @@ def finish_run(
     results = update_results(folder, **changes)
     if recipe.export.enabled:
         write_card(recipe, folder, folder.export, results, base=resolve_base(recipe.base))
-        rewrite_export_manifest(folder.export)
+        add_to_export_manifest(folder.export, CARD)
     # Last of all: until this is written, the same command does the end of the run again.
     results = update_results(folder, finished=True)
     report = write_report(folder.path)
@@ -81,12 +85,17 @@ def model_size(model: AdaptedModel) -> ModelSize:
 
 
 def _export(run: TrainedRun, model: AdaptedModel, device: torch.device) -> ExportResult | None:
-    """Writes and checks export/, unless it is there as it is asked for; the trained model is released."""
+    """Writes and checks export/, unless it is there as it is asked for; the trained model is released.
+
+    Raises:
+        ExportError: what an earlier call wrote is damaged, or what was written now is not the trained model.
+    """
     out = run.folder.export
     settings = ExportSettings(run.recipe.export.dtype, run.recipe.export.pad_vocab_to_multiple)
     if out.exists():
         if is_export_of(out, run, settings):
             model.release()
+            require_whole_export(out)
             return read_export_manifest(out).check
         remove_export(out)
     logger.info(f"export: merging into {out}")

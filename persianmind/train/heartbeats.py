@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from persianmind.run.records import Heartbeat
+from persianmind.common.checksum import dump_checked_line
+from persianmind.run.records import Heartbeat, parse_record
 
 # Longer than any: the same blocks are written again and again, for which a disk that is full still has room.
 SIZE_BYTES = 4096
@@ -28,7 +26,8 @@ def write_heartbeat(path: Path, beat: Heartbeat) -> None:
     path.parent.mkdir(exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        os.pwrite(descriptor, beat.model_dump_json().encode("utf-8").ljust(SIZE_BYTES), 0)
+        line = dump_checked_line(beat.model_dump(mode="json")).encode("utf-8")
+        os.pwrite(descriptor, line.ljust(SIZE_BYTES), 0)
     finally:
         os.close(descriptor)
 
@@ -36,8 +35,8 @@ def write_heartbeat(path: Path, beat: Heartbeat) -> None:
 def read_heartbeat(path: Path) -> Heartbeat | None:
     """None where there is none yet, or it is just being written."""
     try:
-        return Heartbeat.model_validate(json.loads(path.read_bytes()))
-    except (OSError, ValueError, ValidationError):
+        return parse_record(path.read_bytes(), Heartbeat)
+    except OSError:
         return None
 
 

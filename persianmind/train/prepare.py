@@ -8,14 +8,14 @@ ten-minute timeout of a collective can hit a long preparation; preparation.py wa
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from persianmind.common.checksum import read_checked, write_checked
-from persianmind.common.errors import DamagedFileError, DataError, RunFolderError, RunInterruptedError
+from persianmind.common.errors import DamagedFileError, RunFolderError, RunInterruptedError
 from persianmind.common.poll import wait_until
 from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
@@ -29,12 +29,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def prepare(recipe: Recipe, folder: RunFolder, mark: Callable[[str, str], None]) -> Prepared:
+def prepare(
+    recipe: Recipe,
+    folder: RunFolder,
+    mark: Callable[[str, str], None],
+    check_sources: Callable[[Mapping[str, Mapping[str, str]]], None] = lambda fingerprints: None,
+) -> Prepared:
     """Makes what is missing in the run folder and returns at once what is there already.
 
     Args:
         mark: called with what is being prepared, one word ("heldout", "base", "vocabulary", "data"), and the
             same for people.
+        check_sources: called with what the token shards of each source depend on, before any are built.
 
     Raises:
         PersianMindError: whatever the packages below raise, before anything half-made is left behind.
@@ -54,18 +60,20 @@ def prepare(recipe: Recipe, folder: RunFolder, mark: Callable[[str, str], None])
     if not (folder.vocab / EXPANSION_FILE).is_file():
         _begin(mark, "vocabulary", f"vocabulary of {recipe.vocab.new_tokens} new tokens")
         _build_vocabulary(recipe, folder, base)
+    expansion = load_expansion(folder.vocab)  # first: a damaged tokenizer is named, not opened
     tokenizer = FolderTokenizer(folder.vocab)
     jobs = source_jobs(recipe, folder, recipe.stage_sources())
     fingerprints = {job.name: build_fingerprints(job, tokenizer) for job in jobs}
+    check_sources({name: one.model_dump() for name, one in fingerprints.items()})
     whole = needed_whole(recipe)
     sequences: dict[str, int | None] = {}
     for job in jobs:
         if job.name in whole:
             _begin(mark, "data", f"data of {job.name}")
-        sequences[job.name] = _sequences(job, fingerprints[job.name], folder, now=job.name in whole)
+        sequences[job.name] = _sequences(job, fingerprints[job.name], now=job.name in whole)
     prepared = Prepared(
         base_fingerprint=base_fingerprint(base),
-        tokenizer_fingerprint=load_expansion(folder.vocab).fingerprint,
+        tokenizer_fingerprint=expansion.fingerprint,
         sequences_by_source=sequences,
         fingerprints={name: one.model_dump() for name, one in fingerprints.items()},
     )
@@ -168,7 +176,7 @@ def _build_vocabulary(recipe: Recipe, folder: RunFolder, base: Path) -> None:
     )
 
 
-def _sequences(job: SourceJob, fingerprints: Fingerprints, folder: RunFolder, *, now: bool) -> int | None:
+def _sequences(job: SourceJob, fingerprints: Fingerprints, *, now: bool) -> int | None:
     """The sequences of one source, built `now` if step 1 needs all of them; None: left for the builder."""
     from persianmind.data.build.builder import build_source
     from persianmind.data.build.source import finished_build
@@ -177,24 +185,5 @@ def _sequences(job: SourceJob, fingerprints: Fingerprints, folder: RunFolder, *,
     clear_failure(job.out)
     if now:
         return build_source(job).sequences
-    if (finished := finished_build(job.out, fingerprints)) is not None:
-        return finished.sequences
-    _refuse_changed(job, fingerprints, folder)
-    return None
-
-
-def _refuse_changed(job: SourceJob, fingerprints: Fingerprints, folder: RunFolder) -> None:
-    """Once steps were done, an unfinished build may only be gone on with: they may have used its first
-    sequences.
-
-    Raises:
-        DataError: it would be started anew.
-    """
-    from persianmind.data.manifest import read_building
-
-    published = read_building(job.out)
-    if published is not None and published.fingerprints != fingerprints and folder.has_checkpoints:
-        raise DataError(
-            f"sources.{job.name} is not what {job.out} was begun with, and steps were done since: "
-            "restore it, or delete that folder if no stage has used it yet, or give another --output"
-        )
+    finished = finished_build(job.out, fingerprints)
+    return None if finished is None else finished.sequences

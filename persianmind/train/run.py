@@ -4,9 +4,10 @@ driver both call `run_training`, on every rank."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +23,7 @@ from persianmind.run.folder import RunFolder, RunLock
 from persianmind.run.log import read_results, update_results
 from persianmind.run.records import Phase, WarmStart
 from persianmind.train.callbacks.watchdog import Watchdog
+from persianmind.train.consumed import compare_data, newest_data_in_use, refuse_other_sources
 from persianmind.train.preparation import (
     PreparationWatch,
     preparation_timeout_s,
@@ -49,6 +51,7 @@ class RunRequest:
     it.
 
     resume_from: another run's checkpoint, or its run folder: where a new run takes its first weights from.
+    accept_changed_data: whether a run goes on over other data than it was trained on.
     dry_run: whether everything up to step 1 is only shown (dry_run.py).
     stop_requested: how the cluster asks for a stop; None: signals to this process do.
     """
@@ -58,6 +61,7 @@ class RunRequest:
     folder: RunFolder
     resume: Resume = "auto"
     resume_from: Path | None = None
+    accept_changed_data: bool = False
     stop_requested: Callable[[], bool] | None = None
     engine: str = DEFAULT_ENGINE
     dry_run: bool = False
@@ -89,7 +93,8 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
         builder = None
         if ranks.rank == 0:
             with watched_preparation(folder, ranks, patience_s, engine.wait_frames) as preparing:
-                prepared = prepare(recipe, folder, _mark_preparation(meter, preparing))
+                mark = _mark_preparation(meter, preparing)
+                prepared = prepare(recipe, folder, mark, _source_check(request))
             builder = stack.enter_context(background_build(recipe, folder, prepared))
         else:
             wait_until_prepared(folder, stop, watch.check)
@@ -123,6 +128,14 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
             from persianmind.train.finish import finish_run
 
             finish_run(recipe, folder, model, context.step, meter, write_report)
+
+
+def _source_check(request: RunRequest) -> Callable[[Mapping[str, Mapping[str, str]]], None]:
+    """What preparation asks before it builds: whether steps were trained on other sources."""
+    if request.accept_changed_data or request.resume == "never":
+        return lambda fingerprints: None
+    step, trained = newest_data_in_use(request.folder)
+    return partial(refuse_other_sources, step, trained)
 
 
 def is_complete(folder: RunFolder, recipe: Recipe) -> bool:
@@ -187,13 +200,18 @@ def _train(
 
 
 def _resume(request: RunRequest, context: RunContext, saves: SaveCallback) -> None:
-    """Restores the newest good checkpoint as `--resume` asks."""
+    """Restores the newest good checkpoint as `--resume` asks.
+
+    Raises:
+        ChangedDataError: the data are not those that it was trained on.
+    """
     checkpoint = None if request.resume == "never" else saves.newest()
     if checkpoint is None:
         if request.resume == "must":
             raise CheckpointError(f"--resume must: {request.folder.checkpoints} holds no checkpoint")
         return
     saves.restore(context, checkpoint)
+    compare_data(context, checkpoint, saves.group, accept=request.accept_changed_data)
     logger.info(f"resuming from {checkpoint.path} at step {checkpoint.step}")
 
 

@@ -13,7 +13,7 @@ WIDTH, INTERVAL_WIDTH = 16, 20
 
 def summary_lines(results: RunResults) -> list[str]:
     """The table a run ends with: bits per byte of every stage with their intervals, the suites' first
-    metrics, energy and CO2."""
+    metrics, data that changed on the way, energy and CO2."""
     languages = list(dict.fromkeys(score.language for score in results.evaluation))
     header = "".join(
         f"{name + ' bits/byte':>{WIDTH}}{'95% interval':>{INTERVAL_WIDTH}}" for name in languages
@@ -22,6 +22,9 @@ def summary_lines(results: RunResults) -> list[str]:
     for stage, scores in scores_by_stage(results).items():
         lines.append(f"{stage:<14}" + "".join(_cells(scores.get(language)) for language in languages))
     lines += _suite_lines(results)
+    lines += [
+        f"sources.{one.source}: other {one.what} from step {one.step + 1} on" for one in results.data_changes
+    ]
     if results.best is not None:
         best = results.best
         lines.append(f"best {best.metric}: {best.value:.4f} at step {best.step}, its checkpoint is kept")
@@ -30,6 +33,7 @@ def summary_lines(results: RunResults) -> list[str]:
         grams = account.get("co2_g")
         co2 = "CO2 unknown" if grams is None else f"{grams:.3g} g CO2eq"
         lines.append(f"energy: {account['kwh']:.4g} kWh, {co2}")
+        lines += [f"energy, not complete: {problem}" for problem in account.get("problems", [])]
     return lines
 
 

@@ -94,13 +94,13 @@ def load_expansion(folder: Path) -> Expansion:
     """
     path = folder / EXPANSION_FILE
     try:
-        tree = read_checked(path)
+        tree = read_checked(path, f"restore it, or delete {folder} and build the vocabulary again")
     except FileNotFoundError:
         raise VocabError(
             f"{folder} holds no {EXPANSION_FILE}; make it with `persianmind vocab build`"
         ) from None
     except DamagedFileError as error:
-        raise VocabError(f"{error}; build the vocabulary again") from None
+        raise VocabError(str(error)) from None
     if tree.pop("version", None) != _VERSION:
         raise VocabError(f"{path} is of another version of persianmind; build the vocabulary again")
     try:
@@ -108,7 +108,10 @@ def load_expansion(folder: Path) -> Expansion:
     except (KeyError, TypeError, AttributeError):
         raise VocabError(f"{path} is not as this version writes it; build the vocabulary again") from None
     if tokenizer_fingerprint(folder) != expansion.fingerprint:
-        raise VocabError(f"{folder}: its tokenizer files are not those that {EXPANSION_FILE} was made for")
+        raise VocabError(
+            f"{folder}: its tokenizer files are not those that {EXPANSION_FILE} was made for; restore them, "
+            "or delete the folder and build the vocabulary again"
+        )
     return expansion
 
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from persianmind.common.checksum import dump_checked_line
 from persianmind.energy.co2.published import co2_g
-from persianmind.energy.ledger import read_ledger
+from persianmind.energy.ledger import Ledger, read_ledger
 from persianmind.energy.summary import summarise
 from persianmind.energy.waste import lost_ratios
 from persianmind.recipe import Energy
@@ -147,7 +148,30 @@ def test_a_line_cut_short_loses_only_itself(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:-30])
     ledger = read_ledger(RunFolder(tmp_path))
     assert summarise(ledger, PAPER)["kwh"] == pytest.approx(100 / KWH)
-    assert ledger.problems == ["a: 1 damaged line(s), cut short by a kill, were left out"]
+    assert ledger.damage == ["energy/a.jsonl: 1 damaged line(s), such as a kill leaves, were left out"]
+
+
+def _numbered(run: Path, order: Sequence[int], *, stopped: bool = True) -> Ledger:
+    """Three samples of 10 J were written; these lines are left of them."""
+    found = [
+        sample("x", "a", "pretrain", (n, n), {"cpu": 10.0}).model_copy(update={"number": n}) for n in order
+    ]
+    end = [stop("x", "a").model_copy(update={"total_j": 30.0, "samples": 3})] if stopped else []
+    write(run, "a", [start("x", "a"), *found, *end])
+    return read_ledger(RunFolder(run))
+
+
+def test_lines_that_are_lost_or_stand_twice_are_counted_with_their_energy(tmp_path: Path) -> None:
+    assert _numbered(tmp_path, (1, 2, 3)).damage == []
+    lost = _numbered(tmp_path, (1, 3))
+    (told,) = lost.damage
+    assert "of 3 lines of the attempt of" in told and "1 are lost, 10 of 30 J" in told
+    assert told in summarise(lost, PAPER)["problems"]
+    assert "2 are lost, 20 of 30 J" in _numbered(tmp_path, (1,)).damage[0], "the last ones too"
+    assert "1 are lost; their energy" in _numbered(tmp_path, (1, 3), stopped=False).damage[0]
+    twice = _numbered(tmp_path, (1, 2, 2, 3))
+    assert sum(one.joules for one in twice.samples) == 30.0
+    assert ["stands twice; it counts once" in one for one in twice.damage] == [True]
 
 
 def test_a_changed_digit_and_an_unknown_kind_are_counted_and_left_out(tmp_path: Path) -> None:
@@ -160,9 +184,9 @@ def test_a_changed_digit_and_an_unknown_kind_are_counted_and_left_out(tmp_path: 
     path.write_text("\n".join([first, second.replace("100.0", "900.0"), third, *others]) + "\n")
     ledger = read_ledger(RunFolder(tmp_path))
     assert summarise(ledger, PAPER)["kwh"] == pytest.approx(200 / KWH)
-    assert ledger.problems == [
-        "a: 1 damaged line(s), cut short by a kill, were left out",
-        "a: 3 line(s) of an unknown kind were left out",
+    assert ledger.damage == [
+        "energy/a.jsonl: 1 damaged line(s), such as a kill leaves, were left out",
+        "energy/a.jsonl: 3 line(s) of an unknown kind were left out",
     ]
 
 

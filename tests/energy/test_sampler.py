@@ -202,7 +202,7 @@ def test_a_torn_line_is_closed_before_the_next(tmp_path: Path) -> None:
                 path.write_bytes(path.read_bytes() + whole)
         assert path.read_bytes().count(b"\n") == (3 if closed else 2)
         ledger = ledger_of(tmp_path / name)
-        assert len(ledger.attempts) == 1 and ledger.problems[0].startswith("a: 1 damaged")
+        assert len(ledger.attempts) == 1 and ledger.damage[0].startswith("energy/a.jsonl: 1 damaged")
     path.write_bytes(b'{"kind": "sam' + whole)
     assert ledger_of(tmp_path / "unguarded").attempts == []
 

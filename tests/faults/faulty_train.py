@@ -7,6 +7,8 @@ rank stays there. kill-start: SIGKILL as the group is made, the buffers in share
 nan, inf, spike: this rank's loss times that (100 for a spike) at that step alone; nan-on: from that step on.
 grad-nan, grad-inf: one gradient; data-nan, data-inf: the embeddings that this rank's sequences look up.
 log-full: metrics.jsonl of that step does not fit on the disk.
+overwrite, cut: the token shards of the run, which are being read. unchecked (a control): nothing looks at
+shards again once they were opened.
 hang: this rank sleeps for ever at the step; freeze: SIGSTOP. unwatched (a control): no watchdog on any rank.
 perturb: random numbers are drawn before a checkpoint is restored; no-rule: and none are set for other ranks.
 Faults of saves and of preparation have names of their own: faulty_saves.py, faulty_preparation.py.
@@ -17,11 +19,15 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from persianmind.common.log import print_line
+from persianmind.data.read import shard
+from persianmind.data.read.shard import ShardReader
 from persianmind.engine.deepspeed import start
 from persianmind.engine.deepspeed.engine import DeepSpeedEngine
 from persianmind.model.adapted import AdaptedModel
@@ -126,6 +132,8 @@ def _at_step(kind: str, engine: DeepSpeedEngine, active: Any) -> None:
     for number in {"term-twice": ["term", "term"]}.get(kind, [kind]):
         if number in SIGNALS:
             os.kill(os.getpid(), SIGNALS[number])
+    if kind in ("overwrite", "cut"):
+        _damage_shards(kind)
     if kind == "hang":
         time.sleep(3600)
     if kind in GRADIENTS:
@@ -182,11 +190,28 @@ def _no_rule() -> None:
     save.seed_rng = lambda *_: None
 
 
+def _damage_shards(kind: str) -> None:
+    """In place: the files stay those that the run has open."""
+    run = Path(sys.argv[sys.argv.index("--output") + 1])
+    for path in run.glob("data/*/shard-*.safetensors"):
+        size = path.stat().st_size
+        with path.open("r+b") as handle:
+            handle.seek(size // 3)
+            handle.truncate() if kind == "cut" else handle.write(bytes(size // 3))
+
+
+def _unchecked() -> None:
+    ShardReader.was_touched = property(lambda self: False)  # type: ignore[assignment]
+    ShardReader.verify = lambda self: None  # type: ignore[method-assign]
+    shard._hash = lambda *parts: 0
+
+
 ELSEWHERE = {"term-eval": _install_evaluation, "log-full": _install_full_log}
 CONTROLS = {
     "unwatched": _unwatched,
     "perturb": _perturb,
     "no-rule": _no_rule,
+    "unchecked": _unchecked,
     **faulty_preparation.CONTROLS,
 }
 

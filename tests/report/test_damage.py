@@ -117,7 +117,10 @@ def test_the_file_is_named_and_the_other_sections_remain(real_run: Path, name: s
     named = gaps(page)
     if name.startswith("energy") and (name, kind) in PARTLY:
         node = Path(file).stem
-        assert named == [] and f"{node}: 1 damaged line(s)" in sections(page)["energy"].panel("Remarks").text
+        assert (
+            named == []
+            and f"energy/{node}.jsonl: 1 damaged line(s)" in sections(page)["energy"].panel("Remarks").text
+        )
     elif (name, kind) == ("vocab/expansion.json", "mistyped"):
         assert sections(page)["vocabulary"].panel("Sizes").facts()["new pieces"] == "400"
     elif name.startswith("energy") and kind == "folder":
@@ -149,7 +152,7 @@ def test_a_torn_line_costs_one_step(real_run: Path) -> None:
         handle.write('{"stage": "instruct-2", "step": 31, "lo')
     page = parse(write_report(real_run))
     assert sections(page)["training"].panel("In numbers").facts()["optimizer steps"] == "30"
-    assert gaps(page) == ["metrics.jsonl: 1 damaged line(s), so these steps are not shown"]
+    assert gaps(page) == ["metrics.jsonl: of its lines 1 damaged, so these steps are not shown"]
 
 
 @pytest.mark.parametrize("field", ["loss", "stage", "tokens", "learning_rate", "seconds"])
@@ -157,7 +160,7 @@ def test_a_line_with_a_wrong_field_costs_that_step_alone(real_run: Path, field: 
     rewrite(real_run / "metrics.jsonl", lambda line: {**line, field: ["x"]} if line["step"] == 5 else line)
     page = parse(write_report(real_run))
     assert sections(page)["training"].panel("In numbers").facts()["optimizer steps"] == "29"
-    assert gaps(page) == ["metrics.jsonl: 1 damaged line(s), so these steps are not shown"]
+    assert gaps(page) == ["metrics.jsonl: of its lines 1 damaged, 1 missing, so these steps are not shown"]
 
 
 def test_a_ledger_line_with_a_wrong_field_is_left_out_and_said(real_run: Path) -> None:

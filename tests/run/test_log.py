@@ -12,9 +12,18 @@ from persianmind.common.checksum import dump_checked_line
 from persianmind.common.errors import DamagedFileError
 from persianmind.run.evaluation_records import EvaluationResult
 from persianmind.run.folder import RunFolder
-from persianmind.run.log import RunLog, add_evaluation, add_samples, read_results, read_steps, update_results
+from persianmind.run.log import (
+    RunLog,
+    add_evaluation,
+    add_samples,
+    read_metrics,
+    read_results,
+    read_steps,
+    update_results,
+)
 from persianmind.run.records import RunResults, SampleText, SkipReason, StepRecord
 from tests.run.helpers import step_record
+from tests.support.log import logged
 
 
 @pytest.fixture
@@ -68,6 +77,27 @@ def test_every_changed_bit_of_a_line_drops_that_line_alone(folder: RunFolder) ->
         changed = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
         folder.metrics.write_bytes(b"\n".join([lines[0].encode(), changed, lines[2].encode()]) + b"\n")
         assert [record.step for record in read_steps(folder)] == [1, 3], changed
+
+
+@pytest.mark.parametrize(
+    ("order", "problem"),
+    [
+        ((1, 2, 3), ""),
+        ((1, 3), "1 missing"),
+        ((1, 2, 2, 3), "1 twice in it"),
+        ((1, None, 3), "1 damaged, 1 missing"),
+    ],
+)
+def test_lines_that_are_left_out_lost_or_twice_are_counted_and_said(
+    folder: RunFolder, order: tuple[int | None, ...], problem: str
+) -> None:
+    lines = {n: dump_checked_line(step_record(n).model_dump(mode="json")) for n in (1, 2, 3)}
+    folder.metrics.write_text("".join(lines.get(n or 0, "{torn") + "\n" for n in order))
+    with logged() as said:
+        steps = read_steps(folder)
+    assert [record.step for record in steps] == sorted({n for n in order if n})
+    assert said == ([f"{folder}: metrics.jsonl: of its lines {problem}"] if problem else [])
+    assert read_metrics(folder, last_step=4).problem.endswith("missing"), "the end can be lost as well"
 
 
 def test_rewind_keeps_each_step_once_and_loses_no_line(folder: RunFolder) -> None:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from persianmind.common.errors import DataError, RecipeError, RunFolderError, RunInterruptedError
+from persianmind.common.errors import (
+    ChangedDataError,
+    DataError,
+    RecipeError,
+    RunFolderError,
+    RunInterruptedError,
+    VocabError,
+)
 from persianmind.data.build import pipeline
 from persianmind.data.manifest import BUILDING, MANIFEST
 from persianmind.data.read.incremental import read_failure, write_failure
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
-from persianmind.run.records import Prepared
+from persianmind.run.records import DataUse, Prepared
 from persianmind.text import corpus as corpus_module
+from persianmind.train.consumed import refuse_other_sources
 from persianmind.train.prepare import background_build, prepare, read_prepared, wait_until_prepared
 from persianmind.train.stages import plan_stages
 from tests.data.helpers import sentences, write_jsonl
@@ -148,22 +157,34 @@ def test_what_decides_something_before_step_1_is_built_at_once(
     assert len(plan_stages(recipe, prepared.sequences_by_source)) == 3
 
 
-def test_a_source_that_changed_under_a_run_is_refused_once_steps_were_done(
+def test_a_source_that_changed_under_a_run_is_refused_before_it_is_built(
     tmp_path: Path, run: RunFolder
 ) -> None:
     recipe = _recipe(tmp_path)
-    _prepare(recipe, run)
+    before, _ = _prepare(recipe, run)
     build_part(recipe, "poems", run.vocab, run.data, 2, run.heldout)
-    (run.checkpoints / "step-4").mkdir(parents=True)
-    assert "poems" in _prepare(recipe, run)[0].to_build, "the control: unchanged, it goes on"
-    before = {path: path.read_bytes() for path in run.source("poems").glob("*")}
+    use = DataUse(fingerprints=before.fingerprints["poems"], shards=2, hash="", whole=False)
+    check = partial(refuse_other_sources, 4, {"poems": use})
+    assert "poems" in prepare(recipe, run, lambda word: None, check).to_build, "the control: unchanged"
+    files = {path: path.read_bytes() for path in run.source("poems").glob("*")}
     write_jsonl(tmp_path / "poems.jsonl", [{"text": text} for text in sentences(601)])
-    with pytest.raises(DataError, match=r"sources\.poems is not what .* was begun with, and steps were done"):
-        _prepare(recipe, run)
-    assert {path: path.read_bytes() for path in run.source("poems").glob("*")} == before
-    (run.checkpoints / "step-4").rmdir()
-    assert "poems" in _prepare(recipe, run)[0].to_build, "without steps it is begun anew"
+    with pytest.raises(
+        ChangedDataError, match=r"sources\.poems: other source, since the run was trained on it"
+    ):
+        prepare(recipe, run, lambda word: None, check)
+    assert {path: path.read_bytes() for path in run.source("poems").glob("*")} == files
+    assert "poems" in _prepare(recipe, run)[0].to_build, "of no step that was trained on it, it is begun anew"
     assert (run.source("poems") / BUILDING).exists()
+
+
+def test_a_damaged_tokenizer_is_named_before_anything_is_built_with_it(
+    tmp_path: Path, run: RunFolder
+) -> None:
+    path = run.vocab / "tokenizer.json"
+    path.write_bytes(path.read_bytes().replace(b"a", b"b", 1))
+    with pytest.raises(VocabError, match=r"tokenizer files are not those .* restore them, or delete"):
+        _prepare(_recipe(tmp_path), run)
+    assert not run.data.exists()
 
 
 def test_stage_lengths_need_the_sequences_of_epochs_alone() -> None:

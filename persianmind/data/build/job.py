@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from persianmind.common.errors import DataError
 from persianmind.data.build.packer import BestFitPacker
 from persianmind.data.build.pipeline import TokenisedDocument, tokenised_batches
 from persianmind.data.build.shards import Piece, split_document, target_count, token_dtype, write_shard
@@ -18,6 +20,7 @@ from persianmind.data.manifest import (
     Fingerprints,
     Manifest,
     ShardEntry,
+    verify_shard,
     write_building,
     write_data_manifest,
 )
@@ -28,6 +31,7 @@ from persianmind.text.sources.locate import list_source, source_uris
 from persianmind.tokenizer import FolderTokenizer
 
 QUARANTINE = "quarantine.jsonl"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +168,7 @@ class ShardJob:
         """Goes on from a state of the same build; anything else in the folder is written over."""
         for torn in self.out.glob(".*.tmp"):  # of a writer that was killed: we hold the lock
             torn.unlink()
-        if state is None or state.metadata["fingerprints"] != self.fingerprints.model_dump():
+        if state is None or not self._fits(state):
             for stale in (BUILDING, STATE, QUARANTINE):  # the list first: it names what follows
                 (self.out / stale).unlink(missing_ok=True)
             for shard in self.out.glob("shard-*.safetensors"):
@@ -178,6 +182,18 @@ class ShardJob:
         self.closed = [list(sequence) for sequence in state.closed_sequences]
         self.duplicates.restore(state.tables, metadata["signatures_added"])
         self._publish()
+
+    def _fits(self, state: BuildState) -> bool:
+        """Whether it is of this build, and the shards that it goes on from are whole."""
+        if state.metadata["fingerprints"] != self.fingerprints.model_dump():
+            return False
+        try:
+            for entry in state.metadata["shards"]:
+                verify_shard(self.out, ShardEntry.model_validate(entry))
+        except DataError as error:
+            logger.warning("%s; the build of %s starts anew", str(error).partition(";")[0], self.out)
+            return False
+        return True
 
     def _progress(self) -> BuildProgress:
         counts = self.stats.counts

@@ -1,4 +1,4 @@
-"""One token shard: sequences of equal length in one safetensors file. Writing, and reading by memory map.
+"""Writing one token shard: sequences of equal length in one safetensors file (read by data/read/shard.py).
 
 Legend: S sequences of the shard, L sequence length, D documents (pieces) of all sequences together.
 
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from safetensors import safe_open
 from safetensors.numpy import save
 
 from persianmind.common.atomic import write_bytes
@@ -107,31 +106,3 @@ def shard_arrays(
     if masked:
         arrays["targets"] = np.packbits(targets_SL, axis=1)
     return arrays
-
-
-class ShardReader:
-    """Memory-mapped sequences of one shard; holds no sequence itself."""
-
-    def __init__(self, path: Path) -> None:
-        opened: Any = safe_open(str(path), framework="numpy")
-        names = list(opened.keys())
-        self.has_targets = "targets" in names
-        self._slices: dict[str, Any] = {name: opened.get_slice(name) for name in names}
-
-    def tokens(self, sequence: int) -> npt.NDArray[Any]:
-        """[L] token ids in the stored type."""
-        array: npt.NDArray[Any] = self._slices["tokens"][sequence : sequence + 1].reshape(-1)
-        return array
-
-    def doc_lengths(self, sequence: int) -> npt.NDArray[np.int32]:
-        """Lengths of the sequence's documents; their sum is the useful part of the sequence."""
-        first, last = self._slices["sequence_offsets"][sequence : sequence + 2]
-        lengths: npt.NDArray[np.int32] = self._slices["doc_lengths"][int(first) : int(last)]
-        return lengths
-
-    def target_bits(self, sequence: int) -> npt.NDArray[np.uint8] | None:
-        """[ceil(L / 8)] packed target bits, or None: every token but a document's first."""
-        if not self.has_targets:
-            return None
-        bits: npt.NDArray[np.uint8] = self._slices["targets"][sequence : sequence + 1].reshape(-1)
-        return bits

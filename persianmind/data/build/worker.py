@@ -21,6 +21,7 @@ from typing import Any
 
 from persianmind.common.checksum import read_checked
 from persianmind.common.child import die_with_parent, parent_is_gone, read_setting
+from persianmind.common.console import run_guarded
 from persianmind.common.errors import PersianMindError
 from persianmind.common.log import configure_logging, print_traceback
 from persianmind.common.progress import work_done
@@ -142,12 +143,21 @@ def main() -> int:
     os.nice(NICENESS)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the other cores are for training
     configure_logging()
-    plan = read_checked(Path(setting["plan"]))
-    jobs = [SourceJob.model_validate(job) for job in plan["jobs"]]
-    order = BuildOrder.model_validate(plan["order"])
+    jobs, order = read_plan(Path(setting["plan"]))
     told = [_Reports(setting["reports"]).failed] if "reports" in setting else []
     return 0 if build_all(jobs, order, _Monitor(setting), *told) else 1
 
 
+def read_plan(path: Path) -> tuple[list[SourceJob], BuildOrder]:
+    """What is to be built, as service.py wrote it.
+
+    Raises:
+        DamagedFileError: it is not as it was written.
+    """
+    plan = read_checked(path, "run the same command again, it is written at every start")
+    return [SourceJob.model_validate(job) for job in plan["jobs"]], BuildOrder.model_validate(plan["order"])
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    codes: list[int] = []
+    sys.exit(run_guarded(lambda: codes.append(main())) or codes[0])

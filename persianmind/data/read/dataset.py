@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from persianmind.common.errors import DataError
-from persianmind.data.build.shards import ShardReader
 from persianmind.data.manifest import Manifest, ShardEntry, read_data_manifest, verify_shard
 from persianmind.data.read.sequence import TokenSequence, build_sequence
+from persianmind.data.read.shard import ShardReader
 
 MAX_OPEN_SHARDS = 128
 
@@ -22,7 +22,7 @@ MAX_OPEN_SHARDS = 128
 class TokenDataset:
     """The sequences of one finished folder of token shards.
 
-    A shard's hash is checked when it is first opened by this object.
+    A shard's hash is checked when this object first opens it, and each of its sequences whenever it is read.
 
     Raises:
         DataError: no manifest, a damaged manifest or shard, a path that leaves the folder.
@@ -33,9 +33,9 @@ class TokenDataset:
         self._manifest: Manifest | None = None
         self._shards: list[ShardEntry] = []
         self._ends: list[int] = []
+        self._readers: dict[int, ShardReader] = {}
         self._open: OrderedDict[int, ShardReader] = OrderedDict()
-        self._verified: set[int] = set()
-        self._opening = threading.Lock()  # a step's sequences are read by another thread than its counts
+        self._opening = threading.RLock()  # a step's sequences are read by another thread than its counts
         self.refresh()
 
     def refresh(self) -> None:
@@ -70,6 +70,10 @@ class TokenDataset:
         self.refresh()
         return self._reaches(number, block_sequences)
 
+    def wait_for_shards(self, count: int, *, whole: bool) -> None:
+        """Returns once the first `count` shards, or all of the source, can be read, as far as they will come;
+        here they are there."""
+
     def _reaches(self, number: int, block_sequences: int | None) -> bool:
         if self.num_sequences is not None:
             return True
@@ -77,12 +81,11 @@ class TokenDataset:
 
     def sequence(self, index: int) -> TokenSequence:
         """TokenSequence `index`, ready for the model. Raises IndexError outside [0, len)."""
-        shard, local = self._find(index)
-        tokens = shard.tokens(local).astype(np.int64)
-        lengths = shard.doc_lengths(local)
-        bits = shard.target_bits(local)
+        with self._opening:  # a file is not closed while another thread reads it
+            shard, local = self._find(index)
+            tokens, bits = shard.read(local)
         targets = None if bits is None else np.unpackbits(bits, count=len(tokens)).view(np.bool_)
-        return build_sequence(tokens, lengths, targets)
+        return build_sequence(tokens.astype(np.int64), shard.doc_lengths(local), targets)
 
     def doc_lengths(self, index: int) -> npt.NDArray[np.int32]:
         """Lengths of the documents of a sequence, in order."""
@@ -91,16 +94,23 @@ class TokenDataset:
 
     def useful_tokens(self, index: int) -> int:
         """Tokens of documents in the sequence (padding not counted)."""
-        return int(self.doc_lengths(index).sum())
+        shard, local = self._find(index)
+        return shard.useful_tokens(local)
 
     def target_count(self, index: int) -> int:
         """Labels of the sequence that are not -100."""
         shard, local = self._find(index)
-        bits = shard.target_bits(local)
-        if bits is None:
-            lengths = shard.doc_lengths(local)
-            return int(lengths.sum()) - len(lengths)
-        return int(np.bitwise_count(bits).sum())
+        return shard.target_count(local)
+
+    @property
+    def shards(self) -> list[ShardEntry]:
+        """The shards as known now, from the first on."""
+        return self._shards
+
+    @property
+    def readers(self) -> list[ShardReader]:
+        """The shards that were read so far."""
+        return list(self._readers.values())
 
     def verify(self) -> None:
         """Checks every shard now. Raises DataError naming the first damaged one."""
@@ -119,18 +129,14 @@ class TokenDataset:
             raise IndexError(f"sequence {index} of {len(self)} ({self.folder})")
         number = bisect_right(self._ends, index)
         first = self._ends[number - 1] if number else 0
-        return self._shard(number), index - first
+        return self._reader(number), index - first
 
-    def _shard(self, number: int) -> ShardReader:
+    def _reader(self, number: int) -> ShardReader:
         with self._opening:
-            if number in self._open:
-                self._open.move_to_end(number)
-                return self._open[number]
-            entry = self._shards[number]
-            if number not in self._verified:
-                verify_shard(self.folder, entry)
-                self._verified.add(number)
-            if len(self._open) >= MAX_OPEN_SHARDS:
-                self._open.popitem(last=False)
-            reader = self._open[number] = ShardReader(self.folder / entry.file)
+            if number not in self._readers:
+                self._readers[number] = ShardReader(self.folder, self._shards[number])
+            reader = self._open[number] = self._readers[number]
+            self._open.move_to_end(number)
+            if len(self._open) > MAX_OPEN_SHARDS:
+                self._open.popitem(last=False)[1].close()
             return reader

@@ -3,17 +3,19 @@ on any node that sees the folder."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from persianmind.common.checksum import read_checked, write_checked
-from persianmind.common.errors import BuildFailedError, DamagedFileError
+from persianmind.common.errors import BuildFailedError, DamagedFileError, DataError
 from persianmind.common.poll import wait_until
 from persianmind.data.manifest import BUILDING, MANIFEST, Fingerprints, read_building, read_data_manifest
 from persianmind.data.read.dataset import TokenDataset
 
 FAILED = "failed.json"
 POLL_S = 0.2
+logger = logging.getLogger(__name__)
 
 
 class IncrementalDataset(TokenDataset):
@@ -57,12 +59,35 @@ class IncrementalDataset(TokenDataset):
             raise BuildFailedError(self.failure)
         return located
 
+    def wait_for_shards(self, count: int, *, whole: bool) -> None:
+        """See `TokenDataset.wait_for_shards`.
+
+        Raises:
+            BuildFailedError: they never will be there.
+        """
+
+        def are_built() -> bool:
+            self.refresh()
+            built = self.num_sequences is not None or (len(self.shards) >= count and not whole)
+            if not built and self.failure is not None:
+                raise BuildFailedError(self.failure)
+            return built
+
+        if not are_built():
+            logger.info("data: waiting until %s is as far built as it was", self.folder)
+            wait_until(are_built, interval_s=POLL_S, while_waiting=self._while_waiting)
+
     def refresh(self) -> None:
         """Takes up what was published since."""
         if self.num_sequences is not None:
             return
         if (self.folder / MANIFEST).is_file():
             manifest = read_data_manifest(self.folder)
+            if manifest.fingerprints != self._fingerprints:
+                raise DataError(
+                    f"{self.folder} was built from something else than this run was prepared for; run the "
+                    "same command again"
+                )
             self._set_shards(manifest.shards)
             self._manifest = manifest
             return

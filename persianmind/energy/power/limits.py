@@ -14,6 +14,8 @@ from persianmind.common.atomic import fsync_folder
 from persianmind.common.checksum import read_checked, write_checked
 from persianmind.common.errors import PowerLimitError
 
+BY_HAND = "set the limits of the GPUs by hand (nvidia-smi -pl WATTS), then delete it"
+
 
 @dataclass(frozen=True)
 class GpuLimit:
@@ -112,7 +114,7 @@ def restore_from(note: Path) -> bool:
     """
     if not note.is_file():
         return False
-    saved: list[dict[str, Any]] = read_checked(note)["limits"]
+    saved: list[dict[str, Any]] = read_checked(note, BY_HAND)["limits"]
     failed = []
     for gpu in saved:
         try:

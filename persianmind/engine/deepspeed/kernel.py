@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from persianmind.common.checksum import hash_text
 from persianmind.common.errors import MachineError
-from persianmind.model.bases import cache_folder
+from persianmind.model.made_bases import cache_folder
 
 STALE = "lock"
 

@@ -15,6 +15,7 @@ from persianmind.evaluate.stats import bootstrap_ratio
 from persianmind.evaluate.text import Floats, HeldOutSequences, held_out_sequences
 from persianmind.model.bases import resolve_base
 from persianmind.recipe import Recipe
+from persianmind.run.folder import RunFolder
 from persianmind.run.records import Phase
 from persianmind.text.heldout import read_held_out
 from persianmind.train.callbacks.base import Callback
@@ -23,6 +24,9 @@ from persianmind.train.callbacks.evaluate import score_language
 if TYPE_CHECKING:
     from persianmind.train.context import RunContext, StepOutcome
 
+RESTORE = (
+    "the base can be scored before step 1 alone: restore it, or take evaluate.forgetting out of the recipe"
+)
 logger = logging.getLogger(__name__)
 
 
@@ -55,7 +59,7 @@ class ForgettingCallback(Callback):
             if context.is_main:
                 write_checked(path, {"language": self.options.language, "nats": nats})
         else:
-            nats = _read(context)
+            nats = read_base_documents(context.folder, self.options.language)
         self.base_nats_N = np.array(nats)
         self.held_out = held_out_sequences(texts, context.folder.vocab, seq_len)
         self.started_s = time.monotonic()
@@ -105,14 +109,15 @@ class ForgettingCallback(Callback):
         return increase, increase if interval.low is None else interval.low
 
 
-def _read(context: RunContext) -> list[float]:
-    assert context.recipe.evaluate.forgetting is not None
-    path = context.folder.base_documents(context.recipe.evaluate.forgetting.language)
+def read_base_documents(folder: RunFolder, language: str) -> list[float]:
+    """The loss of each document under the untouched base, nats.
+
+    Raises:
+        DamagedFileError: it is missing or not as it was written.
+    """
+    path = folder.base_documents(language)
     try:
-        nats: list[float] = read_checked(path)["nats"]
-    except (FileNotFoundError, KeyError):
-        raise DamagedFileError(
-            f"{path} is missing, and the base can be scored before step 1 alone; restore it, or take "
-            "evaluate.forgetting out of the recipe"
-        ) from None
+        nats: list[float] = read_checked(path, RESTORE)["nats"]
+    except FileNotFoundError:
+        raise DamagedFileError(f"{path} is missing; {RESTORE}") from None
     return nats

@@ -16,13 +16,15 @@ from persianmind.checkpoint.reading import load_tensors
 from persianmind.checkpoint.store import CheckpointStore
 from persianmind.checkpoint.verify import examine_checkpoint
 from persianmind.common.checksum import hash_text
-from persianmind.common.errors import CheckpointError
+from persianmind.common.errors import ChangedDataError, CheckpointError, DataError
+from persianmind.data.read.recheck import ShardRecheck
 from persianmind.engine.ranks import TorchGroup, collective_timeout_s
 from persianmind.estimate.memory import checkpoint_bytes
 from persianmind.run.folder import RunFolder
 from persianmind.run.identity import recipe_fingerprint
 from persianmind.run.records import RunMetadata
 from persianmind.train.callbacks.base import Callback
+from persianmind.train.consumed import data_in_use
 
 if TYPE_CHECKING:
     from persianmind.train.context import RunContext, StepOutcome
@@ -58,6 +60,7 @@ class SaveCallback(Callback):
             on_phase=lambda _: context.on_progress(),
         )
         self.group = TorchGroup(context.ranks)
+        self.recheck = ShardRecheck(context.datasets.values())
         # The background thread talks on a process group of its own, beside the gradients' one.
         timeout_s = collective_timeout_s(recipe.train.hang_timeout_s)
         self.saver = BackgroundSaver(self.store, TorchGroup(context.ranks, own=True, timeout_s=timeout_s))
@@ -90,9 +93,11 @@ class SaveCallback(Callback):
 
         Raises:
             CheckpointError: the save before failed on some rank; older checkpoints are intact.
+            ChangedDataError: token shards that were read are not what they were; nothing is saved.
         """
         if context.nonfinite_steps:
             return  # never the newest checkpoint of a run that has lost its footing
+        self._refuse_changed_shards(context)
         context.log.flush()
         self.saved_step = context.step
         snapshot = context.engine.snapshot()
@@ -102,6 +107,8 @@ class SaveCallback(Callback):
             stage=context.plan.stage.name,
             tokens=context.step * context.tokens_per_step,
             next_sample=context.step,
+            data=data_in_use(context),
+            data_changes=context.data_changes,
             callbacks={one.name: state for one in context.callbacks if (state := one.state_dict())},
             versions=package_versions(),
         )
@@ -119,6 +126,22 @@ class SaveCallback(Callback):
             write,
             estimate_bytes=checkpoint_bytes(trained, context.recipe.train.precision),
         )
+
+    def _refuse_changed_shards(self, context: RunContext) -> None:
+        def problem() -> str | None:
+            try:
+                self.recheck.look()
+            except DataError as error:
+                return str(error)
+            return None
+
+        found = next(filter(None, self.group.all_gather(problem())), None)
+        if found is not None:
+            self.saver.finish()
+            raise ChangedDataError(
+                f"{found}: changed while it was trained on; step {context.step} is not saved, the run goes "
+                "on from its newest checkpoint"
+            )
 
     def newest(self) -> StoredCheckpoint | None:
         """The newest good checkpoint, refused when it belongs to another recipe, base or tokenizer.
