@@ -24,6 +24,7 @@ from persianmind.common.errors import MachineError, RankUnreachableError
 from persianmind.common.poll import wait_until
 from persianmind.engine.presence import Presence, check_agreement
 from persianmind.engine.ranks import meeting_place
+from persianmind.engine.rendezvous import store_listener
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -48,14 +49,16 @@ def open_store(*, host: bool, timeout_s: float) -> TCPStore:
     """The store at MASTER_ADDR:MASTER_PORT; a client waits this long for its host."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
+        address,
+        port,
         None,
         host,
         timeout=timedelta(seconds=timeout_s),
         wait_for_workers=False,
         multi_tenant=True,
+        master_listen_fd=store_listener(address, port) if host else None,
     )
 
 

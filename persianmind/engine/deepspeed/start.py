@@ -30,6 +30,7 @@ from persianmind.engine.deepspeed.nccl import (
 from persianmind.engine.deepspeed.shared_memory import forget_shared_buffer, remove_dead_buffers
 from persianmind.engine.presence import Presence, presence
 from persianmind.engine.ranks import Ranks, collective_timeout_s
+from persianmind.engine.rendezvous import bind_rendezvous
 from persianmind.engine.rollcall import PREFIX, RollCall, open_store, start_limit_s
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def _launcher_unhid_gpus() -> bool:
 
 def prepare_group(ranks: Ranks | None, hang_timeout_s: float) -> None:
     """What must be set before the process group is made. ranks: None where the caller chose the interface."""
+    bind_rendezvous()
     interface = None if ranks is None else interface_of(ranks)
     world_size = None if ranks is None else ranks.world_size
     here = Situation(current_device(), Path("/"), collective_timeout_s(hang_timeout_s), interface, world_size)
