@@ -234,6 +234,7 @@ def test_a_killed_leader_is_named_and_the_next_job_starts_at_once(
         end_family(process)
 
 
+@pytest.mark.long
 def test_another_run_is_told_what_it_waits_for(cluster: Boxes, tmp_path: Path) -> None:
     """What was reserved for a run whose driver is gone is not given back until it is taken up again."""
     run, log, other = tmp_path / "run", tmp_path / "log", tmp_path / "other"
@@ -281,6 +282,7 @@ def test_this_machine_alone(cluster: Boxes, tmp_path: Path) -> None:
     assert [one for one in found if one.address != "loopback"] == []
 
 
+@pytest.mark.long
 def test_after_the_heads_death_every_box_starts_again(cluster: Boxes) -> None:
     """The last here: it leaves another cluster behind."""
     cluster.switch_off(HEAD)
