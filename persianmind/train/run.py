@@ -95,7 +95,7 @@ def run_training(request: RunRequest, ranks: Ranks, write_report: ReportWriter) 
             with watched_preparation(folder, ranks, patience_s, engine.wait_frames) as preparing:
                 mark = _mark_preparation(meter, preparing)
                 prepared = prepare(recipe, folder, mark, _source_check(request))
-            builder = stack.enter_context(background_build(recipe, folder, prepared))
+                builder = stack.enter_context(background_build(recipe, folder, prepared))
         else:
             wait_until_prepared(folder, stop, watch.check)
         config = engine.resolve_config(request.engine_config, recipe, ranks.world_size)

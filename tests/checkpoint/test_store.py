@@ -12,7 +12,8 @@ import pytest
 from persianmind.checkpoint import group as group_module
 from persianmind.checkpoint import store as store_module
 from persianmind.checkpoint.manifest import MANIFEST, read_manifest
-from persianmind.checkpoint.store import CheckpointStore, read_pointer
+from persianmind.checkpoint.pointer import read_pointer
+from persianmind.checkpoint.store import CheckpointStore
 from persianmind.checkpoint.verify import share_of
 from persianmind.common.errors import CheckpointError, CheckpointWriteError
 from tests.checkpoint import helpers

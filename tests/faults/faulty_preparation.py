@@ -1,7 +1,7 @@
 """Faults while a run is prepared or its data are built: "kind:rank:0".
 
 prepare-freeze, prepare-kill: SIGSTOP, SIGKILL to this rank where it builds the vocabulary; prepare-hang: it
-sleeps there for ever, prepare-fail: an error of ours, prepare-slow: SLOW_S of work that is counted.
+sleeps there for ever, prepare-fail: an error of ours, prepare-slow: the same after SLOW_S of work.
 builder-full: neither the builder nor its parent can write one byte more; builder-stop: SIGSTOP to it.
 quick (on all ranks): QUICK_S without progress is enough. Controls: unwatched-preparation, unjudged-builder.
 """
@@ -83,6 +83,7 @@ def _slow() -> None:
         for _ in range(int(SLOW_S * 10)):
             time.sleep(0.1)
             count_work()
+        raise VocabError(REASON)
 
     _in_vocabulary(action)
 

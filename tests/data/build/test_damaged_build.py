@@ -1,4 +1,4 @@
-"""An interrupted build of which a file was damaged: named; the result is the same or says what it lacks."""
+"""An interrupted build of which a file was damaged: named, and the result is right or says what it lacks."""
 
 from __future__ import annotations
 
