@@ -213,7 +213,9 @@ def test_a_missing_file_is_named(folder: Path) -> None:
 
 
 def test_a_language_that_is_not_evaluated_is_named(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"no text of language 'en'; add a source to heldout\.sources"):
+    with pytest.raises(
+        DataError, match=r"no text of language 'en'; give one that is held out, or another --output"
+    ):
         read_held_out(folder, "en")
 
 
