@@ -61,29 +61,31 @@ def _other_shard(source: Path) -> None:
 
 @pytest.fixture
 def stopped(fleet: Fleet, fresh: Path) -> Path:
-    """A run that was stopped at step 6."""
+    """A run that was stopped at step 6, or at the next where the ranks agreed on it too late."""
     assert 75 in fleet.run(fresh, *BARE, fault="term:0:6").codes
-    assert newest_step(fresh) == 6
+    assert newest_step(fresh) in (6, 7)
     return fresh
 
 
-def _refused(ended: FleetRun, what: str) -> None:
+def _refused(ended: FleetRun, what: str, step: int) -> None:
     assert set(ended.codes) == {2} and len(ended.errors) == 1, ended.text
-    assert f"sources.poems: other {what}, since the run was trained on it up to step 6; " in ended.errors[0]
+    assert (
+        f"sources.poems: other {what}, since the run was trained on it up to step {step}; " in ended.errors[0]
+    )
     assert ACCEPT[0] in ended.errors[0] and "Traceback" not in ended.text
 
 
 def test_other_shards_on_resume_are_refused_or_taken_and_recorded(fleet: Fleet, stopped: Path) -> None:
     _other_shard(stopped / "data" / "poems")
-    before = metrics(stopped)
-    _refused(fleet.run(stopped, *BARE), "token shards")
-    assert metrics(stopped) == before and newest_step(stopped) == 6
+    before, step = metrics(stopped), newest_step(stopped)
+    _refused(fleet.run(stopped, *BARE), "token shards", step)
+    assert metrics(stopped) == before and newest_step(stopped) == step
     done = fleet.run(stopped, *BARE, flags=ACCEPT)
     assert done.code == 0, done.text
-    change = {"source": "poems", "step": 6, "what": "token shards"}
+    change = {"source": "poems", "step": step, "what": "token shards"}
     assert done.results["data_changes"] == [change]
     assert newest(stopped / "checkpoints").metadata["data_changes"] == [change]
-    assert "sources.poems: other token shards from step 7 on" in done.text
+    assert f"sources.poems: other token shards from step {step + 1} on" in done.text
     count(LINE, 1, 1)
 
 
@@ -99,7 +101,7 @@ def test_control_a_checkpoint_that_knows_no_data_takes_any(fleet: Fleet, stopped
     tree = read_checked(folder / "manifest.json")
     assert set(tree["metadata"].pop("data")) == {"poems", "messages", "english"}
     write_checked(folder / "manifest.json", tree)
-    assert read_manifest(folder).step == 6
+    assert read_manifest(folder).step in (6, 7)
     _other_shard(stopped / "data" / "poems")
     assert fleet.run(stopped, *BARE).code == 0
 
@@ -113,9 +115,10 @@ def test_a_source_that_changed_is_refused_before_anything_is_built(fleet: Fleet,
     assert 75 in fleet.run(run, *command, fault="term:0:6").codes
     write_jsonl(text, [{"text": one} for one in sentences(400, seed=1)])
     shutil.rmtree(run / "data" / "poems")
-    _refused(fleet.run(run, *command), "source")
+    step = newest_step(run)
+    _refused(fleet.run(run, *command), "source", step)
     assert not (run / "data" / "poems").exists()
     done = fleet.run(run, *command, flags=ACCEPT)
     assert done.code == 0, done.text
-    assert done.results["data_changes"] == [{"source": "poems", "step": 6, "what": "source"}]
+    assert done.results["data_changes"] == [{"source": "poems", "step": step, "what": "source"}]
     count(LINE, 1, 1)
