@@ -13,6 +13,7 @@ BY_THEMSELVES = {
     "checkpoint/store.py": "`together` names them (code 5)",
     "common/atomic.py": "the writers",
     "common/lock.py": "in `writing`",
+    "common/log.py": "no file: the null device",
     "cluster/worker.py": "named there",
     "data/build/service.py": "in `writing`",
     "engine/deepspeed/files.py": "a save: `together` names them",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ROOT = "persianmind"
-_KEPT = "\n\t\u200c\u200d"  # line breaks, tabs, and the joiners that Persian is written with
+_KEPT = "\n\t\u200c\u200d"  # line breaks, tabs, and the joiners that some scripts are written with
 _format_warning = warnings.formatwarning
 
 

@@ -131,7 +131,7 @@ def _read_steps(run: RunFiles) -> None:
     if not run.steps:
         run.miss(path, "no step in it", "the training curves are not shown")
     elif found.problem:
-        run.miss(path, found.problem.partition(": ")[2], "these steps are not shown")
+        run.miss(path, found.problem.partition(": ")[2], "a step without a whole line is not shown")
     # What a resumed run moved there because it does it again; a line that a kill cut short was no step.
     done_again = [record is not None for record in _lines(discarded)]
     run.steps_done_again = sum(done_again)

@@ -168,6 +168,14 @@ class BestCheckpoint(RunRecord):
     step: int
 
 
+class DataChange(RunRecord):
+    """Other data taken under a run by --accept-changed-data. step: the last one over the data before."""
+
+    source: str
+    step: int
+    what: str
+
+
 class RunResults(RunRecord):
     """results.json. evaluation: held-out scores by stage; within_stages: those on the way. results: of
     suites; not_run: those without data; published: what others measured. data_changes: other data taken on
@@ -221,14 +229,6 @@ class DataUse(RunRecord):
     shards: int
     hash: str
     whole: bool
-
-
-class DataChange(RunRecord):
-    """Other data taken under a run by --accept-changed-data. step: the last one over the data before."""
-
-    source: str
-    step: int
-    what: str
 
 
 class RunMetadata(RunRecord):

@@ -82,7 +82,11 @@ class Stopping:
         # Told at once also while the main thread is in code that runs no handler.
         self._previous_wakeup = signal.set_wakeup_fd(self._writes, warn_on_full_buffer=False)
         self._watching = threading.Thread(target=self._watch, name="stopping", daemon=True)
-        self._watching.start()
+        try:
+            self._watching.start()
+        except KeyboardInterrupt:  # a stop that came before the block began
+            self.__exit__(None, None, None)
+            raise self._error() from None
         return self
 
     @contextmanager

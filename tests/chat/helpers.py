@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from persianmind.data.chat_form import ChatForm
 from persianmind.evaluate.chat_model import ChatModel
 from persianmind.language.persian import PROFILE as PERSIAN
 from persianmind.model.bases import resolve_base
+from persianmind.publish.manifest import write_export_manifest
 from persianmind.recipe import Normalise
 from persianmind.text.clean import input_normaliser
 from persianmind.tokenizer import FolderTokenizer
@@ -25,13 +25,24 @@ TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
 )
 
+EXPORT = {
+    "kind": "hf",
+    "recipe": "",
+    "step": 0,
+    "stage": None,
+    "adapter_scale": 1.0,
+    "base_fingerprint": "",
+    "tokenizer_fingerprint": "",
+    "check": None,
+}
+
 
 def model_folder(folder: Path, base: str = "random://llama", **manifest: Any) -> Path:
-    """A Hugging Face folder with a chat template; with a manifest where its keys are given."""
+    """A Hugging Face folder with a chat template; an export of ours where keys of its manifest are given."""
     shutil.copytree(resolve_base(base), folder)
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
     if manifest:
-        (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        write_export_manifest(folder, **EXPORT | manifest)
     return folder
 
 

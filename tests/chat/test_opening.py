@@ -11,13 +11,13 @@ import pytest
 from persianmind.common.errors import (
     BaseModelError,
     CheckpointError,
-    DamagedFileError,
+    ExportError,
     PersianMindError,
     UsageError,
 )
 from persianmind.model.bases import resolve_base
 from persianmind.publish.opening import ModelPlace
-from persianmind.recipe.loading import dump_recipe, load_recipe
+from persianmind.recipe.loading import load_recipe, write_run_recipe
 from tests.chat.helpers import TEMPLATE, model_folder
 
 
@@ -47,7 +47,7 @@ def test_an_adapter_alone(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(load_recipe("tiny")))
+    write_run_recipe(tmp_path / "recipe.yaml", load_recipe("tiny"))
     assert "no checkpoint yet" in refusal(tmp_path, CheckpointError)
 
 
@@ -105,17 +105,15 @@ def test_a_template_by_name_in_the_tokenizers_config(copy: Path) -> None:
 
 
 def test_input_is_spelled_as_the_manifest_says(tmp_path: Path) -> None:
-    stated = {"languages": ["en", "fa"], "normalise": {"digits": "native"}, "kind": "hf"}
+    stated = {"languages": ["en", "fa"], "normalise": {"digits": "native"}}
     ours = ModelPlace(model_folder(tmp_path / "a", **stated)).open("cpu")
     assert ours.normalise(" كتاب 12 ") == "کتاب ۱۲"
     foreign = ModelPlace(model_folder(tmp_path / "b")).open("cpu")
     assert foreign.normalise(" كتاب 12 ") == "كتاب 12"
-    other = ModelPlace(model_folder(tmp_path / "c", files={})).open(
-        "cpu"
-    )  # a manifest that says nothing of it
+    other = ModelPlace(model_folder(tmp_path / "c", languages=[])).open("cpu")  # says nothing of it
     assert other.normalise(" كتاب 12 ") == "كتاب 12"
 
 
 def test_a_manifest_that_is_none(copy: Path) -> None:
     (copy / "manifest.json").write_text("{")
-    assert "no manifest" in refusal(copy, DamagedFileError)
+    assert "manifest.json is damaged" in refusal(copy, ExportError)

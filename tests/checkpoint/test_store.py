@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from persianmind.checkpoint import group as group_module
+from persianmind.checkpoint import pointer
 from persianmind.checkpoint import store as store_module
 from persianmind.checkpoint.manifest import MANIFEST, read_manifest
 from persianmind.checkpoint.pointer import read_pointer
@@ -120,7 +121,7 @@ def test_error_while_committing_is_agreed_too(
 def test_pointer_that_cannot_be_written_is_only_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(store_module, "write_json", fail)
+    monkeypatch.setattr(pointer, "write_checked", fail)
     assert save(make_store(tmp_path), 1) == tmp_path / "step-1"
     assert "latest.json could not be written" in caplog.messages[0]
     assert newest(tmp_path).step == 1

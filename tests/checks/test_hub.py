@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from persianmind.checks.all import preflight
 from persianmind.checks.base import CheckContext, CheckResult, Level
@@ -24,7 +26,7 @@ CONFIG = json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"
 FILES = {
     "config.json": CONFIG,
     "tokenizer.json": b"{}",
-    "model.safetensors": bytes(range(256)) * 4000,
+    "model.safetensors": save({"weight": np.arange(512_000, dtype=np.uint16)}),
     "pytorch_model.bin": b"\x80" * 5000,
 }
 

@@ -20,6 +20,7 @@ from persianmind.common.console import run_guarded
 from persianmind.common.log import configure_logging, print_text
 from persianmind.evaluate.commands import _show as show_outcomes
 from persianmind.evaluate.session import Outcomes, TaskOutcome
+from persianmind.recipe.loading import load_recipe, write_run_recipe
 from persianmind.run.evaluation_records import NotRun, SuiteResult
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import update_results
@@ -148,7 +149,9 @@ def test_results_jobs_and_the_end_of_a_run(run: Path, capsys: pytest.CaptureFixt
         show_outcomes(OUTCOMES, None, as_json)
         show_job({"run": HOSTILE, "status": HOSTILE}, as_json=as_json)
     print_text(job_text(f"\x1b[36m(worker)\x1b[0m {HOSTILE}"), end="")
-    show_finished(RunFolder(run))
+    folder = RunFolder(run)
+    write_run_recipe(folder.recipe, recipe := load_recipe("tiny", ["name=other"]))
+    show_finished(folder, recipe, lambda _: folder.report)
     printed = capsys.readouterr()
     assert not steering(printed.out) and is_calm(printed.err)
     assert "\n(worker) a[/x]" in printed.out

@@ -31,8 +31,10 @@ def by_us(address: str, port: int) -> Any:
 
 @pytest.fixture(autouse=True)
 def restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = import_module("torch.distributed.rendezvous")
-    monkeypatch.setattr(module, "TCPStore", module.TCPStore)
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    # Whatever a test before this one has bound in this process.
+    monkeypatch.setattr(import_module("torch.distributed.rendezvous"), "TCPStore", TCPStore)
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "")
 

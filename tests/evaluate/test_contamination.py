@@ -14,7 +14,7 @@ from persianmind.evaluate.generate import generation_mode
 from persianmind.evaluate.items import ChoiceItem, TextItem
 from persianmind.evaluate.session import Share, Wanted, run_suites
 from persianmind.evaluate.suite import load_suite
-from persianmind.recipe.loading import dump_recipe, load_recipe
+from persianmind.recipe.loading import load_recipe, write_run_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.train.prepare import prepare
 from tests.evaluate.small_model import small_model
@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     folder = RunFolder(root / "run")
     folder.path.mkdir()
-    folder.recipe.write_text(dump_recipe(recipe), encoding="utf-8")
+    write_run_recipe(folder.recipe, recipe)
     prepare(recipe, folder, lambda word, what: None)
     return folder.path
 

@@ -166,9 +166,11 @@ def test_a_step_that_stands_twice_counts_once_at_its_last_place(run: RunFolder) 
     again = step_record("pretrain", 3).model_copy(update={"useful_tokens": 150})
     with run.metrics.open("a", encoding="utf-8") as handle:
         handle.write(dump_checked_line(again.model_dump(mode="json")) + "\n")
-    training = sections(parse(write_report(run.path)))["training"]
+    report = parse(write_report(run.path))
+    training = sections(report)["training"]
     assert training.panel("In numbers").facts()["optimizer steps"] == "180"
-    assert "11 steps were done again" in training.text
+    assert "10 steps were done again" in training.text, "those of metrics.discarded.jsonl"
+    assert "of its lines 1 twice in it" in report.text
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -165,13 +165,13 @@ def test_a_source_that_changed_under_a_run_is_refused_before_it_is_built(
     build_part(recipe, "poems", run.vocab, run.data, 2, run.heldout)
     use = DataUse(fingerprints=before.fingerprints["poems"], shards=2, hash="", whole=False)
     check = partial(refuse_other_sources, 4, {"poems": use})
-    assert "poems" in prepare(recipe, run, lambda word: None, check).to_build, "the control: unchanged"
+    assert "poems" in prepare(recipe, run, lambda word, what: None, check).to_build, "the control: unchanged"
     files = {path: path.read_bytes() for path in run.source("poems").glob("*")}
     write_jsonl(tmp_path / "poems.jsonl", [{"text": text} for text in sentences(601)])
     with pytest.raises(
         ChangedDataError, match=r"sources\.poems: other source, since the run was trained on it"
     ):
-        prepare(recipe, run, lambda word: None, check)
+        prepare(recipe, run, lambda word, what: None, check)
     assert {path: path.read_bytes() for path in run.source("poems").glob("*")} == files
     assert "poems" in _prepare(recipe, run)[0].to_build, "of no step that was trained on it, it is begun anew"
     assert (run.source("poems") / BUILDING).exists()
