@@ -88,6 +88,12 @@ class RunFolder:
         return any(self.checkpoints.glob("step-*"))
 
     @property
+    def has_steps(self) -> bool:
+        """Whether anything was trained here, though its checkpoints may have been deleted since."""
+        logged = self.metrics.is_file() and self.metrics.stat().st_size > 0
+        return self.has_checkpoints or logged or self.export.exists()
+
+    @property
     def metrics(self) -> Path:
         """metrics.jsonl: one `records.StepRecord` per optimizer step."""
         return self.path / "metrics.jsonl"
@@ -187,9 +193,7 @@ class RunFolder:
                 raise RunFolderError(f"--output {self} is not empty and no run folder; give a new folder")
             return
         if found := difference(read_run_recipe(self.recipe), recipe, self._fixed()):
-            anew = (
-                "" if self.has_checkpoints else f", or delete {self.vocab} and {self.data}: no step is done"
-            )
+            anew = "" if self.has_steps else f", or delete {self.vocab} and {self.data}: no step is done"
             raise RunFolderError(
                 f"{self} belongs to a run with {found.key}={found.before!r}, this one has {found.after!r}; "
                 f"use another --output, or the recipe it was started with{anew}"
@@ -197,7 +201,7 @@ class RunFolder:
 
     def _fixed(self) -> frozenset[Effect]:
         """Which keys may not differ any more, by what depends on them."""
-        if self.has_checkpoints:
+        if self.has_steps:
             return FIXED
         has_text = self.vocab.exists() or self.data.exists()
         return frozenset({Effect.TEXT}) if has_text else frozenset()

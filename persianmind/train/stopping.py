@@ -120,7 +120,10 @@ class Stopping:
             raise self._error() from None
 
     def _error(self) -> RunInterruptedError:
-        return RunInterruptedError(f"stopped; {self._kept}")
+        error = RunInterruptedError(f"stopped; {self._kept}")
+        # One line for a run; after a rank has failed, its launcher stops the others, and it has the reason.
+        error.by_all_ranks = True
+        return error
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         """The handler, in the main thread."""

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from persianmind.cli import app
 from persianmind.common.errors import PersianMindError
 from persianmind.publish.verify import verify_path
+from persianmind.recipe.loading import load_recipe, write_run_recipe
 from tests.support.launch import Launched
 
 pytestmark = pytest.mark.integration
@@ -91,8 +92,7 @@ def test_a_flip_anywhere_in_a_run(run: Path, pattern: str) -> None:
 
 
 def test_another_recipe_is_noticed(run: Path) -> None:
-    recipe = run / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace("seed: ", "seed: 1"))
+    write_run_recipe(run / "recipe.yaml", load_recipe("tiny", ["seed=17"]))
     assert any("is not the recipe" in one for one in problems(run))
 
 

@@ -56,13 +56,26 @@ def test_what_is_no_run_folder_is_left_alone(tmp_path: Path) -> None:
 def test_every_path_lies_in_the_folder_and_none_twice(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     properties = [name for name, value in vars(RunFolder).items() if isinstance(value, property)]
-    paths = [getattr(folder, name) for name in properties if name != "has_checkpoints"]
+    paths = [getattr(folder, name) for name in properties if not name.startswith("has_")]
     paths += [folder.source("a"), folder.ledger("node"), folder.meter_lock("node")]
     assert len(paths) > 15 and len(set(paths)) == len(paths)
     assert all(path.is_relative_to(folder.path) for path in paths)
     assert not folder.path.exists() and not folder.has_checkpoints
     (folder.checkpoints / "step-4").mkdir(parents=True)
     assert folder.has_checkpoints
+
+
+@pytest.mark.parametrize("left", ["metrics.jsonl", "export/config.json", "checkpoints/step-4/manifest.json"])
+def test_what_was_trained_belongs_to_its_recipe_also_where_its_checkpoints_are_gone(
+    tmp_path: Path, left: str
+) -> None:
+    folder, other = RunFolder(tmp_path / "run"), load_recipe("tiny", ["train.learning_rate=1e-3"])
+    folder.claim(TINY)
+    folder.check(other)  # the control: nothing is trained yet
+    (folder.path / left).parent.mkdir(parents=True, exist_ok=True)
+    (folder.path / left).write_text("{}\n", encoding="utf-8")
+    with pytest.raises(RunFolderError, match=r"train\.learning_rate=0\.005, this one has 0\.001"):
+        folder.check(other)
 
 
 def test_a_second_run_is_refused_and_told_who_runs(tmp_path: Path) -> None:

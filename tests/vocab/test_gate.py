@@ -206,7 +206,7 @@ def test_changed_files_are_noticed(built: dict[str, Path], tmp_path: Path) -> No
         load_expansion(folder)
     path = folder / "expansion.json"
     path.write_bytes(path.read_bytes().replace(b'"added": 1200', b'"added": 1201'))
-    with pytest.raises(VocabError, match=r"expansion\.json is damaged: .*; build the vocabulary again"):
+    with pytest.raises(VocabError, match=r"expansion\.json is damaged: .* and build the vocabulary again"):
         load_expansion(folder)
     path.write_text("{")
     with pytest.raises(VocabError, match="damaged"):

@@ -83,19 +83,24 @@ class LaunchedAttempt:
 
 
 def reach(attempt: Attempt, observer: Observer, kill: Kill, seconds: dict[str, float]) -> bool:
-    """Waits for the moment of a kill; False where the attempt ended before.
+    """Waits for the moment of a kill; False where the attempt ended before, or is past it.
 
     seconds: what each phase takes when nothing disturbs it.
     """
     last = max(observer.stage_ends.values())
+    phase = "start" if kill.phase == "resume" else kill.phase
 
     def there() -> bool:
-        return attempt.has_ended() or (
-            observer.steps() >= int(kill.progress * last) and observer.phase() == kill.phase
+        return (
+            attempt.has_ended()
+            or observer.is_past(phase)
+            or (observer.steps() >= int(kill.progress * last) and observer.phase() == phase)
         )
 
     assert wait_until(there, timeout_s=300, interval_s=LOOK_S), f"{kill}: never came"
-    wait_until(attempt.has_ended, timeout_s=kill.delay * seconds[kill.phase], interval_s=LOOK_S)
+    if observer.is_past(phase):
+        return False
+    wait_until(attempt.has_ended, timeout_s=kill.delay * seconds[phase], interval_s=LOOK_S)
     return not attempt.has_ended()
 
 
@@ -109,5 +114,4 @@ def phase_seconds(attempt: Attempt, observer: Observer) -> dict[str, float]:
             spans.setdefault(phase, []).append(now_s - since_s)
             phase, since_s = now, now_s
         time.sleep(LOOK_S)
-    seconds = {phase: sum(each) / len(each) for phase, each in spans.items()}
-    return {"resume": seconds.get("start", 0.0), **seconds}
+    return {phase: sum(each) / len(each) for phase, each in spans.items()}

@@ -17,7 +17,7 @@ from tests.faults.helpers import count, is_long
 
 pytestmark = [pytest.mark.integration, pytest.mark.more]
 KILLS_A_RUN = 5
-RUNS, LAUNCHED_RUNS = (17 if is_long() else 1), 3
+RUNS, LAUNCHED_RUNS = (24 if is_long() else 1), 4
 LINE = "kill -9 over the whole line: ranks, builder, meter"
 LAUNCHER_LINE = "kill -9 over the whole line through the launcher: launcher, ranks, builder, meter"
 
@@ -44,7 +44,7 @@ def _attack(
     attempt, observer = start(), target.observer(run)
     for kill in kills:
         if not reach(attempt, observer, kill, target.seconds):
-            break  # all done: only a meter died on the way
+            continue  # past already, or all done: only a meter died on the way
         phase, victims = observer.phase(), attempt.processes()
         victim = kill.victim if kill.victim in victims else "rank 0"
         if victim not in victims:
@@ -54,16 +54,17 @@ def _attack(
         count(line, 1, 1)
         if victim != METER:
             assert wait_until(attempt.has_ended, timeout_s=120), f"{kill}: the run goes on without it"
-            _assert_gone(attempt)
+            # Without its builder a run goes on as far as the data do, which may be to its end.
+            _assert_gone(attempt, may_be_done=victim == BUILDER)
             attempt, observer = start(), target.observer(run)
     again = attempt.finish()
     assert again.code == 0, again.text
     assert_same_line(again, target.whole)
 
 
-def _assert_gone(attempt: Attempt) -> None:
+def _assert_gone(attempt: Attempt, *, may_be_done: bool) -> None:
     ended = attempt.finish()
-    assert ended.code, ended.text
+    assert ended.code or may_be_done, ended.text
     assert wait_until(lambda: not attempt.processes(), timeout_s=60), sorted(attempt.processes())
 
 
