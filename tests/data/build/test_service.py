@@ -90,9 +90,11 @@ def test_ended_in_order_leaves_no_failure_and_the_next_goes_on(
 
 
 def test_what_it_does_is_seen_by_its_parent_and_so_is_that_it_stands_still(
-    large: Recipe, bpe_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bpe_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with _start(large, bpe_dir, tmp_path) as builder:
+    # It tells once a second: of a source that is built sooner nothing would be seen to change.
+    larger = build_recipe(tmp_path, [build_stage(fa=1.0)], documents=60_000, sequences_per_shard=64)
+    with _start(larger, bpe_dir, tmp_path) as builder:
         assert builder.pid is not None
         wait_for(lambda: builder.work_done > 0)
         before = builder.work_done
