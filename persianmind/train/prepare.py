@@ -46,7 +46,7 @@ def prepare(
         PersianMindError: whatever the packages below raise, before anything half-made is left behind.
     """
     from persianmind.data.build.priority import needed_whole
-    from persianmind.data.build.source import build_fingerprints
+    from persianmind.data.build.source import build_fingerprints, refuse_other_builds
     from persianmind.model.bases import base_fingerprint, resolve_base
     from persianmind.text.heldout import write_held_out
     from persianmind.tokenizer import FolderTokenizer
@@ -65,6 +65,7 @@ def prepare(
     jobs = source_jobs(recipe, folder, recipe.stage_sources())
     fingerprints = {job.name: build_fingerprints(job, tokenizer) for job in jobs}
     check_sources({name: one.model_dump() for name, one in fingerprints.items()})
+    refuse_other_builds({job.out: fingerprints[job.name] for job in jobs})
     whole = needed_whole(recipe)
     sequences: dict[str, int | None] = {}
     for job in jobs:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from persianmind.common.poll import wait_until
 from tests.support.launch import BIN, ROOT, free_port
@@ -46,12 +47,18 @@ def environment(**more: str) -> dict[str, str]:
     }
 
 
+class Submitted(subprocess.Popen[bytes]):
+    """submit.py in the background; where it ends too early, a test shows the end of its log."""
+
+    log: Path
+
+
 def start(
     *arguments: str, env: dict[str, str] | None = None, log: Path, prefix: tuple[str, ...] = ()
-) -> subprocess.Popen[bytes]:
+) -> Submitted:
     """submit.py in the background, its output in `log`."""
     with log.open("wb") as out:
-        return subprocess.Popen(
+        process = Submitted(
             [*prefix, sys.executable, str(SUBMIT), *arguments],
             cwd=ROOT,
             env=env or environment(),
@@ -59,6 +66,8 @@ def start(
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
         )
+    process.log = log
+    return process
 
 
 def submit(*arguments: str, env: dict[str, str] | None = None, timeout_s: float = 240) -> tuple[int, str]:
@@ -107,7 +116,9 @@ def wait_for(
     """The first true value of `what`; fails when time is over, or when `process` ends before."""
 
     def is_running() -> None:
-        assert process is None or process.poll() is None, f"ended early with {process.returncode}"
+        if process is not None and process.poll() is not None:
+            said = process.log.read_text(errors="replace")[-4000:] if isinstance(process, Submitted) else ""
+            pytest.fail(f"ended early with {process.returncode}: {said}")
 
     found = wait_until(what, timeout_s=timeout_s, interval_s=0.02, while_waiting=is_running)
     assert found, f"nothing after {timeout_s} s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,17 +102,26 @@ def finished_build(out: Path, fingerprints: Fingerprints) -> Manifest | None:
     Raises:
         DataError: a finished build of something else lies there.
     """
-    if not (out / MANIFEST).is_file():
-        return None
-    manifest = read_data_manifest(out)
-    differing = [
-        name
-        for name, value in fingerprints.model_dump().items()
-        if value != getattr(manifest.fingerprints, name)
-    ]
-    if not differing:
-        return manifest
-    raise DataError(
-        f"{out} holds shards that were built with another {' and '.join(differing)}; delete it to build "
-        "anew, or give another output folder"
-    )
+    refuse_other_builds({out: fingerprints})
+    return read_data_manifest(out) if (out / MANIFEST).is_file() else None
+
+
+def refuse_other_builds(builds: Mapping[Path, Fingerprints]) -> None:
+    """One line for all folders that hold a finished build of something else.
+
+    Args:
+        builds: what each folder is to hold.
+
+    Raises:
+        DataError: there are such; it names each and what differs.
+    """
+    told = []
+    for out, fingerprints in builds.items():
+        there = read_data_manifest(out).fingerprints if (out / MANIFEST).is_file() else fingerprints
+        differing = [
+            name for name, value in fingerprints.model_dump().items() if value != getattr(there, name)
+        ]
+        if differing:
+            told.append(f"{out} holds shards that were built with other {' and '.join(differing)}")
+    if told:
+        raise DataError(f"{'; '.join(told)}; delete to build anew, or give another output folder")

@@ -86,18 +86,16 @@ class ShardReader:
             return _Rows(begin + header[name]["data_offsets"][0], width, dtype)
 
         self._doc_lengths_D, self._offsets_S = array("doc_lengths"), array("sequence_offsets")
-        self._tokens = rows("tokens")
-        self._targets = rows("targets") if "targets" in header else None
+        self._parts = [rows(name) for name in ("tokens", "targets") if name in header]
         documents_S = np.diff(self._offsets_S)
         starts_S = self._offsets_S[:-1]
         self._useful_S = np.add.reduceat(self._doc_lengths_D, starts_S)
         self._target_counts_S = self._useful_S - documents_S
-        if self._targets is not None:
+        if "targets" in header:
             bits_SB = array("targets").reshape(len(documents_S), -1)
             self._target_counts_S = np.bitwise_count(bits_SB).sum(axis=1, dtype=np.int64)
-        parts = [self._tokens] + ([] if self._targets is None else [self._targets])
         self._hashes_S = np.array(
-            [_hash(*(part.of(raw, row) for part in parts)) for row in range(len(documents_S))],
+            [_hash(*(part.of(raw, row) for part in self._parts)) for row in range(len(documents_S))],
             dtype=np.uint64,
         )
 
@@ -108,11 +106,10 @@ class ShardReader:
         Raises:
             DataError: the file is not any more what it was when it was opened.
         """
-        parts = [self._tokens] + ([] if self._targets is None else [self._targets])
-        raw = [self._read_at(part.start + sequence * part.row_bytes, part.row_bytes) for part in parts]
+        raw = [self._read_at(part.start + sequence * part.row_bytes, part.row_bytes) for part in self._parts]
         if _hash(*raw) != int(self._hashes_S[sequence]):
             raise damaged_shard(self.folder, self.path)
-        arrays = [np.frombuffer(one, dtype=part.dtype) for one, part in zip(raw, parts, strict=True)]
+        arrays = [np.frombuffer(one, dtype=part.dtype) for one, part in zip(raw, self._parts, strict=True)]
         return arrays[0], arrays[1] if len(arrays) > 1 else None
 
     def doc_lengths(self, sequence: int) -> npt.NDArray[np.int32]:

@@ -230,7 +230,7 @@ def test_shards_of_another_form_are_not_taken_for_these(
     assert _build(tmp_path, bpe_dir, records, seq_len=256).documents == 1, "the same form is used again"
     other = replace(PERSIAN, prompt=replace(PERSIAN.prompt, user_turn="User: "))
     monkeypatch.setattr("persianmind.data.build.source.run_profile", lambda recipe: other)
-    with pytest.raises(DataError, match="built with another options"):
+    with pytest.raises(DataError, match="built with other options"):
         _build(tmp_path, bpe_dir, records, seq_len=256)
 
 

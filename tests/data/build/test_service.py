@@ -1,9 +1,8 @@
-"""The builder process: whose turn it is, what becomes of failures, and that it dies with its parent."""
+"""The builder process: what its parent and readers know of it, and that it dies with its parent."""
 
 from __future__ import annotations
 
 import errno
-import itertools
 import json
 import os
 import resource
@@ -11,158 +10,20 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from persianmind.common.errors import BuildFailedError, EmptyCorpusError, TooManyBadRecordsError
-from persianmind.data.build import pipeline
 from persianmind.data.build import service as service_module
-from persianmind.data.build import shards as shards_module
-from persianmind.data.build.job import BuildProgress
-from persianmind.data.build.priority import BuildOrder, build_order, needed_whole
+from persianmind.data.build.priority import BuildOrder, build_order
 from persianmind.data.build.service import WORKER, BackgroundBuild
-from persianmind.data.build.worker import build_all
 from persianmind.data.manifest import MANIFEST
-from persianmind.data.read.incremental import clear_failure, read_failure
+from persianmind.data.read.incremental import read_failure
 from persianmind.recipe import Recipe
-from persianmind.recipe.loading import load_recipe
-from tests.data.helpers import build, make_job, make_recipe, sentences, write_jsonl
-from tests.data.read.helpers import build_part, incremental, published_shards, served, stage, wait_for
-
-
-def _ignore(step: BuildProgress) -> None:
-    pass
-
-
-def _build_all(
-    recipe: Recipe,
-    names: list[str],
-    tokenizer: Path,
-    out: Path,
-    on_step: Callable[[BuildProgress], None] = _ignore,
-) -> bool:
-    jobs = [make_job(recipe, name, tokenizer, out / name) for name in names]
-    return build_all(jobs, build_order(recipe), on_step)
-
-
-def _recipe(folder: Path, stages: list[dict[str, Any]], documents: int = 300, **data: Any) -> Recipe:
-    names = list(dict.fromkeys(name for one in stages for name in one["sources"]))
-    sources = {}
-    for number, name in enumerate(names):
-        records = [{"text": text} for text in sentences(documents, seed=number)]
-        sources[name] = {"uri": str(write_jsonl(folder / f"{name}.jsonl", records))}
-    sizes = {"sequences_per_shard": 8, "shuffle_block_sequences": 16, "mixture_window": 10, **data}
-    return make_recipe(sources, stages=stages, data=sizes)
-
-
-def _stage(tokens: int | None = 64 * 100, name: str = "one", **sources: float) -> dict[str, Any]:
-    length: dict[str, Any] = {"epochs": {next(iter(sources)): 1.0}} if tokens is None else {"tokens": tokens}
-    return {"name": name, "sources": sources, **length}
-
-
-# --- whose turn it is --------------------------------------------------------------------------------------
-def test_only_what_decides_something_before_step_1_must_be_whole(tmp_path: Path) -> None:
-    stages = [_stage(fa=1.0, en=1.0), _stage(None, "two", dialogues=1.0, en=1.0)]
-    assert needed_whole(_recipe(tmp_path, stages, 1)) == {"dialogues"}
-    assert needed_whole(_recipe(tmp_path, stages[:1], 1)) == set()
-    assert needed_whole(_recipe(tmp_path, stages[:1], 1, mixture_temperature=2.0)) == {"fa", "en"}
-    assert needed_whole(_recipe(tmp_path, stages[:1], 1, shuffle_block_sequences=None)) == {"fa", "en"}
-    assert needed_whole(load_recipe("persianmind-7b")) == {"translated", "instruct"}
-    assert needed_whole(load_recipe("demo")) == needed_whole(load_recipe("tiny")) == set()
-
-
-def test_the_source_that_training_runs_out_of_first_is_built_next(tmp_path: Path) -> None:
-    """A tenth of english lasts nine times as long as nine tenths of persian; later stages come later."""
-    stages = [
-        _stage(64 * 2000, fa=0.9, en=0.1),
-        _stage(64 * 100, "two", dialogues=0.5, en=0.5),
-    ]
-    recipe = _recipe(tmp_path, stages, 1, shuffle_block_sequences=100)
-    order = BuildOrder.model_validate_json(build_order(recipe).model_dump_json())
-    sequences, turns = {"fa": 0, "en": 0, "dialogues": 0}, []
-    while len(turns) < 40:
-        name = min(sequences, key=lambda one: order.priority(one, sequences[one]))
-        sequences[name] += 100
-        turns.append(name)
-    assert turns[:11] == ["fa", "en", *["fa"] * 9]
-    assert turns.count("fa") >= 19 and turns.index("dialogues") == 22
-    assert order.priority("fa", 99) == order.priority("fa", 0), "part of a block can serve nobody"
-    assert order.priority("fa", 1900)[0] == len(stages), "enough for every stage: last of all"
-
-
-def test_sources_take_turns_until_all_are_whole(
-    bpe_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline, "BATCH_RECORDS", 20)
-    recipe = _recipe(tmp_path, [_stage(64 * 400, fa=0.5, en=0.5)])
-    turns: list[str] = []
-    assert _build_all(recipe, ["fa", "en"], bpe_dir, tmp_path, lambda step: turns.append(step.source))
-    changes = sum(a != b for a, b in itertools.pairwise(turns))
-    assert changes > 4, turns
-    assert all((tmp_path / name / MANIFEST).is_file() for name in ("fa", "en"))
-
-
-# --- failures ----------------------------------------------------------------------------------------------
-def test_a_failed_source_says_why_and_does_not_stop_the_others(bpe_dir: Path, tmp_path: Path) -> None:
-    recipe = _recipe(tmp_path, [_stage(fa=0.5, bad=0.3, empty=0.2)])
-    records = [{"text": text} if i % 5 else {"text": None} for i, text in enumerate(sentences(2500))]
-    write_jsonl(tmp_path / "bad.jsonl", records)
-    (tmp_path / "empty.jsonl").write_text("\n")
-    assert not _build_all(recipe, ["bad", "empty", "fa"], bpe_dir, tmp_path / "out")
-    for name, kind in (("bad", TooManyBadRecordsError), ("empty", EmptyCorpusError)):
-        with pytest.raises(kind) as caught:
-            build(recipe, name, bpe_dir, tmp_path / "alone" / name)
-        text = " ".join(str(caught.value).split())
-        failure = read_failure(tmp_path / "out" / name)
-        assert failure is not None and failure == text.replace("/alone/", "/out/")
-        data = stage(recipe, incremental(recipe, bpe_dir, tmp_path / "out"))
-        with pytest.raises(BuildFailedError) as raised:
-            data.datasets[name].known_sequences(10**6, 16)
-        assert str(raised.value) == failure
-    assert (tmp_path / "out" / "fa" / MANIFEST).is_file() and read_failure(tmp_path / "out" / "fa") is None
-
-
-def test_what_was_built_before_a_failure_can_be_read(
-    bpe_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A full disk in the middle; then room again: the same call goes on, and the mark of it is cleared."""
-    monkeypatch.setattr(pipeline, "BATCH_RECORDS", 20)
-    recipe, out = _recipe(tmp_path, [_stage(fa=1.0)]), tmp_path / "out"
-    real, writes = shards_module.write_bytes, [0]
-
-    def full(path: Path, content: bytes) -> None:
-        writes[0] += 1
-        if writes[0] > 4:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(path, content)
-
-    monkeypatch.setattr(shards_module, "write_bytes", full)
-    assert not _build_all(recipe, ["fa"], bpe_dir, out)
-    failure = read_failure(out / "fa")
-    assert failure is not None and "no space left on device" in failure
-    data = stage(recipe, incremental(recipe, bpe_dir, out))
-    early = served(data, range(16))
-    with pytest.raises(BuildFailedError, match="no space left"):
-        data.missing(range(64))
-    monkeypatch.setattr(shards_module, "write_bytes", real)
-    clear_failure(out / "fa")
-    assert _build_all(recipe, ["fa"], bpe_dir, out)
-    assert served(data, range(64))[:16] == early
-
-
-def test_an_error_of_ours_names_the_log_and_leaves_its_traceback(
-    bpe_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    recipe = _recipe(tmp_path, [_stage(fa=1.0)])
-    monkeypatch.setattr(shards_module, "shard_arrays", lambda *_: 1 / 0)
-    assert not _build_all(recipe, ["fa"], bpe_dir, tmp_path / "out")
-    assert "ZeroDivisionError" in str(read_failure(tmp_path / "out" / "fa"))
-    assert "builder.log" in str(read_failure(tmp_path / "out" / "fa"))
-    assert "Traceback" in capfd.readouterr().err
+from tests.data.build.helpers import build_recipe, build_stage
+from tests.data.helpers import build, make_job, make_recipe
+from tests.data.read.helpers import build_part, published_shards, wait_for
 
 
 def _join_watcher() -> None:
@@ -172,11 +33,10 @@ def _join_watcher() -> None:
             thread.join(30)
 
 
-# --- the process -------------------------------------------------------------------------------------------
 @pytest.fixture
 def large(tmp_path: Path) -> Recipe:
     """A source of some 95 shards."""
-    return _recipe(tmp_path, [_stage(fa=1.0)], documents=10_000, sequences_per_shard=64)
+    return build_recipe(tmp_path, [build_stage(fa=1.0)], documents=10_000, sequences_per_shard=64)
 
 
 def _start(recipe: Recipe, tokenizer: Path, folder: Path) -> BackgroundBuild:
@@ -230,9 +90,11 @@ def test_ended_in_order_leaves_no_failure_and_the_next_goes_on(
 
 
 def test_what_it_does_is_seen_by_its_parent_and_so_is_that_it_stands_still(
-    large: Recipe, bpe_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bpe_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with _start(large, bpe_dir, tmp_path) as builder:
+    # It tells once a second: of a source that is built sooner nothing would be seen to change.
+    larger = build_recipe(tmp_path, [build_stage(fa=1.0)], documents=60_000, sequences_per_shard=64)
+    with _start(larger, bpe_dir, tmp_path) as builder:
         assert builder.pid is not None
         wait_for(lambda: builder.work_done > 0)
         before = builder.work_done
@@ -281,18 +143,18 @@ def test_a_process_that_cannot_even_begin_is_reported(
     bpe_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service_module, "write_checked", lambda path, content: path.write_text("{"))
-    recipe = _recipe(tmp_path, [_stage(fa=1.0)], documents=10)
+    recipe = build_recipe(tmp_path, [build_stage(fa=1.0)], documents=10)
     (tmp_path / "out" / "fa").mkdir(parents=True)
     with _start(recipe, bpe_dir, tmp_path):
         wait_for(lambda: read_failure(tmp_path / "out" / "fa") is not None)
-    assert "ended with code 1" in str(read_failure(tmp_path / "out" / "fa"))
+    assert "ended with code 2" in str(read_failure(tmp_path / "out" / "fa"))
 
 
 def test_a_source_of_very_many_files_can_be_handed_over(bpe_dir: Path, tmp_path: Path) -> None:
     """More than the 128 KiB that one argument of a process may have."""
     (tmp_path / "part.jsonl").write_text('{"text": "متن یک"}\n', encoding="utf-8")
     uris = [str(tmp_path / "part.jsonl")] * 4000
-    recipe = make_recipe({"fa": {"uri": uris}}, stages=[_stage(fa=1.0)])
+    recipe = make_recipe({"fa": {"uri": uris}}, stages=[build_stage(fa=1.0)])
     with _start(recipe, bpe_dir, tmp_path) as builder:
         assert builder._process is not None and builder._process.wait(60) == 0
     assert (tmp_path / "builder.json").stat().st_size > 128 << 10
@@ -332,7 +194,7 @@ def test_it_dies_with_its_parent(large: Recipe, bpe_dir: Path, tmp_path: Path) -
 
 def test_an_unfinished_build_is_left_by_build_part(bpe_dir: Path, tmp_path: Path) -> None:
     """The control of the helper other tests depend on: it stops where it says."""
-    recipe = _recipe(tmp_path, [_stage(fa=1.0)], documents=2000)
+    recipe = build_recipe(tmp_path, [build_stage(fa=1.0)], documents=2000)
     build_part(recipe, "fa", bpe_dir, tmp_path / "out", 1)
     assert published_shards(tmp_path / "out" / "fa") >= 1
     assert not (tmp_path / "out" / "fa" / MANIFEST).exists()

@@ -66,7 +66,7 @@ def test_overwritten_sequences_are_never_given(
 
 
 def _read_unchecked(self: ShardReader, sequence: int) -> tuple[np.ndarray, None]:  # type: ignore[type-arg]
-    rows = self._tokens
+    rows = self._parts[0]
     raw = self._read_at(rows.start + sequence * rows.row_bytes, rows.row_bytes)
     return np.frombuffer(raw, dtype=rows.dtype), None
 

@@ -65,7 +65,7 @@ def read_only(disk: Path) -> Iterator[None]:
 def vanished(disk: Path) -> Iterator[None]:
     """The run folder is gone, as when a network share goes away; what is made there instead is dropped."""
     (run,) = (path for path in disk.iterdir() if path.is_dir())
-    away = disk.parent / "away"
+    away = disk / "away"
     run.rename(away)
     try:
         yield
