@@ -228,7 +228,7 @@ def submit_job(given: SubmitArguments, request: RunRequest) -> int:
 
 def run_job_command(given: JobArguments) -> int:
     """status, logs, stop."""
-    from persianmind.cluster.jobs import Jobs, job_text, show
+    from persianmind.cluster.jobs import Jobs, show
 
     jobs = Jobs(given.address, unencrypted_allowed=given.send_token_unencrypted)
     if given.command == "status":
@@ -242,7 +242,7 @@ def run_job_command(given: JobArguments) -> int:
     submission = str(jobs.find(given.id).submission_id)
     if given.follow:
         return jobs.follow(submission)
-    print_text(job_text(jobs.client.get_job_logs(submission)), end="")
+    print_text(jobs.output(submission), end="")
     return 0
 
 

@@ -7,9 +7,9 @@ import logging
 import re
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from persianmind.cluster.client import connect, short_text
 from persianmind.cluster.package import MIB, stage
@@ -29,6 +29,8 @@ ENDED = {"SUCCEEDED", "FAILED", "STOPPED"}
 EXIT_STOPPED, SIGNALLED = 75, 128
 SUPERVISOR_LOST = ("JOB_SUPERVISOR_ACTOR_DIED", "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE")
 OBITUARY = "Job supervisor actor died:"
+NOT_READY = re.compile(r"status code 5\d\d")
+T = TypeVar("T")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -64,20 +66,54 @@ class Jobs:
         with tempfile.TemporaryDirectory(prefix="persianmind-ship-") as folder:
             package = stage(root, Path(folder), limit_mib)
             logger.info(f"ships {package.files} files, {package.size_bytes / MIB:.2f} MiB, from {root}")
-            self.client.submit_job(
-                entrypoint=line,
-                submission_id=name,
-                runtime_env={
-                    "working_dir": folder,
-                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), "PYTHONUNBUFFERED": "1"},
-                },
-                metadata={RUN_KEY: run, COMMAND_KEY: line},
-            )
+            environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), "PYTHONUNBUFFERED": "1"}
+            submission = {
+                "entrypoint": line,
+                "submission_id": name,
+                "runtime_env": {"working_dir": folder, "env_vars": environment},
+                "metadata": {RUN_KEY: run, COMMAND_KEY: line},
+            }
+            self._patiently(lambda: self._start(submission))
         return name, True
+
+    def _start(self, submission: dict[str, Any]) -> None:
+        try:
+            self.client.submit_job(**submission)
+        except RuntimeError:  # also where the answer to an earlier request was lost: it is there then
+            known = {job.submission_id for job in self.client.list_jobs()}
+            if submission["submission_id"] not in known:
+                raise
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """What a call of the client gives, through a head that is not ready: its agent comes seconds after it.
+
+        Raises:
+            ClusterError: it refuses, or is not ready within RECONNECT_S.
+        """
+        why = ""
+
+        def ask() -> tuple[T] | None:
+            nonlocal why
+            try:
+                return (call(),)
+            except OSError as error:  # requests' errors are OSErrors
+                why = f"no answer ({type(error).__name__})"
+            except RuntimeError as error:
+                why = short_text(error)
+                if not NOT_READY.search(why):
+                    raise ClusterError(f"{self.address} refuses: {why}") from None
+            return None
+
+        if (found := wait_until(ask, timeout_s=RECONNECT_S, interval_s=POLL_S)) is None:
+            raise ClusterError(
+                f"{self.address} is not ready after {RECONNECT_S:.0f} s: {why}; look at `ray status` on the "
+                "head, then give the same command again"
+            )
+        return found[0]
 
     def of_run(self, run: str) -> list[Any]:
         """Submissions of one run, oldest first."""
-        jobs = [job for job in self.client.list_jobs() if (job.metadata or {}).get(RUN_KEY) == run]
+        jobs = [job for job in self._jobs() if (job.metadata or {}).get(RUN_KEY) == run]
         return sorted(jobs, key=lambda job: job.start_time or 0)
 
     def find(self, name: str) -> Any:
@@ -86,7 +122,7 @@ class Jobs:
         Raises:
             ClusterError: the cluster does not know it; also after its head was started anew.
         """
-        jobs = self.client.list_jobs()
+        jobs = self._jobs()
         exact = [job for job in jobs if job.submission_id == name and name != self._run_of(job)]
         found = self.of_run(name) or exact
         if not found:
@@ -97,6 +133,9 @@ class Jobs:
                 "again to resume"
             )
         return found[-1]
+
+    def _jobs(self) -> list[Any]:
+        return list(self._patiently(self.client.list_jobs))
 
     @staticmethod
     def _run_of(job: Any) -> str | None:
@@ -120,7 +159,7 @@ class Jobs:
         """Asks a run to save and end; returns its submission id."""
         job = self.find(name)
         if status_of(job) not in ENDED:
-            self.client.stop_job(job.submission_id)
+            self._patiently(lambda: self.client.stop_job(job.submission_id))
         return str(job.submission_id)
 
     def wait(self, submission: str) -> int:
@@ -159,6 +198,10 @@ class Jobs:
         """Prints the job's output as it comes, then `wait`s."""
         asyncio.run(self._tail(submission))
         return self.wait(submission)
+
+    def output(self, submission: str) -> str:
+        """What the job has printed so far."""
+        return job_text(self._patiently(lambda: self.client.get_job_logs(submission)))
 
     async def _tail(self, submission: str) -> None:
         try:

@@ -59,6 +59,62 @@ def test_a_killed_driver_is_named_with_its_signal(caplog: pytest.LogCaptureFixtu
     assert jobs_with(driver_exit_code=5).wait("one") == 5 and caplog.text == ""
 
 
+class UnreadyHead:
+    """Answers as Ray 2.60 does while its agent is coming; `lost`: a job starts and the answer does not come."""
+
+    def __init__(self, refusals: list[str], *, lost: bool = False) -> None:
+        self.refusals, self.lost = refusals, lost
+        self.submitted: list[dict[str, Any]] = []
+
+    def list_jobs(self) -> list[Any]:
+        return [SimpleNamespace(metadata={}, **one) for one in self.submitted]
+
+    def submit_job(self, **job: Any) -> None:
+        if self.lost and not self.submitted:
+            self.submitted.append({"submission_id": job["submission_id"]})
+            raise ConnectionError("reset")
+        if self.refusals or self.lost:
+            text = self.refusals.pop(0) if self.refusals else "status code 400: already exists"
+            raise RuntimeError(f"Request failed with {text}.")
+        self.submitted.append({"submission_id": job["submission_id"]})
+
+
+NO_AGENT = "status code 503: No available agent to submit job, please try again later"
+
+
+def _submit(client: UnreadyHead, root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, bool]:
+    monkeypatch.setattr("persianmind.cluster.jobs.POLL_S", 0.01)
+    monkeypatch.setattr("persianmind.cluster.jobs.RECONNECT_S", 0.5)
+    (root / "launcher").mkdir()
+    jobs = Jobs.__new__(Jobs)
+    jobs.address, jobs.client = "http://127.0.0.1:8265", client  # type: ignore[assignment]
+    return jobs.submit("one", root, ["true"], 10.0)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_head_whose_agent_is_not_there_yet_is_asked_again(
+    lost: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = UnreadyHead([] if lost else [NO_AGENT] * 3, lost=lost)
+    assert _submit(head, tmp_path, monkeypatch) == ("one", True)
+    assert len(head.submitted) == 1 and not head.refusals
+
+
+@pytest.mark.parametrize(
+    ("refusals", "told"),
+    [
+        ([NO_AGENT] * 1000, r"is not ready after 0 s: .*No available agent.*same command again"),
+        (["status code 400: bad"], "refuses: Request failed with status code 400: bad"),
+    ],
+)
+def test_a_head_that_stays_so_or_refuses_is_one_line(
+    refusals: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ClusterError, match=told) as found:
+        _submit(UnreadyHead(refusals), tmp_path, monkeypatch)
+    assert "\n" not in str(found.value)
+
+
 def test_codes() -> None:
     assert exit_code("SUCCEEDED", 0) == 0
     assert exit_code("FAILED", 3) == 3
