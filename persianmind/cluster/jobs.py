@@ -85,7 +85,7 @@ class Jobs:
                 raise
 
     def _patiently(self, call: Callable[[], T]) -> T:
-        """What a call of the client gives, through a head that is not ready: its agent comes seconds after it.
+        """What a call of the client gives, once the head is ready (its agent comes seconds after it).
 
         Raises:
             ClusterError: it refuses, or is not ready within RECONNECT_S.

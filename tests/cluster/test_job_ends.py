@@ -60,7 +60,7 @@ def test_a_killed_driver_is_named_with_its_signal(caplog: pytest.LogCaptureFixtu
 
 
 class UnreadyHead:
-    """Answers as Ray 2.60 does while its agent is coming; `lost`: a job starts and the answer does not come."""
+    """Answers as Ray 2.60 does while its agent is coming. lost: a job starts, its answer does not come."""
 
     def __init__(self, refusals: list[str], *, lost: bool = False) -> None:
         self.refusals, self.lost = refusals, lost
