@@ -36,7 +36,7 @@ class Attempt:
     """What one meter process wrote: from one start of the run on one node to its end.
 
     number: its order in the node's file. unknown: parts whose power nobody knows. end: what the meter said
-    last; None where it was killed itself. xids: notes of Xid errors. numbers: of its samples.
+    last; None where it was killed itself. xids: notes of Xid errors. numbers: of its lines.
     """
 
     node: str
@@ -121,6 +121,8 @@ def _read_node(path: Path, ledger: Ledger) -> None:
         last_time = record.time
         new = Attempt(path.stem, record.attempt, record.time, number=len(by_name))
         _apply(record, by_name.setdefault(record.attempt, new), ledger)
+    if not (last_time or damaged or unknown):
+        ledger.damage.append(f"energy/{path.name}: no line in it; its energy is not counted")
     if damaged:
         ledger.damage.append(
             f"energy/{path.name}: {damaged} damaged line(s), such as a kill leaves, were left out"
@@ -133,10 +135,10 @@ def _read_node(path: Path, ledger: Ledger) -> None:
 
 
 def _lost(attempt: Attempt) -> Iterator[str]:
-    """What an attempt's samples lack of its lines, damaged ones among them."""
+    """What is not there of an attempt's lines, damaged ones among it."""
     numbers = [number for number in attempt.numbers if number is not None]
-    written = max(numbers, default=0) if attempt.end is None else attempt.end.samples
-    if written is None or (lost := written - len(numbers)) <= 0:
+    written = max(numbers, default=0)
+    if (lost := written - len(numbers)) <= 0:
         return
     how_much = ""
     if attempt.end is not None:
@@ -163,15 +165,15 @@ def _as_record(content: dict[str, Any]) -> EnergyLine | None:
 
 
 def _apply(record: EnergyLine, attempt: Attempt, ledger: Ledger) -> None:
+    if record.number is not None and record.number in attempt.numbers:
+        ledger.damage.append(
+            f"energy/{attempt.node}.jsonl: a line of {record.time} stands twice; it counts once"
+        )
+        return
+    attempt.numbers.add(record.number)
     match record:
         case EnergySample():
-            if record.number is not None and record.number in attempt.numbers:
-                ledger.damage.append(
-                    f"energy/{attempt.node}.jsonl: a line of {record.time} stands twice; it counts once"
-                )
-            else:
-                attempt.samples.append(record)
-                attempt.numbers.add(record.number)
+            attempt.samples.append(record)
         case EnergyStart():
             attempt.resumed_step, attempt.interval_s = record.resumed_step, record.interval_s
             attempt.host, attempt.gpus, attempt.unknown = record.host, record.gpus, record.unknown

@@ -135,6 +135,8 @@ def _read_steps(run: RunFiles) -> None:
     # What a resumed run moved there because it does it again; a line that a kill cut short was no step.
     done_again = [record is not None for record in _lines(discarded)]
     run.steps_done_again = sum(done_again)
+    if discarded.is_file() and not done_again:
+        run.miss(discarded, "no step in it", "the steps done again are not known")
     if not all(done_again):
         damaged = len(done_again) - sum(done_again)
         run.miss(discarded, f"{damaged} damaged line(s)", "they are not among the steps done again")

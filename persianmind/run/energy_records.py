@@ -49,12 +49,14 @@ class GpuInterval(RunRecord):
 
 class EnergyLine(RunRecord):
     """What every line of energy/<node>.jsonl has. `monotonic_s` orders the lines of one boot, whatever the
-    wall clock does; `attempt` names the meter process that wrote it."""
+    wall clock does; `attempt` names the meter process that wrote it. number: of the lines of its
+    attempt, from 1; a line that was lost or stands twice is known by it."""
 
     time: ZonedTime
     monotonic_s: float
     attempt: str
     node: str
+    number: int | None = None
 
 
 class EnergyStart(EnergyLine):
@@ -97,11 +99,9 @@ class EnergySample(EnergyLine):
     """One interval: its work went from step `step_from` to `step`, in one phase of the run.
 
     stage: of training, the recipe's stage; of another phase, its part ("data", the stage scored), or "".
-    number: of the samples of its attempt, from 1; a line that was lost or stands twice is known by it.
     """
 
     kind: Literal["sample"] = "sample"
-    number: int | None = None
     seconds: Annotated[FiniteFloat, Field(gt=0)]
     phase: Phase
     stage: str
@@ -135,9 +135,8 @@ class EnergyNote(EnergyLine):
 
 
 class EnergyStop(EnergyLine):
-    """A meter ended in order. total_j, samples: of the whole attempt."""
+    """A meter ended in order. total_j: of the whole attempt."""
 
     kind: Literal["stop"] = "stop"
     reason: str
     total_j: float
-    samples: int | None = None

@@ -11,7 +11,7 @@ from persianmind.energy.ledger import Ledger, read_ledger
 from persianmind.energy.summary import summarise
 from persianmind.energy.waste import lost_ratios
 from persianmind.recipe import Energy
-from persianmind.run.energy_records import EnergySample
+from persianmind.run.energy_records import EnergyNote, EnergySample
 from persianmind.run.folder import RunFolder
 from persianmind.run.records import Phase
 from tests.energy.ledgers import MORNING, sample, start, stop, write
@@ -167,27 +167,37 @@ def test_a_line_cut_short_loses_only_itself(tmp_path: Path) -> None:
     assert ledger.damage == ["energy/a.jsonl: 1 damaged line(s), such as a kill leaves, were left out"]
 
 
-def _numbered(run: Path, order: Sequence[int], *, stopped: bool = True) -> Ledger:
-    """Three samples of 10 J were written; these lines are left of them."""
-    found = [
-        sample("x", "a", "pretrain", (n, n), {"cpu": 10.0}).model_copy(update={"number": n}) for n in order
-    ]
-    end = [stop("x", "a").model_copy(update={"total_j": 30.0, "samples": 3})] if stopped else []
-    write(run, "a", [start("x", "a"), *found, *end])
+def _numbered(run: Path, numbers: Sequence[int]) -> Ledger:
+    """A start, three samples of 10 J, a note and a stop were written; these lines are left of them."""
+    samples = [sample("x", "a", "pretrain", (n, n), {"cpu": 10.0}) for n in (1, 2, 3)]
+    said = EnergyNote(
+        time=MORNING, monotonic_s=0.0, attempt="x", node="a", missing=True, message="no power is known"
+    )
+    end = stop("x", "a").model_copy(update={"total_j": 30.0})
+    lines = dict(enumerate([start("x", "a"), *samples, said, end], 1))
+    write(run, "a", [lines[n].model_copy(update={"number": n}) for n in numbers])
     return read_ledger(RunFolder(run))
 
 
 def test_lines_that_are_lost_or_stand_twice_are_counted_with_their_energy(tmp_path: Path) -> None:
-    assert _numbered(tmp_path, (1, 2, 3)).damage == []
-    lost = _numbered(tmp_path, (1, 3))
+    assert _numbered(tmp_path, (1, 2, 3, 4, 5, 6)).damage == []
+    lost = _numbered(tmp_path, (1, 2, 4, 5, 6))
     (told,) = lost.damage
-    assert "of 3 lines of the attempt of" in told and "1 are lost, 10 of 30 J" in told
+    assert "of 6 lines of the attempt of" in told and "1 are lost, 10 of 30 J" in told
     assert told in summarise(lost, PAPER)["problems"]
-    assert "2 are lost, 20 of 30 J" in _numbered(tmp_path, (1,)).damage[0], "the last ones too"
-    assert "1 are lost; their energy" in _numbered(tmp_path, (1, 3), stopped=False).damage[0]
-    twice = _numbered(tmp_path, (1, 2, 2, 3))
-    assert sum(one.joules for one in twice.samples) == 30.0
-    assert ["stands twice; it counts once" in one for one in twice.damage] == [True]
+    assert "2 are lost, 20 of 30 J" in _numbered(tmp_path, (1, 2, 5, 6)).damage[0], "the last ones too"
+    assert "1 are lost; their energy" in _numbered(tmp_path, (1, 2, 4)).damage[0]
+    assert "1 are lost" in _numbered(tmp_path, (1, 2, 3, 4, 6)).damage[0], "a note"
+    twice = _numbered(tmp_path, (1, 2, 3, 3, 4, 5, 5, 6))
+    assert sum(one.joules for one in twice.samples) == 30.0 and len(twice.problems) == 1
+    assert ["stands twice; it counts once" in one for one in twice.damage] == [True, True]
+
+
+def test_a_file_without_a_line_is_damage(tmp_path: Path) -> None:
+    write(tmp_path, "a", []).write_text("")
+    assert read_ledger(RunFolder(tmp_path)).damage == [
+        "energy/a.jsonl: no line in it; its energy is not counted"
+    ]
 
 
 def test_a_changed_digit_and_an_unknown_kind_are_counted_and_left_out(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from persianmind.train.callbacks.forgetting import read_base_documents
 from persianmind.train.callbacks.watchdog import Watchdog
 from persianmind.train.prepare import read_prepared
 from persianmind.vocab.expansion import load_expansion
+from tests.checkpoint.helpers import newest
 from tests.data.helpers import files_of, make_job
 from tests.data.read.helpers import prints
 
@@ -122,6 +123,11 @@ def _held_out(ground: Ground, path: Path) -> Any:
     return [read_held_out(folder, language) for language in read_index(folder).languages]
 
 
+def _metrics(ground: Ground, path: Path) -> Any:
+    """As a start reads it that goes on from the newest checkpoint."""
+    return read_steps(ground.run, newest(ground.run.checkpoints).step)
+
+
 def _discarded(ground: Ground, path: Path) -> int:
     found = read_run(ground.run)
     _raise([gap for gap in found.gaps if path.name in gap])
@@ -198,7 +204,7 @@ KINDS = [
     Kind("prepared.json", lambda ground, path: read_prepared(ground.run), "prepared.json"),
     Kind("engine.json", _verified, "engine.json"),
     Kind("results.json", _results, "results.json"),
-    Kind("metrics.jsonl", lambda ground, path: read_steps(ground.run), "metrics.jsonl", lines=True),
+    Kind("metrics.jsonl", _metrics, "metrics.jsonl", lines=True),
     Kind("metrics.discarded.jsonl", _discarded, "metrics.discarded.jsonl"),
     Kind("scores of the base", _base_documents, "evaluation/base-*.json"),
     Kind("records of items", _items, "evaluation/items/*.jsonl", lines=True),

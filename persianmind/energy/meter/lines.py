@@ -16,13 +16,15 @@ from persianmind.run.energy_records import EnergyLine
 class LedgerWriter:
     """Appends the lines of one meter to the ledger of one node.
 
-    unwritten: lines that the disk has refused; they are written before the next one that it takes.
+    written: lines so far. unwritten: those that the disk has refused; they are written before the next one
+    that it takes.
     """
 
     def __init__(self, path: Path, *, node: str, attempt: str) -> None:
         self.path = path
         self.node = node
         self.attempt = attempt
+        self.written = 0
         self.unwritten: list[str] = []
 
     def write(self, kind: type[EnergyLine], **fields: Any) -> None:
@@ -31,11 +33,13 @@ class LedgerWriter:
         Raises:
             DiskError: the disk refuses it; it is kept.
         """
+        self.written += 1
         record = kind(
             time=utc_now(),
             monotonic_s=round(time.monotonic(), 6),
             attempt=self.attempt,
             node=self.node,
+            number=self.written,
             **fields,
         )
         self.unwritten.append(dump_checked_line(record.model_dump(mode="json")))

@@ -94,7 +94,6 @@ class Sampler:
         self.watch = watch
         self.send = send
         self.total_j = 0.0
-        self.samples = 0
         self.interval = Interval(setting.phase, setting.stage, setting.step, setting.step)
         self.last_s = time.monotonic()
         self.failing: set[str] = set()
@@ -190,10 +189,8 @@ class Sampler:
         self.interval = self.interval.next()
 
     def _write_interval(self, interval: Interval, gpus: list[GpuInterval]) -> None:
-        self.samples += 1
         self._write(
             EnergySample,
-            number=self.samples,
             seconds=round(interval.seconds, 6),
             phase=interval.phase,
             stage=interval.stage,
@@ -263,7 +260,7 @@ class Sampler:
         self._stop("stopped")
 
     def _stop(self, reason: str) -> None:
-        self._write(EnergyStop, reason=reason, total_j=round(self.total_j, 3), samples=self.samples)
+        self._write(EnergyStop, reason=reason, total_j=round(self.total_j, 3))
         if lines := len(self._ledger.unwritten):
             self.send({"message": f"{lines} lines of the ledger are lost: the account lacks their energy"})
 
