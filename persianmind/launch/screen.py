@@ -19,6 +19,7 @@ STOPPED = re.compile(r"persianmind: error: (?:rank \d+: )?(?=stopped )")
 ERASE_LINE = "\r\x1b[K"
 TAIL_LINES = 20  # of other programs, shown where a run ended without a line of ours
 STATE_INTERVAL_S = 30.0  # between two states in a pipe
+HELD_LINES = 20_000  # the newest ones, while the disk takes none
 SILENCE_S = 60.0  # after which a pipe hears that the run is alive
 
 
@@ -29,7 +30,7 @@ class ScreenLog:
         """may_write: whether the folder is this run's by now."""
         self.path = path
         self._may_write = may_write
-        self._held: list[str] = []
+        self._held: deque[str] = deque(maxlen=HELD_LINES)
         self._file: TextIO | None = None
 
     def add(self, line: str) -> None:
