@@ -38,7 +38,8 @@ TRAIN_SCRIPT, SUBMIT_SCRIPT = "launcher/train.py", "cluster/submit.py"
 
 def code_lines(text: str) -> list[str]:
     """Lines of fenced and indented blocks, those that go on in the next one joined."""
-    blocks = re.findall(r"```(?:bash|sh)?\n(.*?)```", text, flags=re.DOTALL)
+    fenced = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, flags=re.DOTALL | re.MULTILINE)
+    blocks = [block for kind, block in fenced if kind in ("", "sh", "bash")]
     indented = "\n".join(line[4:] for line in text.splitlines() if line.startswith("    "))
     joined = re.sub(r"\\\n\s*", " ", "\n".join([*blocks, indented]))
     return [line.strip() for line in joined.splitlines() if line.strip()]
@@ -128,7 +129,7 @@ PARSERS: dict[str, Callable[[Sequence[str]], None]] = {
 # Of typer, whose class for wrong flags lies in a private module, and of argparse.
 WRONG_FLAGS = (typer.BadParameter.__mro__[1], SystemExit)
 FOUND = [
-    pytest.param(words[0], words[1:], id=f"{page.name}: {line[:60]}")
+    pytest.param(words[0], words[1:], id=f"{page.relative_to(ROOT)}: {line[:60]}")
     for page in PAGES
     for line in code_lines(page.read_text(encoding="utf-8"))
     if line.split()[0].removeprefix(".venv/bin/") in PARSERS or line.startswith("$ ")
@@ -143,13 +144,25 @@ def test_command_is_one(program: str, words: list[str]) -> None:
 
 def test_their_number_is_known() -> None:
     assert Counter(one.values[0] for one in FOUND) == {
-        "persianmind": 86,
-        "python": 10,
-        "make": 10,
+        "persianmind": 129,
+        "python": 13,
+        "make": 11,
         "deepspeed": 6,
         "torchrun": 2,
         "srun": 1,
     }
+
+
+def test_the_persian_pages_are_among_them() -> None:
+    """README.fa.md has the sections and commands of README.md; the way from text to model has its own."""
+    english, persian = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.fa.md"))
+    assert len(re.findall("^## ", persian, flags=re.MULTILINE)) == len(
+        re.findall("^## ", english, flags=re.MULTILINE)
+    )
+    assert code_lines(persian) == [line.replace("Hello", "سلام") for line in code_lines(english)]
+    for page in (ROOT / "docs" / "fa").glob("*.md"):
+        commands = [line for line in code_lines(page.read_text(encoding="utf-8")) if "persianmind" in line]
+        assert commands, page.name
 
 
 @pytest.mark.parametrize(

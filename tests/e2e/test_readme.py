@@ -19,6 +19,7 @@ COMMANDS = [
     if line.strip()
 ]
 # Run by the suite itself: `make test` is this run, `make demo` and the tiny run have their own tests.
+LARGEST_PICTURE_BYTES = 150_000
 LONG = ("make demo", "make test", ".venv/bin/persianmind train")
 
 
@@ -39,6 +40,16 @@ def test_command_runs(command: str, tiny_run: Launched, tmp_path: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.fa.md"])
+def test_the_picture_of_the_report_is_small_and_told_in_words(name: str) -> None:
+    """It is made by benchmarks/reference/picture.py; who does not see it has the alternative text."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    ((source, said),) = re.findall(r'<img src="([^"]+)"[^>]* alt="([^"]+)"', text)
+    picture = (ROOT / source).read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) < LARGEST_PICTURE_BYTES
+    assert len(said.split()) > 20
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -12,11 +12,9 @@ import pytest
 
 from persianmind.common.poll import wait_until
 from persianmind.gpucheck.launch import last_logged_step
-from tests.support.launch import ROOT
+from tests.support.launch import CHATTER, ROOT
 
 pytestmark = pytest.mark.integration
-# What launchers and libraries print that asks for nothing.
-CHATTER = ("[INFO]", "[WARNING]", "WORLD INFO", "world_info", "Warning", "it/s]", "built successfully")
 COMMAND = [sys.executable, "-m", "persianmind", "train", "tiny", "--gpus", "2"]
 
 

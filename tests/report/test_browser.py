@@ -3,6 +3,10 @@ themes, accessible by axe-core's rules, whole on paper."""
 
 from __future__ import annotations
 
+import os
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ from persianmind.report.page import write_report
 from persianmind.run.log import update_results
 from persianmind.run.records import SampleText
 from tests.report.built_run import build_run
-from tests.support.browser import DARK, LIGHT, Browser
+from tests.support.browser import DARK, LIGHT, ROOT, Browser, find_program
 
 pytestmark = pytest.mark.more
 
@@ -71,6 +75,16 @@ def test_a_page_with_faults_is_found_out(browser: Browser, pages: dict[str, Path
     found = browser.probe(bad, 1280, LIGHT)
     rules = {violation.partition(":")[0] for violation in found["violations"]}
     assert {"image-alt", "color-contrast"} <= rules and found["overflow_px"] > 1000
+
+
+def test_the_readme_s_picture_is_made_by_its_script(pages: dict[str, Path], tmp_path: Path) -> None:
+    if find_program() is None:
+        pytest.skip("no chromium on this machine: apt-get install -y chromium")
+    script, out = ROOT / "benchmarks" / "reference" / "picture.py", tmp_path / "images" / "report.png"
+    command = [sys.executable, str(script), str(pages["run"].parent), "--out", str(out)]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    size = struct.unpack(">2I", out.read_bytes()[16:24])
+    assert size == struct.unpack(">2I", (ROOT / "docs" / "images" / "report.png").read_bytes()[16:24])
 
 
 def test_it_prints_and_can_be_pictured(browser: Browser, pages: dict[str, Path]) -> None:

@@ -42,6 +42,11 @@ addEventListener('load', () => document.fonts.ready.then(() => axe.run()).then(f
 """
 
 
+def find_program() -> str | None:
+    """The machine's Chromium, if it has one."""
+    return next((found for name in NAMES if (found := shutil.which(name))), None)
+
+
 @dataclass(frozen=True)
 class Browser:
     """A Chromium with a profile of its own in `folder`."""
@@ -52,7 +57,7 @@ class Browser:
     @classmethod
     def find(cls, folder: Path) -> Browser:
         """The machine's; skips the test, with the line that installs it, where there is none."""
-        program = next((found for name in NAMES if (found := shutil.which(name))), None)
+        program = find_program()
         if program is None:
             pytest.skip("no chromium on this machine: apt-get install -y chromium")
         if not AXE.is_file():
@@ -85,10 +90,10 @@ class Browser:
         self._run(page, f"--print-to-pdf={out}", "--no-pdf-header-footer")
         return out.read_bytes()
 
-    def screenshot(self, page: Path, width: int, theme: int) -> bytes:
-        """The first screens as a PNG."""
+    def screenshot(self, page: Path, width: int, theme: int, height: int = 3000) -> bytes:
+        """The first screens as a PNG of width x height pixels."""
         out = self.folder / f"page-{width}-{theme}.png"
-        self._run(page, f"--screenshot={out}", f"--window-size={width},3000", "--hide-scrollbars",
+        self._run(page, f"--screenshot={out}", f"--window-size={width},{height}", "--hide-scrollbars",
                   f"--blink-settings=preferredColorScheme={theme}")  # fmt: skip
         return out.read_bytes()
 

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "launcher" / "train.py"
 ZERO2 = ROOT / "ds_configs" / "zero2.json"
 BIN = Path(sys.executable).parent
+# What launchers and libraries print that asks for nothing.
+CHATTER = ("[INFO]", "[WARNING]", "WORLD INFO", "world_info", "Warning", "it/s]", "built successfully")
 
 
 @dataclass(frozen=True)
