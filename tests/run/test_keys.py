@@ -43,6 +43,7 @@ VALUES: list[Any] = [
 PARALLEL = {"sources.poems.kind": "parallel", "sources.poems.languages": {"en": "x", "ka": "y"}}
 TOGETHER: dict[str, dict[str, Any]] = {
     "stages.0.epochs": {"stages.0.tokens": None, "stages.0.epochs": {"poems": 1.0}},
+    "stages.0.steps": {"stages.0.tokens": None, "stages.0.steps": 3},
     "sources.poems.kind": PARALLEL,
     "sources.poems.languages": PARALLEL,
     "sources.poems.templates": PARALLEL | {"sources.poems.templates": {"en": ["{target}"]}},
