@@ -72,12 +72,16 @@ def _tokens(runs: Mapping[str, Run]) -> Iterator[str]:
 def _cost(runs: Mapping[str, Run]) -> Iterator[str]:
     yield "**What it took**"
     yield ""
-    yield "| run | tokens | training, min | tokens/s | kWh | g CO2eq |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
+    yield "| run | tokens | training, min | tokens/s | kWh | of it measured | unknown |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | --- |"
     for name, run in runs.items():
         seconds, tokens = run["training"]["seconds"], run["training"]["tokens"]
-        energy = run["energy"] or {"kwh": None, "co2_g": None}
-        spent = [f"{energy[key]:.3g}" if energy[key] is not None else "-" for key in ("kwh", "co2_g")]
+        energy = run["energy"] or {}
+        spent = [
+            "-" if energy.get("kwh") is None else f"{energy['kwh']:.3g}",
+            "-" if energy.get("measured_ratio") is None else f"{energy['measured_ratio']:.0%}",
+            ", ".join(energy.get("unknown", ())) or "-",
+        ]
         yield (
             f"| {name} | {tokens:,.0f} | {seconds / 60:.0f} | {tokens / max(1.0, seconds):,.0f} | "
             f"{' | '.join(spent)} |"

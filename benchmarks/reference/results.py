@@ -32,6 +32,7 @@ WITHOUT_ENGLISH = [
 ]
 RUNS = {"with-english": [], "without-english": WITHOUT_ENGLISH}
 KEPT = ("evaluation", "results", "new_tokens", "samples", "model", "energy", "versions", "finished")
+KEPT_OF_ENERGY = ("kwh", "measured_ratio", "unknown")  # CO2 is the machine's grid, which no recipe knows
 
 
 def main() -> None:
@@ -72,7 +73,7 @@ def run(name: str, overrides: list[str]) -> None:
         seconds, tokens = seconds + step["seconds"], tokens + step["tokens"]
     figures = {key: results[key] for key in KEPT}
     figures["energy"] = (
-        {key: figures["energy"][key] for key in ("kwh", "co2_g")} if figures["energy"] else None
+        {key: figures["energy"].get(key) for key in KEPT_OF_ENERGY} if figures["energy"] else None
     )
     write_json(kept(name), {**figures, "training": {"seconds": seconds, "tokens": tokens}})
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from persianmind.common.units import size_text
 from persianmind.estimate import assumptions
+from persianmind.estimate.forecast import Forecast
 from persianmind.estimate.plan import PlannedStage, RecipePlan
 from persianmind.estimate.recompute import in_words
 
@@ -134,15 +135,18 @@ def _forecast_rows(plan: RecipePlan) -> list[Row]:
         ),
         ("time", f"{one.hours:,.2f} h ({one.low.hours:,.2f} to {one.high.hours:,.2f})"),
         ("energy", f"{one.kwh:,.3g} kWh ({one.low.kwh:,.3g} to {one.high.kwh:,.3g})"),
-        (
-            "CO2",
-            ("no country given" if one.co2_kg is None else f"{one.co2_kg:,.3g} kg")
-            + f" ({one.co2_low_kg:,.3g} to {one.co2_high_kg:,.3g})",
-        ),
+        ("CO2", _co2_text(one)),
     ]
     if one.price is not None:
         rows.append(("price", f"{one.price:,.2f} {one.currency}"))
     return rows + [("beside it", _reference(line)) for line in one.references]
+
+
+def _co2_text(one: Forecast) -> str:
+    span = f"{one.co2_low_kg:,.3g} to {one.co2_high_kg:,.3g}"
+    if one.co2_kg is not None:
+        return f"{one.co2_kg:,.3g} kg ({span})"
+    return f"{span} kg, on the cleanest to the dirtiest country's grid: its own is not known"
 
 
 def _reference(line: Mapping[str, Any]) -> str:

@@ -177,7 +177,7 @@ def _grid(frame: Frame, ticks: Sequence[float], chart: Chart) -> tuple[list[Line
         y = frame.y(value)
         kind = "grid zero" if chart.zero_line and abs(value) < 1e-12 else "grid"
         lines.append(Line(kind, LEFT, round(y, 1), frame.width - RIGHT, round(y, 1)))
-        labels.append(Label(chart.y_format(value), LEFT - 7, round(y + 4, 1), "end"))
+        labels.append(Label(chart.y_format(value), LEFT - 9, round(y + 4, 1), "end"))
     return lines, labels
 
 
@@ -197,7 +197,7 @@ def _x_axis(frame: Frame, chart: Chart) -> list[Label]:
 
 def _axis_names(chart: Chart) -> list[Label]:
     names = [
-        Label(chart.y_name, 0, 12, kind="axis-name"),
+        Label(chart.y_name, 0, 13, kind="axis-name"),
         Label(chart.x_name, chart.width - RIGHT, HEIGHT - 5, "end", "axis-name"),
     ]
     return [label for label in names if label.text]

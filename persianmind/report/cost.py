@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from persianmind.energy.co2.intensity import UNSTATED
+from persianmind.energy.ledger import Attempt
+from persianmind.energy.meter.hardware import JOULES_PER_KWH, MEASURED
 from persianmind.energy.show import (
     GPU_HEADER,
     co2_text,
@@ -23,6 +25,7 @@ from persianmind.report.power import power_chart
 from persianmind.report.read import RunFiles
 from persianmind.report.values import number, quotient
 from persianmind.report.view import Bar, Cell, Facts, Table, bars, figure, plain
+from persianmind.run.energy_records import EnergySample
 
 MAX_BARS = 16
 
@@ -57,9 +60,9 @@ def energy(run: RunFiles) -> EnergyView | None:
     return EnergyView(
         totals=list(_totals(run, account)),
         power=power_chart(run),
-        stages=_whole_bars(account["by_stage"]),
+        stages=_bars_by(run, lambda _, sample: sample.label),
         parts=_part_bars(account["by_component"]),
-        nodes=_whole_bars(account["by_node"])[:MAX_BARS] if len(account["by_node"]) > 1 else [],
+        nodes=_bars_by(run, lambda attempt, _: attempt.node)[:MAX_BARS] if len(run.ledger.nodes) > 1 else [],
         gpus=_gpus(account["gpus"]),
         sources=_sources(account["by_component"]),
         grids=_grids(account["grids"]),
@@ -127,8 +130,17 @@ def _grid(account: dict[str, Any]) -> str:
     return f"{account['intensity_g_per_kwh']:,.1f} g/kWh ({source['source']}{year})"
 
 
-def _whole_bars(kwh_by_name: dict[str, float]) -> list[Bar]:
-    return bars([(name, kwh, kwh, kwh_text(kwh)) for name, kwh in kwh_by_name.items()])
+def _bars_by(run: RunFiles, name_of: Callable[[Attempt, EnergySample], str]) -> list[Bar]:
+    """Energy by a name of each sample, the measured part of it solid."""
+    used: dict[str, float] = {}
+    measured: dict[str, float] = {}
+    for attempt in run.ledger.attempts:
+        for sample in attempt.samples:
+            name = name_of(attempt, sample)
+            counted = sum(reading.joules for reading in sample.readings if reading.kind == MEASURED)
+            used[name] = used.get(name, 0.0) + sample.joules / JOULES_PER_KWH
+            measured[name] = measured.get(name, 0.0) + counted / JOULES_PER_KWH
+    return bars([(name, kwh, measured[name], kwh_text(kwh)) for name, kwh in used.items()])
 
 
 def _part_bars(by_component: dict[str, dict[str, Any]]) -> list[Bar]:

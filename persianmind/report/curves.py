@@ -16,18 +16,19 @@ from persianmind.run.evaluation_records import EvaluationResult
 from persianmind.run.records import BASE_STAGE, StepRecord
 
 MARK_CHARACTERS = 16  # of a stage's name beside its line in a chart
+# Of what is no language: the languages' own two colours come last (style.css).
 TONES = (
-    "t-target", "t-english", "t-third", "t-spent", "t-soft", "t-good", "t-plum", "t-olive",
+    "t-third", "t-plum", "t-olive", "t-soft", "t-good", "t-spent", "t-target", "t-english",
 )  # fmt: skip
 GIB = 2.0**30
 
 Curve = tuple[str, str, str, Callable[[StepRecord], float | None]]  # title, unit, colour, value of a step
 CURVES: tuple[Curve, ...] = (
-    ("Loss, all sources mixed", "nats per token", "t-target", lambda step: step.loss),
+    ("Loss, all sources mixed", "nats per token", "t-plum", lambda step: step.loss),
     ("Tokens per second", "tokens/s", "t-third", lambda step: step.tokens_per_s),
     ("Model FLOPs utilisation", "percent", "t-good", lambda step: quotient(step.mfu, 1, 100)),
     ("Memory, highest so far", "GiB of rank 0", "t-soft", lambda step: _memory_gib(step)),
-    ("Gradient norm", "", "t-english", lambda step: step.grad_norm),
+    ("Gradient norm", "", "t-olive", lambda step: step.grad_norm),
     ("Learning rate of the adapters", "", "t-soft", lambda step: step.learning_rate),
     ("Learning rate of the embeddings", "", "t-third", lambda step: step.embedding_learning_rate),
 )

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from persianmind.report.series import Point
 from persianmind.report.view import Table
 
-NARROW, WIDE, HEIGHT = 480.0, 980.0, 250.0
-LEFT, RIGHT, TOP, BOTTOM = 54.0, 12.0, 38.0, 42.0
+NARROW, WIDE, HEIGHT = 480.0, 980.0, 262.0
+LEFT, RIGHT, TOP, BOTTOM = 58.0, 12.0, 48.0, 44.0
 
 
 @dataclass(frozen=True, slots=True)

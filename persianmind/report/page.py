@@ -91,12 +91,10 @@ def _environment(run: RunFiles) -> Facts:
 def _commands(run: RunFolder) -> list[tuple[str, str]]:
     """(what it does, the command)."""
     folder, recipe = shlex.quote(str(run)), shlex.quote(str(run.recipe))
-    launch = (
-        f"deepspeed launcher/train.py --deepspeed ds_configs/zero2.json --recipe {recipe} --output {folder}"
-    )
     commands = [
-        ("Resume it, or find that all is done", launch),
-        ("Check every byte of the checkpoints", f"persianmind checkpoint verify {folder}"),
+        ("Resume it, or find that all is done", f"persianmind train {recipe} --output {folder}"),
+        ("Talk to it", f"persianmind chat {folder}"),
+        ("Check every byte", f"persianmind verify {folder}"),
         ("The energy account, for people or for scripts", f"persianmind energy report {folder} --json"),
         ("Make this page again", f"persianmind report {folder}"),
     ]

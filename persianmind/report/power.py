@@ -12,7 +12,7 @@ from persianmind.report.series import Point, duration_unit
 from persianmind.run.energy_records import EnergySample
 
 MAX_RESTARTS, MAX_STAIRS = 6, 60  # two points a stair: no more than a chart draws one by one
-TONES = ("t-spent", "t-english", "t-third", "t-target", "t-soft")
+TONES = ("t-spent", "t-plum", "t-third", "t-olive", "t-soft")
 
 
 def power_chart(run: RunFiles) -> list[Drawing]:

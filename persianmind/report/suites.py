@@ -1,4 +1,4 @@
-"""Results of suites beside each other: a line per task, a column per stage, published figures below."""
+"""Results of suites beside each other: a line per task, a column per stage, and what others published."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from persianmind.report.read import RunFiles
 from persianmind.report.values import number
 from persianmind.report.view import GAP, Cell, Table, count, figure, plain
-from persianmind.run.evaluation_records import SuiteResult
+from persianmind.run.evaluation_records import PublishedScore, SuiteResult
 from persianmind.run.scores import headlines
 
 MAX_STAGES = 8
@@ -17,9 +17,10 @@ MAX_STAGES = 8
 @dataclass(frozen=True, slots=True)
 class SuitesView:
     """new_tokens: None where nothing is known of them. contaminated: tests of which items stand in the text
-    that was trained on."""
+    that was trained on. sources: of the published figures, "" where there are none."""
 
     table: Table
+    sources: str
     not_run: list[str]
     new_tokens: Table | None
     contaminated: list[str]
@@ -33,8 +34,15 @@ def suites(run: RunFiles) -> SuitesView | None:
     if not results and new_tokens is None and not not_run:
         return None
     stages = list(dict.fromkeys(one.stage for one in results))[-MAX_STAGES:]
+    rows = list(_rows(results, stages))
+    header = ["test", "metric", "chance", *stages]
+    beside = _published(run, results)
+    if beside:
+        header.append("published")
+        rows = list(_with_published(rows, results, beside, len(stages)))
     return SuitesView(
-        Table(["test", "metric", "chance", *stages], list(_rows(run, results, stages)), numeric=False),
+        Table(header, rows, numeric=False),
+        "; ".join(dict.fromkeys(one.source for found in beside.values() for one in found)),
         not_run,
         new_tokens,
         _contaminated(results),
@@ -57,25 +65,65 @@ def _contaminated(results: list[SuiteResult]) -> list[str]:
     ]
 
 
-def _rows(run: RunFiles, results: list[SuiteResult], stages: list[str]) -> Iterator[list[Cell]]:
-    by_task: dict[tuple[str, str, str], dict[str, SuiteResult]] = {}
-    for one in results:
-        changed = one.settings.get("perturbation")
-        name = one.task if changed is None else f"{one.task}, {changed}"
-        by_task.setdefault((one.suite, name, one.metric), {})[one.stage] = one
-    for (suite, task, metric), found in by_task.items():
+Task = tuple[str, str, str]  # suite, task, metric
+
+
+def _rows(results: list[SuiteResult], stages: list[str]) -> Iterator[list[Cell]]:
+    for (suite, _, metric), found in _by_task(results).items():
         first = next(iter(found.values()))
         yield [
-            Cell(f"{suite}/{task}", origin=f"{first.n:,} items"),
+            Cell(f"{suite}/{_name(first)}", origin=f"{first.n:,} items"),
             plain(metric),
             figure(number(first.chance), 3),
             *(_value(found.get(stage)) for stage in stages),
         ]
-        for other in run.results.published:
-            if (other.suite, other.task) == (suite, first.task):
-                label = Cell(f"{suite}/{other.task}", origin=f"published: {other.model}")
-                empty = [GAP] * (len(stages) - 1)
-                yield [label, plain(other.metric), GAP, *empty, figure(number(other.value), 3)]
+
+
+def _by_task(results: list[SuiteResult]) -> dict[Task, dict[str, SuiteResult]]:
+    """The results of each test by stage, in the order of the tests."""
+    found: dict[Task, dict[str, SuiteResult]] = {}
+    for one in results:
+        found.setdefault((one.suite, _name(one), one.metric), {})[one.stage] = one
+    return found
+
+
+def _name(one: SuiteResult) -> str:
+    changed = one.settings.get("perturbation")
+    return one.task if changed is None else f"{one.task}, {changed}"
+
+
+def _published(run: RunFiles, results: list[SuiteResult]) -> dict[Task, list[PublishedScore]]:
+    """What others published of the tests that were run here, by test and metric."""
+    here = {(one.suite, one.task) for one in results}
+    found: dict[Task, list[PublishedScore]] = {}
+    for one in run.results.published:
+        if (one.suite, one.task) in here and number(one.value) is not None:
+            found.setdefault((one.suite, one.task, one.metric), []).append(one)
+    return found
+
+
+def _with_published(
+    rows: list[list[Cell]],
+    results: list[SuiteResult],
+    beside: dict[Task, list[PublishedScore]],
+    stages: int,
+) -> Iterator[list[Cell]]:
+    """Each line with the published figure of its own metric; other metrics are lines of their own, so that no
+    figure stands beside one of another kind."""
+    left = dict(beside)
+    for task, row in zip(_by_task(results), rows, strict=True):
+        yield [*row, _published_cell(left.pop(task, []))]
+    for (suite, task, metric), found in left.items():
+        name = Cell(f"{suite}/{task}", origin="not measured here")
+        yield [name, plain(metric), GAP, *[GAP] * stages, _published_cell(found)]
+
+
+def _published_cell(found: list[PublishedScore]) -> Cell:
+    """The first figure, all models below."""
+    if not found:
+        return GAP
+    others = [f"{one.value:.4g}: {one.model}" for one in found[1:]]
+    return Cell(f"{found[0].value:.4g}", number=True, origin="; ".join([found[0].model, *others]))
 
 
 def _value(result: SuiteResult | None) -> Cell:

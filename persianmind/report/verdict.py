@@ -107,7 +107,8 @@ def _cost_card(run: RunFiles) -> Card:
     cost = account["cost"]
     money = f", {cost['amount']:,.2f} {cost['currency']}" if cost else ""
     big = kwh_text(account["kwh"]) if account["kwh"] else None
-    return Card("spent", "Spent", big, energy_text(account), f"CO₂eq: {co2_text(account)}{money}")
+    title = "Spent, as far as it is known" if account["unknown"] else "Spent"
+    return Card("spent", title, big, energy_text(account), f"CO₂eq: {co2_text(account)}{money}")
 
 
 def _facts(run: RunFiles) -> Iterator[tuple[str, Cell]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 LARGEST_IN_DIGITS = 1e15  # beyond, a number is written with an exponent
+PROSE_CHARACTERS = 34  # a value of more is a sentence, and is set as one
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,11 @@ class Cell:
     origin: str = ""
     change: str = ""
     tone: str = ""
+
+    @property
+    def is_prose(self) -> bool:
+        """Whether the value or what stands below it is too long for a column of figures."""
+        return max(len(self.text or ""), len(self.origin)) > PROSE_CHARACTERS
 
 
 Facts = list[tuple[str, Cell]]

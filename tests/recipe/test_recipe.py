@@ -14,7 +14,12 @@ from persianmind.recipe.hints import RENAMED_KEYS
 from persianmind.recipe.loading import dump_recipe, known_recipes, load_recipe, parse_recipe
 
 GOLDEN = Path(__file__).with_name("recipe_keys.json")
-PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "recipes.md"
+OF_THE_MACHINE = {
+    "country_iso", "intensity_g_per_kwh", "intensity_source", "intensity_year", "intensity_curve_csv", "pue",
+    "cpu_tdp_w", "price_per_kwh", "currency", "embodied_g_per_hour",
+}  # fmt: skip
 
 
 def test_every_shipped_recipe_loads_and_says_how_to_run_it() -> None:
@@ -23,6 +28,22 @@ def test_every_shipped_recipe_loads_and_says_how_to_run_it() -> None:
     for name, path in recipes.items():
         assert load_recipe(name).name == name
         assert "launcher/train.py" in path.read_text(encoding="utf-8").split("name:")[0]
+
+
+def test_no_recipe_states_a_grid_or_a_building() -> None:
+    """They belong to the machine: with them a recipe puts its own figure on the page of every other one."""
+    own = {path.stem: path for path in (ROOT / "benchmarks").rglob("*.yaml") if _is_recipe(path)}
+    assert {"recipe"} <= {*own}
+    for path in [*known_recipes().values(), *own.values()]:
+        energy = yaml.safe_load(path.read_text(encoding="utf-8")).get("energy", {})
+        assert not {*energy} & OF_THE_MACHINE, path
+        found = load_recipe(str(path)).energy
+        assert (found.country_iso, found.intensity_g_per_kwh, found.pue) == (None, None, 1.0)
+        assert found.cpu_tdp_w is None
+
+
+def _is_recipe(path: Path) -> bool:
+    return "stages" in yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", known_recipes())

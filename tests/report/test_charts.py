@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persianmind.report.charts import Chart, Drawing, Series, draw, draw_wide
+from persianmind.report.drawing import BOTTOM, HEIGHT, LEFT, NARROW, RIGHT, TOP
 from persianmind.report.series import buckets, duration_unit, nice_ticks, short
 from persianmind.report.values import number, quotient, scalar_text
 
@@ -104,7 +105,8 @@ def test_every_drawn_coordinate_is_inside() -> None:
     [trace] = drawn(Chart("x", [Series("a", points, "t-target")], marks=[(10.0, "stage")])).traces
     places = coordinates(trace.path)
     assert len(places) == 50
-    assert all(54 <= x <= 468 and 38 <= y <= 208 for x, y in places)
+    right, bottom = NARROW - RIGHT, HEIGHT - BOTTOM
+    assert all(LEFT <= x <= right and TOP <= y <= bottom for x, y in places)
 
 
 def test_the_wide_drawing_is_wider_and_says_the_same() -> None:
@@ -144,7 +146,7 @@ def test_marks_and_ticks_carry_their_text() -> None:
     )
     labels = {label.text: label for label in drawn(chart).labels}
     assert labels["<b>"].kind == "mark-label" and labels["end"].anchor == "end"
-    assert [line.x1 for line in drawn(chart).lines if line.kind == "mark"] == [54]
+    assert [line.x1 for line in drawn(chart).lines if line.kind == "mark"] == [LEFT]
 
 
 @given(st.lists(st.tuples(anything, anything), max_size=30), st.booleans())

@@ -117,6 +117,12 @@ def test_measured_and_estimated_parts_are_drawn_apart(run: RunFolder) -> None:
         bar.all("span", "bar-name")[0].text: bar.all("span", "solid")[0].attributes["style"] for bar in bars
     }
     assert solid == {"gpu0": "width:100.00%", "gpu1": "width:100.00%", "cpu": "width:0.00%"}
+    # By stage and node too: of two GPUs at 285 W, or idle at 20 W, beside a processor that is taken for 65 W.
+    page = sections(parse(write_report(run.path)))["cost"]
+    ratios = {"prepare:data": 40 / 105, "evaluate:base": 40 / 105, "pretrain": 570 / 635}
+    stages = {bar.all("span", "bar-name")[0].text: bar for bar in page.panel("By stage").all("div", "bar")}
+    for name, ratio in {**ratios, "instruct": 570 / 635}.items():
+        assert stages[name].all("span", "solid")[0].attributes["style"] == f"width:{100 * ratio:.2f}%"
 
 
 def test_several_nodes_are_told_apart(tmp_path: Path) -> None:
@@ -124,6 +130,13 @@ def test_several_nodes_are_told_apart(tmp_path: Path) -> None:
     bars = energy.panel("By node").all("span", "bar-name")
     assert [bar.text for bar in bars] == ["box1", "box2"]
     chart = energy.panel("Power over time")
+    joules = 60 * (19 * 635 + 2 * 105)
+    for bar in energy.panel("By node").all("div", "bar"):
+        assert bar.all("span", "bar-value")[0].text == f"{joules / 3600:.3g} Wh"
+        assert (
+            bar.all("span", "solid")[0].attributes["style"]
+            == f"width:{6000 * (19 * 570 + 2 * 40) / joules:.2f}%"
+        )
     assert len(chart.all("svg")[0].all("path", "line")) == 2 and "box2" in chart.all("div", "legend")[0].text
 
 

@@ -228,9 +228,9 @@ def test_where_it_ran(page: Node) -> None:
 def test_commands_name_this_folder(light_run: Path, page: Node) -> None:
     commands = [pre.raw for pre in sections(page)["commands"].all("pre")]
     assert commands == [
-        f"deepspeed launcher/train.py --deepspeed ds_configs/zero2.json --recipe {light_run}/recipe.yaml "
-        f"--output {light_run}",
-        f"persianmind checkpoint verify {light_run}",
+        f"persianmind train {light_run}/recipe.yaml --output {light_run}",
+        f"persianmind chat {light_run}",
+        f"persianmind verify {light_run}",
         f"persianmind energy report {light_run} --json",
         f"persianmind report {light_run}",
         f"AutoModelForCausalLM.from_pretrained('{light_run}/export')",

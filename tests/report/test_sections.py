@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from persianmind.evaluate.published import SOURCE, published_beside
 from persianmind.report.page import write_report
 from persianmind.run.evaluation_records import NewTokens, SuiteResult
 from persianmind.run.folder import RunFolder
@@ -114,6 +115,52 @@ def test_contamination_is_said_found_or_not_or_not_looked_for(tmp_path: Path) ->
         assert said in shown(run)["scores"].panel("Contamination").text
 
 
+def test_tests_stand_beside_what_the_paper_published_metric_by_metric(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run")
+    measured = [
+        SuiteResult(suite=suite, task=task, metric=metric, value=value, ci_low=value - 0.1, n=90,
+                    ci_high=value + 0.1, chance=chance, settings={}, stage=stage)
+        for stage, add in (("base", 0.0), ("instruct", 0.25))
+        for suite, task, metric, value, chance in (
+            ("belebele", "fa", "accuracy_letter", 0.25 + add, 0.25),
+            ("flores", "fa-en", "chrf", 11 + add, None),
+            ("everyday", "fa", "accuracy_letter", 0.3 + add, 0.25),
+        )
+    ]  # fmt: skip
+    add_suite_results(run, measured, [], published_beside(measured))
+    scores = shown(run)["scores"]
+    assert [cell.text for cell in sections_header(scores)] == [
+        "test", "metric", "chance", "base", "instruct", "published",
+    ]  # fmt: skip
+    table = section_table(scores)
+    paper = "0.739 PersianMind-v1.0 (bf16); 0.737: PersianMind-v1.0 (int8); 0.702: PersianMind-v1.0 (nf4)"
+    assert table["belebele/fa 90 items"] == [
+        "accuracy_letter", "0.250", "0.250 0.15 to 0.35", "0.500 0.4 to 0.6", paper,
+    ]  # fmt: skip
+    # chrF is not COMET: the paper's figure has a line of its own.
+    assert table["flores/fa-en 90 items"][-1] == "–"
+    metric, *empty, comet = table["flores/fa-en not measured here"]
+    assert metric == "comet" and set(empty) == {"–"} and comet.startswith("83.61 PersianMind-v1.0 (bf16)")
+    assert table["everyday/fa 90 items"][-1] == "–" and "flores/en-fa not measured here" not in table
+    assert f"Published: {SOURCE}." in scores.text
+
+
+def test_without_published_figures_there_is_no_column_for_them(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run")
+    add_suite_results(run, [suite(0)], [], [])
+    scores = shown(run)["scores"]
+    assert sections_header(scores)[-1].text == "instruct" and "published" not in scores.text
+
+
+def section_table(scores: Node) -> dict[str, list[str]]:
+    return next(one for one in scores.all("section") if one.attributes["id"] == "suites").table()
+
+
+def sections_header(scores: Node) -> list[Node]:
+    found = next(one for one in scores.all("section") if one.attributes["id"] == "suites")
+    return found.all("thead")[0].all("th")
+
+
 def test_new_tokens_that_nothing_moved_are_counted(tmp_path: Path) -> None:
     run = build_run(tmp_path / "run")
     found = NewTokens(stage="pretrain", n=400, seen=390, dead=7, min_seen=10, median_seen=58, moved=0.27)
@@ -125,7 +172,8 @@ def test_new_tokens_that_nothing_moved_are_counted(tmp_path: Path) -> None:
 def finished(path: Path, kwh: float, at: float) -> RunFolder:
     """A run with an account, whose results were written at a time."""
     run = build_run(path)
-    update_results(run, energy={"kwh": kwh, "measured_ratio": 0.5, "per_million_tokens": {"count": 7_000}})
+    per_million = {"count": 7_000, "kwh": kwh / 0.007, "co2_g": None}
+    update_results(run, energy={"kwh": kwh, "measured_ratio": 0.5, "per_million_tokens": per_million})
     os.utime(run.results, (at, at))
     return run
 
