@@ -29,6 +29,7 @@ from persianmind.checks.pci import check_pci
 from persianmind.common.device.choice import current_device
 from persianmind.common.errors import CheckpointError
 from persianmind.engine.registry import backend
+from persianmind.model.adapted_layers import check_adapted_layers
 from persianmind.model.bases import check_base
 from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
@@ -110,6 +111,7 @@ def _run_folder(context: CheckContext) -> str:
 
 def _base(recipe: Recipe) -> str:
     check_base(recipe.base, recipe.train.quantize)
+    check_adapted_layers(recipe)
     return recipe.base
 
 

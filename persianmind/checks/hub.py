@@ -17,6 +17,7 @@ from persianmind.common.disk import existing_folder
 from persianmind.model.bases import BASE_FILES, could_be_on_hub, present_base
 from persianmind.model.download import large_files
 from persianmind.model.families import check_family
+from persianmind.recipe import Adapter
 from persianmind.text.sources.locate import source_uris
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def check_hub(context: CheckContext) -> Iterator[CheckResult]:
     if name is None and not datasets:
         yield CheckResult.ok("hub", f"not needed: {recipe.base} and every source are on this machine")
     if name is not None:
-        yield base_finding(name, recipe.train.quantize)
+        yield base_finding(name, recipe.train.quantize, recipe.adapter)
     for dataset in dict.fromkeys(datasets):
         yield dataset_finding(dataset)
 
@@ -79,11 +80,12 @@ def reach_finding() -> CheckResult:
     return CheckResult.ok("hub", f"{constants.ENDPOINT} answers ({time.perf_counter() - started_s:.1f} s)")
 
 
-def base_finding(name: str, quantize: str = "none") -> CheckResult:
+def base_finding(name: str, quantize: str = "none", adapter: Adapter | None = None) -> CheckResult:
     """The base: here already, or granted and so many bytes away.
 
     Raises:
         BaseModelError: its family cannot be trained.
+        RecipeError: it has not the layers that `adapter` is for.
     """
     from huggingface_hub import HfApi, constants
 
@@ -98,9 +100,12 @@ def base_finding(name: str, quantize: str = "none") -> CheckResult:
         return CheckResult.fail("hub", problem)
     try:
         info = api.model_info(name, files_metadata=True, timeout=TIMEOUT_S)
-        check_family(_remote_config(api, name), name, quantize)
+        config = _remote_config(api, name)
     except OSError as error:
         return CheckResult.fail("hub", f"{name}: the hub broke off ({_short(error)}); {_carry(name)}")
+    check_family(config, name, quantize)
+    if adapter is not None:
+        adapter.layer_indices(int(config["num_hidden_layers"]))
     return download_finding(name, info)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from persianmind.engine.schedule import gradient_accumulation_steps
 from persianmind.estimate.flops import weight_count
 from persianmind.estimate.memory import gradient_and_optimizer_bytes_per_rank, tokens_per_step
+from persianmind.model.adapted_layers import layers_in_words
 from persianmind.model.families import EXPERTS_NOTE, family_of
 from persianmind.recipe import Recipe, Stage
 
@@ -38,6 +39,8 @@ def describe_run(
     )
     if family_of(model.causal_lm.config).experts:
         yield f"model: {EXPERTS_NOTE}"
+    if where := layers_in_words(recipe, model.layer_count):
+        yield f"model: adapters in {where} alone"
     yield (
         f"batch: {train.global_batch_size} sequences x {recipe.data.seq_len} tokens = {per_step:,} tokens "
         f"per step ({train.micro_batch_size} sequences x {accumulation} micro-batches x {world_size} ranks"

@@ -12,7 +12,7 @@ from persianmind.estimate.int8 import int8_speedup
 from persianmind.estimate.links import Link, exchange_s
 from persianmind.estimate.memory import OPTIMIZER_BYTES, WEIGHT_BYTES, tokens_per_step
 from persianmind.estimate.phases import DISK_BYTES_PER_S, Phases, run_phases
-from persianmind.estimate.time import recomputed_ratio
+from persianmind.estimate.time import step_over_forward
 from persianmind.recipe import Recipe
 
 CPU_BANDWIDTH = 10e9  # bytes/s that the ranks of a CPU share
@@ -111,7 +111,7 @@ def job_phases(job: PlannedJob, flops: float) -> Phases:
     """Seconds of the whole run where each rank does `flops` per second."""
     recipe = job.recipe
     micro_batch_s, step_s = step_seconds(job, flops)
-    passes = 2.0 + recomputed_ratio(recipe, job.layers)
+    passes = step_over_forward(recipe, job.layers)
     tokens = recipe.train.micro_batch_size * recipe.data.seq_len
     return run_phases(
         recipe,
@@ -133,7 +133,7 @@ def step_seconds(job: PlannedJob, flops: float) -> tuple[float, float]:
     saved = job.int8_flops_per_micro_batch * (1 - 1 / job.int8_speedup)
     micro_batch_s = (job.flops_per_micro_batch - saved) / flops
     if recipe.train.quantize == "nf4":
-        passes = 2.0 + recomputed_ratio(recipe, job.layers)
+        passes = step_over_forward(recipe, job.layers)
         micro_batch_s += passes * job.parameters.base * DEQUANTISED_BYTES / job.bandwidth
     per_rank = math.ceil(recipe.train.global_batch_size / job.ranks)
     update_s = 2 * trained * OPTIMIZER_BYTES / job.ranks / job.bandwidth

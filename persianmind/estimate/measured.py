@@ -12,7 +12,7 @@ from persianmind.common.errors import PersianMindError
 from persianmind.energy.ledger import Ledger, read_ledger
 from persianmind.energy.machines import gpu_names
 from persianmind.estimate.gpus import GpuSpec, known_gpu
-from persianmind.estimate.time import recomputed_ratio
+from persianmind.estimate.time import recomputed_ratio, step_over_forward
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import read_run_recipe
 from persianmind.run.folder import RunFolder
@@ -73,11 +73,12 @@ def _measure(
         return None
     if (recipe.train.quantize == "int8") != (planned.train.quantize == "int8"):
         return None
-    passes = 2.0 + recomputed_ratio(recipe, layers)
+    passes = step_over_forward(recipe, layers)
+    counted = passes - recomputed_ratio(recipe, layers)  # by MFU, which knows no recomputation
     if gpu is not None:
         used = [step.mfu for step in steady if step.mfu is not None]
         peak = gpu.peak_flops.get(recipe.train.precision)
-        speed = None if not used or peak is None else median(used) * peak * passes / 2
+        speed = None if not used or peak is None else median(used) * peak * passes / counted
     else:  # a CPU has no peak to be a part of
         per_token = 0 if size is None else 2 * passes * size.parameters + 2 * size.trained_parameters
         speed = median(step.tokens_per_s for step in steady) * per_token or None

@@ -18,6 +18,7 @@ from persianmind.estimate.planner import Estimate, Planner
 from persianmind.estimate.static import flat_groups
 from persianmind.estimate.target import choose_target, limited, with_precision
 from persianmind.estimate.verdict import Largest, Suggestion, largest_that_fit, suggestions
+from persianmind.model.adapted_layers import layers_in_words
 from persianmind.model.families import EXPERTS_NOTE, Family, check_family
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
@@ -137,7 +138,8 @@ def plan_recipe(
         runs: where runs lie: the vocabulary of this recipe's own, and speeds of earlier ones.
 
     Raises:
-        RecipeError: the engine's JSON contradicts the recipe.
+        RecipeError: the engine's JSON contradicts the recipe, or the base has not the layers of
+            `adapter.layers`.
         BaseModelError: the architecture of the base is not known here, or cannot be trained.
         UsageError: the GPU or the link is not known, or multiplies another precision.
     """
@@ -159,7 +161,7 @@ def plan_recipe(
         recipe=recipe,
         planner=planner,
         vocabulary=vocabulary,
-        adapted=_adapted(recipe.adapter.targets, family),
+        adapted=_adapted(recipe, family, planner.layers),
         estimate=estimate,
         stages=tuple(_stages(recipe)),
         host=host_bytes(recipe, model, flat_groups(model, ranks), ranks, vocab_size),
@@ -189,11 +191,15 @@ def _stages(recipe: Recipe) -> list[PlannedStage]:
     return planned
 
 
-def _adapted(targets: str | list[str], family: Family) -> str:
+def _adapted(recipe: Recipe, family: Family, layers: int) -> str:
     """Where adapters go, in words."""
+    targets = recipe.adapter.targets
     if targets != "all-linear":
-        return ", ".join(targets)
-    return EXPERTS_NOTE if family.experts else "all linear projections"
+        modules = ", ".join(targets)
+    else:
+        modules = EXPERTS_NOTE if family.experts else "all linear projections"
+    where = layers_in_words(recipe, layers)
+    return f"{modules}; {where}" if where else modules
 
 
 def _rough_weights(config: dict[str, Any]) -> int:

@@ -19,7 +19,7 @@ from persianmind.estimate.recompute import choose_recompute
 from persianmind.estimate.shapes import ParameterCounts, meta_model, parameter_counts
 from persianmind.estimate.static import ResidentBytes, StepBytes, resident_bytes, step_bytes
 from persianmind.estimate.target import Target
-from persianmind.estimate.trace import MicroBatchTrace, trace_few_layers, with_layers
+from persianmind.estimate.trace import MicroBatchTrace, TracesOfFew, trace_few_layers, with_layers
 from persianmind.model.families import check_family
 from persianmind.recipe import Recipe
 
@@ -68,7 +68,7 @@ class Planner:
     _models: dict[tuple[Any, ...], AdaptedModel] = field(default_factory=dict)
     _states: dict[tuple[Any, ...], State] = field(default_factory=dict)
     _traces: dict[str, MicroBatchTrace] = field(default_factory=dict)
-    _of_few_layers: dict[str, dict[tuple[bool, int, int], MicroBatchTrace]] = field(default_factory=dict)
+    _of_few_layers: dict[str, TracesOfFew] = field(default_factory=dict)
 
     @property
     def layers(self) -> int:
@@ -104,6 +104,7 @@ class Planner:
             train.quantize,
             train.gradient_checkpointing,
             recipe.vocab.train_embeddings,
+            recipe.adapter.layer_indices(layers or self.layers),
             layers or self.layers,
         )
         if key not in self._models:
@@ -118,7 +119,11 @@ class Planner:
         """
         engine = backend()
         config = engine.resolve_config(self.engine_config or engine.default_config, recipe, self.ranks)
-        key = (recipe.train.quantize, recipe.vocab.train_embeddings)
+        key = (
+            recipe.train.quantize,
+            recipe.vocab.train_embeddings,
+            recipe.adapter.layer_indices(self.layers),
+        )
         if key not in self._states:
             model = self.model(recipe)
             device = "cpu" if self.target.gpu is None else "gpu"
@@ -177,7 +182,9 @@ class Planner:
             return self._trace(with_values(recipe, {"train.precision": "bf16"}), sequences).doubled
         has_varlen = self.target.gpu is not None and train.precision == "bf16" and train.attention != "sdpa"
         return trace_few_layers(
-            lambda layers, setting: self.model(recipe.with_recompute(setting), layers),
+            lambda layers, setting, adapted: self.model(
+                with_adapted_layers(recipe.with_recompute(setting), adapted), layers
+            ),
             recipe,
             self.layers,
             sequences,
@@ -188,6 +195,12 @@ class Planner:
     def _made(self, recipe: Recipe, layers: int | None) -> AdaptedModel:
         config = self.config if layers is None else with_layers(self.config, layers)
         return meta_model(recipe, config, self.vocabulary.base, self.vocabulary.high)
+
+
+def with_adapted_layers(recipe: Recipe, layers: list[int]) -> Recipe:
+    """The recipe with adapters in these layers alone, of a model that may have fewer."""
+    adapter = recipe.adapter.model_copy(update={"layers": layers})
+    return recipe.model_copy(update={"adapter": adapter})
 
 
 def with_values(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:

@@ -26,15 +26,34 @@ from persianmind.recipe.train import full_layer_count
 BACKWARD = 1.0
 
 
+def layers_without_gradient(recipe: Recipe, layers: int) -> int:
+    """How many decoder layers, from the first on, the backward pass never comes to: those below the lowest
+    adapter, where no embedding is trained either.
+
+    Args:
+        layers: of the base.
+    """
+    return 0 if trains_embeddings(recipe) else recipe.adapter.layer_indices(layers)[0]
+
+
+def trains_embeddings(recipe: Recipe) -> bool:
+    """Whether a gradient has to reach the embeddings: all of them are trained, or there are new ones."""
+    vocab = recipe.vocab
+    added = vocab.new_tokens if vocab.train_size is None else vocab.train_size
+    return vocab.train_embeddings == "all" or added > 0 or vocab.pad_token
+
+
 def recomputed_ratio(recipe: Recipe, layers: int) -> float:
     """The part of the decoder layers that goes forward twice; what `selective` computes again takes next to
-    nothing."""
-    return full_layer_count(recipe.train.gradient_checkpointing, layers) / layers
+    nothing, and a layer without a gradient is never computed again."""
+    whole = full_layer_count(recipe.train.gradient_checkpointing, layers)
+    return max(0, whole - layers_without_gradient(recipe, layers)) / layers
 
 
 def step_over_forward(recipe: Recipe, layers: int) -> float:
     """Time of a training step in forward passes over the same tokens."""
-    return 1.0 + BACKWARD + recomputed_ratio(recipe, layers)
+    backward = BACKWARD * (1 - layers_without_gradient(recipe, layers) / layers)
+    return 1.0 + backward + recomputed_ratio(recipe, layers)
 
 
 def eta_s(recipe: Recipe, layers: int, steps: int, forward_s: float, forward_tokens: int) -> float:

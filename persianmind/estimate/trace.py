@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import torch
 from persianmind.estimate.meter import AllocationMeter
 from persianmind.estimate.nf4 import block_constants, packed_bytes
 from persianmind.estimate.shapes import held_tensors
+from persianmind.estimate.time import layers_without_gradient
 from persianmind.model.documents import OFFSETS_PER_SEQUENCE, Documents
 from persianmind.recipe import Recipe
 from persianmind.recipe.train import FullLayers, full_layer_count
@@ -108,42 +109,69 @@ def _traced(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LayerKind:
+    """What decides the memory and the FLOPs of a decoder layer: whether it is recomputed whole, has adapters,
+    and whether a gradient comes to it."""
+
+    is_whole: bool
+    is_adapted: bool
+    has_gradient: bool
+
+
+# (whether nothing is recomputed, the layers in order) -> trace
+TracesOfFew = dict[tuple[bool, tuple[LayerKind, ...]], MicroBatchTrace]
+
+
 def trace_few_layers(
-    make: Callable[[int, str | FullLayers], AdaptedModel],
+    make: Callable[[int, str | FullLayers, list[int]], AdaptedModel],
     recipe: Recipe,
     layers: int,
     sequences: int,
     *,
     on_cpu: bool = False,
-    known: dict[tuple[bool, int, int], MicroBatchTrace] | None = None,
+    known: TracesOfFew | None = None,
 ) -> MicroBatchTrace:
-    """What `trace_micro_batch` would give of a model of `layers` layers, from two or three of few; a tenth of
-    the time for a 7B. Layers that are recomputed whole, and all others, each add the same.
+    """What `trace_micro_batch` would give of a model of `layers` layers, from a few of few; a tenth of the
+    time for a 7B. Layers of one kind each add the same.
 
     Args:
-        make: gives the recipe's model with a number of layers and a `gradient_checkpointing`.
+        make: gives the recipe's model with a number of layers, a `gradient_checkpointing`, and the layers
+            that have adapters.
         known: traces of few layers that were made before, of recipes that differ in `gradient_checkpointing`
             alone; those made here are added.
     """
-    setting, known = recipe.train.gradient_checkpointing, {} if known is None else known
-    whole, is_off = full_layer_count(setting, layers), setting == "off"
-    others = layers - whole
-    few_whole, few_others = min(whole, FEW_LAYERS), min(others, FEW_LAYERS)
+    known = {} if known is None else known
+    is_off = recipe.train.gradient_checkpointing == "off"
+    kinds = layer_kinds(recipe, layers)
+    places: dict[LayerKind, list[int]] = {}
+    for place, kind in enumerate(kinds):
+        places.setdefault(kind, []).append(place)
 
-    def traced(whole: int, others: int) -> MicroBatchTrace:
-        key = (is_off, whole, others)
-        if key not in known:
-            model = make(whole + others, "off" if is_off else FullLayers(full_layers=whole))
-            known[key] = trace_micro_batch(model, sequences, recipe.data.seq_len, on_cpu=on_cpu)
-        return known[key]
+    def traced(chosen: Iterable[int]) -> MicroBatchTrace:
+        few = tuple(kinds[place] for place in sorted(chosen))
+        if (is_off, few) not in known:
+            whole = FullLayers(full_layers=sum(kind.is_whole for kind in few))
+            adapted = [place for place, kind in enumerate(few) if kind.is_adapted]
+            model = make(len(few), "off" if is_off else whole, adapted)
+            known[is_off, few] = trace_micro_batch(model, sequences, recipe.data.seq_len, on_cpu=on_cpu)
+        return known[is_off, few]
 
-    few = traced(few_whole, few_others)
-    grown = few
-    if whole > few_whole:
-        grown = _grown(grown, few, traced(few_whole + 1, few_others), whole - few_whole)
-    if others > few_others:
-        grown = _grown(grown, few, traced(few_whole, few_others + 1), others - few_others)
+    # The first and the last of each kind: below the lowest adapter nothing moves, and the backward pass
+    # begins with the layers that it begins with.
+    chosen = {place for found in places.values() for place in (found[0], found[-1])}
+    few = grown = traced(chosen)
+    for found in places.values():
+        if len(found) > FEW_LAYERS:
+            grown = _grown(grown, few, traced({*chosen, found[1]}), len(found) - FEW_LAYERS)
     return grown
+
+
+def layer_kinds(recipe: Recipe, layers: int) -> list[LayerKind]:
+    """The kind of each decoder layer, from the first on."""
+    whole = full_layer_count(recipe.train.gradient_checkpointing, layers)
+    adapted, lowest = {*recipe.adapter.layer_indices(layers)}, layers_without_gradient(recipe, layers)
+    return [LayerKind(place < whole, place in adapted, place >= lowest) for place in range(layers)]
 
 
 def _grown(

@@ -42,7 +42,14 @@ def plain_model(base: Path, ours: AdaptedModel, recipe: Recipe, device: torch.de
         keep_4bit_layout(plain)
     adapter = recipe.adapter
     names = {name.rsplit(".", 1)[-1] for name, _ in ours.named_modules() if name.endswith("_proj")}
-    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=sorted(names), bias="none")
+    layers = None if adapter.layers is None else list(adapter.layer_indices(ours.layer_count))
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        target_modules=sorted(names),
+        layers_to_transform=layers,
+        bias="none",
+    )
     inject_adapter_in_model(config, plain)
     input_VD, head_VD = ours.input_table.folded(), ours.output_table.folded()
     embedding = nn.Embedding(input_VD.shape[0], input_VD.shape[1], device="meta")

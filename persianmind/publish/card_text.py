@@ -93,12 +93,17 @@ def _summary(facts: CardFacts, export: Path) -> str:
     languages = ", ".join(dict.fromkeys(map(facts.name, facts.languages())))
     text = (
         f"{_base(facts)}, adapted with PersianMind to text in {languages}: {vocabulary}"
-        f"the new embeddings and LoRA adapters (rank {recipe.adapter.rank}) were trained{amount}{quantised}, "
-        f"and {_form(export)}."
+        f"the new embeddings and LoRA adapters (rank {recipe.adapter.rank}{_layers(recipe)}) were trained"
+        f"{amount}{quantised}, and {_form(export)}."
     )
     if facts.variant is not None:
         text += f" This model: {escape_markdown(facts.variant)}."
     return text
+
+
+def _layers(recipe: Recipe) -> str:
+    """Where adapters lie, if not in every layer."""
+    return "" if recipe.adapter.layers is None else f", in {recipe.adapter.layers_text}"
 
 
 def _form(export: Path) -> str:

@@ -149,6 +149,7 @@ def _recipe_facts(run: RunFiles) -> Iterator[tuple[str, Cell]]:
     yield "parameters", count(None if model is None else number(model.parameters))
     yield "of them trained", count(None if model is None else number(model.trained_parameters))
     yield "LoRA rank, alpha", plain(f"{_asked(adapter, 'rank').text}, {_asked(adapter, 'alpha').text}")
+    yield "adapters in", plain("–" if run.valid_recipe is None else run.valid_recipe.adapter.layers_text)
     yield "trained embeddings", _asked(vocab, "train_embeddings")
     yield "new embeddings initialised by", _asked(vocab, "initialise")
     yield "sequences per step", _asked(train, "global_batch_size")

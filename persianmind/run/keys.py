@@ -98,6 +98,7 @@ KEYS: dict[str, Effect] = {
     "adapter.alpha": _STEPS,
     "adapter.dropout": _STEPS,
     "adapter.targets": _STEPS,
+    "adapter.layers": _STEPS,
     "adapter.rslora": _STEPS,
     "adapter.dora": _STEPS,
     "adapter.lora_plus_ratio": _STEPS,

@@ -47,7 +47,7 @@ def prepare(
     """
     from persianmind.data.build.priority import needed_whole
     from persianmind.data.build.source import build_fingerprints, refuse_other_builds
-    from persianmind.model.bases import base_fingerprint, resolve_base
+    from persianmind.model.bases import base_fingerprint, read_config, resolve_base
     from persianmind.text.heldout import write_held_out
     from persianmind.tokenizer import FolderTokenizer
     from persianmind.vocab.expansion import EXPANSION_FILE, load_expansion
@@ -57,6 +57,7 @@ def prepare(
     write_held_out(recipe, folder.heldout)
     _begin(mark, "base", "base model")
     base = resolve_base(recipe.base)
+    recipe.adapter.layer_indices(int(read_config(base)["num_hidden_layers"]))  # of one that was not here
     if not (folder.vocab / EXPANSION_FILE).is_file():
         _begin(mark, "vocabulary", f"vocabulary of {recipe.vocab.new_tokens} new tokens")
         _build_vocabulary(recipe, folder, base)

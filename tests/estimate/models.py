@@ -10,14 +10,22 @@ from persianmind.recipe.loading import load_recipe
 VOCAB, ADDED, HIDDEN, MLP, LAYERS, HEADS = 100, 10, 64, 160, 2, 4
 
 
-def tiny_model(tied: bool, device: str, train_embeddings: str = "new") -> AdaptedModel:
+def tiny_model(
+    tied: bool,
+    device: str,
+    train_embeddings: str = "new",
+    *,
+    layers: int = LAYERS,
+    adapted: str = "null",
+    added: int = ADDED,
+) -> AdaptedModel:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=VOCAB,
         hidden_size=HIDDEN,
         intermediate_size=MLP,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS,
         tie_word_embeddings=tied,
@@ -25,8 +33,13 @@ def tiny_model(tied: bool, device: str, train_embeddings: str = "new") -> Adapte
     with torch.device(device):
         bare = LlamaForCausalLM(config)
     recipe = load_recipe(
-        "tiny", ["train.gradient_checkpointing=off", f"vocab.train_embeddings={train_embeddings}"]
+        "tiny",
+        [
+            "train.gradient_checkpointing=off",
+            f"vocab.train_embeddings={train_embeddings}",
+            f"adapter.layers={adapted}",
+        ],
     )
-    model = adapt(bare, recipe, [[1, 2]] * ADDED, VOCAB)
+    model = adapt(bare, recipe, [[1, 2]] * added, VOCAB)
     bare.set_attn_implementation("eager")  # plain matmuls: torch's counter sees every one
     return model

@@ -58,6 +58,14 @@ def test_recomputed_layers_go_forward_twice(setting: str, passes: float) -> None
     assert step_over_forward(tiny(f"train.gradient_checkpointing={setting}"), 8) == passes
 
 
+def test_layers_below_the_lowest_adapter_go_forward_alone_where_no_embedding_is_trained() -> None:
+    """Six of eight layers go backward; of four layers recomputed whole, from the first, two need it."""
+    upper = ["adapter.layers=[2-]", "train.gradient_checkpointing={full_layers: 4}"]
+    assert step_over_forward(tiny(*upper), 8) == 2.5
+    assert step_over_forward(tiny(*upper, "vocab.new_tokens=0"), 8) == 1 + 6 / 8 + 2 / 8
+    assert step_over_forward(tiny(*upper, "vocab.new_tokens=0", "vocab.train_embeddings=all"), 8) == 2.5
+
+
 def test_eta_grows_with_steps_and_falls_with_speed() -> None:
     recipe = tiny()
     assert eta_s(recipe, 2, 60, 10.0, 1000) == 2 * eta_s(recipe, 2, 30, 10.0, 1000) == pytest.approx(1843.2)

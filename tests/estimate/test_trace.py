@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from persianmind.estimate.planner import with_values
 from persianmind.estimate.shapes import meta_model
 from persianmind.estimate.static import resident_bytes
-from persianmind.estimate.trace import trace_few_layers, trace_micro_batch, with_layers
+from persianmind.estimate.trace import MicroBatchTrace, trace_few_layers, trace_micro_batch, with_layers
+from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 from tests.estimate.real_models import ADDED, VOCAB, Shape, measured_peak
 
@@ -70,21 +72,68 @@ def test_control_another_recompute_policy_is_far_away() -> None:
 @pytest.mark.parametrize("quantize", ["none", "nf4", "int8"])
 def test_few_layers_give_the_whole_model_to_the_byte(setting: str, quantize: str) -> None:
     shape = Shape(False, quantize, setting, 512, layers=9)
-    config, recipe = shape.config, shape.recipe
-    whole = trace_micro_batch(meta_model(recipe, config, VOCAB, ADDED), 2, 512)
+    few, whole = few_and_whole(shape.recipe, shape, ADDED)
+    assert few.peak_bytes == whole.peak_bytes and few.gradient_bytes == whole.gradient_bytes
+    assert few.flops == whole.flops and few.int8_flops == whole.int8_flops
+
+
+@pytest.mark.parametrize(
+    ("adapted", "setting", "added"),
+    [
+        ("[4-8]", "off", 0),
+        ("[4-8]", "{full_layers: 6}", 0),
+        ("[4-8]", "full", ADDED),
+        ("[2, 4, 6, 8]", "off", 0),
+        ("[2, 4, 6, 8]", "selective", ADDED),
+        ("[3-6]", "full", 0),
+        ("[0, 8]", "off", ADDED),
+    ],
+)
+def test_few_layers_are_enough_where_some_have_adapters(adapted: str, setting: str, added: int) -> None:
+    """Without new embeddings no gradient comes below the lowest adapter. Not to the byte: in so narrow a
+    model an adapted layer below the last one can be where most is held."""
+    shape = Shape(False, "none", setting, 512, layers=9)
+    few, whole = few_and_whole(of_layers(shape, adapted, added), shape, added)
+    assert few.peak_bytes == pytest.approx(whole.peak_bytes, rel=0.005)
+    assert few.flops == whole.flops
+
+
+def test_layers_below_the_lowest_adapter_keep_nothing_where_no_embedding_is_trained() -> None:
+    """Six of nine layers have adapters; what the three below them keep is there only where a gradient has to
+    reach new embeddings."""
+    shape = Shape(False, "none", "off", 512, layers=9)
+
+    def peak(adapted: str, added: int) -> tuple[int, float]:
+        model = meta_model(of_layers(shape, adapted, added), shape.config, VOCAB, added)
+        trace = trace_micro_batch(model, 2, 512)
+        return trace.peak_bytes, trace.flops
+
+    (upper, upper_flops), (all_layers, all_flops) = peak("[3-8]", 0), peak("[0-8]", 0)
+    with_embeddings, _ = peak("[3-8]", ADDED)
+    assert upper < 0.8 * all_layers and upper < 0.8 * with_embeddings
+    assert upper_flops < 0.9 * all_flops
+
+
+def of_layers(shape: Shape, adapted: str, added: int) -> Recipe:
+    changes = {"vocab.new_tokens": added, "vocab.train_size": None, "vocab.pad_token": False}
+    return with_values(shape.recipe, {"adapter.layers": yaml.safe_load(adapted), **changes})
+
+
+def few_and_whole(recipe: Recipe, shape: Shape, added: int) -> tuple[MicroBatchTrace, MicroBatchTrace]:
+    config = shape.config
+    whole = trace_micro_batch(meta_model(recipe, config, VOCAB, added), 2, 512)
     few = trace_few_layers(
-        lambda layers, way: meta_model(
-            with_values(recipe, {"train.gradient_checkpointing": way}),
+        lambda layers, way, adapted: meta_model(
+            with_values(recipe, {"train.gradient_checkpointing": way, "adapter.layers": adapted}),
             with_layers(config, layers),
             VOCAB,
-            ADDED,
+            added,
         ),
         recipe,
         9,
         2,
     )
-    assert few.peak_bytes == whole.peak_bytes and few.gradient_bytes == whole.gradient_bytes
-    assert few.flops == whole.flops and few.int8_flops == whole.int8_flops
+    return few, whole
 
 
 def test_the_largest_tensor_is_named() -> None:
@@ -130,7 +179,7 @@ def test_the_7b_is_traced_whole_in_little_time_and_memory() -> None:
         "from persianmind.recipe.loading import load_recipe\n"
         "recipe = load_recipe('persianmind-7b', ['train.gradient_checkpointing=full'])\n"
         "config = base_config(recipe.base)\n"
-        "make = lambda n, way: meta_model(recipe, with_layers(config, n), 32000, 9510)\n"
+        "make = lambda n, way, adapted: meta_model(recipe, with_layers(config, n), 32000, 9510)\n"
         "model = make(32, 'full')\n"
         "start = time.process_time(); whole = trace_micro_batch(model, 1, 2048)\n"
         "seconds = time.process_time() - start\n"

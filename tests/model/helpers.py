@@ -17,15 +17,17 @@ PIECES = [[3, 4], [5], [6, 7, 8], [9, 10]]
 ARCHITECTURES = ("llama", "mistral", "qwen2")
 
 
-def make_base(folder: Path, architecture: str, *, tied: bool, padding: int = 0, **config_: Any) -> Path:
-    """A random two-layer model saved as an ordinary HF folder."""
+def make_base(
+    folder: Path, architecture: str, *, tied: bool, padding: int = 0, layers: int = 2, **config_: Any
+) -> Path:
+    """A random model of two layers saved as an ordinary HF folder."""
     torch.manual_seed(3)
     config = AutoConfig.for_model(
         architecture,
         vocab_size=BASE_VOCAB + padding,
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=128,

@@ -92,6 +92,5 @@ def test_what_is_not_here_has_a_line_in_the_docs() -> None:
         "DPO",
         "FSDP",
         "fp16",
-        "layers_to_transform",
     ):
         assert f"| {word}" in table, word

@@ -71,6 +71,11 @@ def test_resolved_recipe_reads_back_the_same(name: str, tmp_path: Path) -> None:
         ("vocab.sources=[nobody]", "names the source 'nobody'"),
         ("stages.0.epochs=1", "exactly one of"),
         ("stages.0.name=base", "must differ"),
+        ("adapter.layers=[3-x]", "'3-x' names no layers; give a layer's number, or a range as 16-31"),
+        ("adapter.layers=[]", "adapter.layers: .*at least 1 item"),
+        ("adapter.layers=[1.5]", "adapter.layers"),
+        ("adapter.layers=true", "adapter: layers is true or false and should be a number"),
+        ("adapter={layers: [1], targets: [model.layers.0.mlp.up_proj]}", "give last names as q_proj"),
     ],
 )
 def test_mistakes_are_one_line_that_names_the_place(override: str, message: str) -> None:

@@ -16,6 +16,7 @@ from persianmind.common.atomic import write_bytes, write_text
 from persianmind.model.export.names import DiskNames, disk_names
 from persianmind.model.export.source import FolderTensors
 from persianmind.model.export.trained import TrainedWeights
+from persianmind.model.lora import LAYERS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,6 +85,7 @@ def peft_config(
     from peft import LoraConfig
 
     adapter = trained.adapter
+    layers = None if adapter.layers is None else sorted(trained.adapted_layers())
     last_name = {_last(name.removesuffix(".weight")) for name in trained.adapted_weights()}
     tables = [names.embedding] if names.tied else [names.embedding, names.head]
     whole = _whole_tables(trained, names)
@@ -95,6 +97,8 @@ def peft_config(
         lora_alpha=adapter.alpha * scale,
         lora_dropout=adapter.dropout,
         target_modules=sorted(last_name),
+        layers_to_transform=layers,
+        layers_pattern=None if layers is None else LAYERS,
         use_rslora=adapter.rslora,
         use_dora=adapter.dora,
         bias="none",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -80,6 +81,11 @@ class TrainedWeights:
             for name in self.tensors
             if name.endswith(suffix)
         }
+
+    def adapted_layers(self) -> set[int]:
+        """The decoder layers that have an adapter."""
+        found = (re.search(r"\.layers\.(\d+)\.", f".{name}") for name in self.adapted_weights())
+        return {int(match[1]) for match in found if match is not None}
 
     def table(self, module: str) -> tuple[Tensor | None, Tensor | None]:
         """(base embeddings [V, D] where they were trained, new embeddings [A, D] where there are any) of the

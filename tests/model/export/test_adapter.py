@@ -42,6 +42,8 @@ def load(base: Path, folder: Path) -> Any:
         ("llama", {}),
         ("llama", {"adapter": {"dora": True}}),
         ("llama", {"adapter": {"rslora": True}}),
+        ("llama", {"adapter": {"layers": [-1]}}),
+        ("gpt_neox", {"adapter": {"layers": ["0-0"]}}),
         ("llama", ALL),
         ("qwen2", {}),
         ("gpt_neox", {}),
@@ -63,6 +65,8 @@ def test_plain_peft_gives_the_trained_logits(
     assert torch.allclose(ours, theirs, atol=2e-5 * float(ours.abs().max()))
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "owner/name"
+    layers = {"[-1]": [1], "['0-0']": [0], "None": None}[str(recipe.adapter.layers)]
+    assert config["layers_to_transform"] == layers
     assert (config["modules_to_save"] is None) == (sections is not ALL)
     assert (tmp_path / "adapter_model.safetensors").stat().st_mode & 0o777 == 0o644
 
