@@ -113,6 +113,7 @@ def trace_few_layers(
     recipe: Recipe,
     layers: int,
     sequences: int,
+    seq_len: int,
     *,
     on_cpu: bool = False,
     known: dict[tuple[bool, int, int], MicroBatchTrace] | None = None,
@@ -134,7 +135,7 @@ def trace_few_layers(
         key = (is_off, whole, others)
         if key not in known:
             model = make(whole + others, "off" if is_off else FullLayers(full_layers=whole))
-            known[key] = trace_micro_batch(model, sequences, recipe.data.seq_len, on_cpu=on_cpu)
+            known[key] = trace_micro_batch(model, sequences, seq_len, on_cpu=on_cpu)
         return known[key]
 
     few = traced(few_whole, few_others)
