@@ -42,7 +42,9 @@ def _ours(folder: Path, size: int, *, fast: bool) -> dict[str, Any]:
         }
     )
     start = time.process_time()
-    manifest = build_source(source_job(recipe, "fa", tokenizer=folder / "tokenizer", out=out, heldout=folder))
+    manifest = build_source(
+        source_job(recipe, recipe.packing("fa"), tokenizer=folder / "tokenizer", out=out, heldout=folder)
+    )
     seconds = time.process_time() - start
     return {
         "tokens_per_s": manifest.tokens / seconds,

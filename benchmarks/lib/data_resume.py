@@ -42,7 +42,9 @@ def make_packed(folder: Path, tokens: int) -> dict[str, Any]:
         }
     )
     out = folder / "packed"
-    build_source(source_job(recipe, "fa", tokenizer=folder / "tokenizer", out=out, heldout=folder))
+    build_source(
+        source_job(recipe, recipe.packing("fa"), tokenizer=folder / "tokenizer", out=out, heldout=folder)
+    )
     dataset = TokenDataset(folder / "packed")
     generator = ({"input_ids": dataset.sequence(i).input_ids} for i in range(len(dataset)))
     Dataset.from_list(list(generator)).save_to_disk(folder / "packed-hf")

@@ -27,10 +27,10 @@ from persianmind.checks.machine import (
 from persianmind.checks.network import check_network
 from persianmind.checks.pci import check_pci
 from persianmind.common.device.choice import current_device
-from persianmind.common.errors import CheckpointError
+from persianmind.common.errors import CheckpointError, RecipeError
 from persianmind.engine.registry import backend
 from persianmind.model.adapted_layers import check_adapted_layers
-from persianmind.model.bases import check_base
+from persianmind.model.bases import check_base, stated_positions
 from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
 from persianmind.text.corpus import check_usable
@@ -55,6 +55,7 @@ RECIPE = (
     one_fact("engine config", lambda context: _engine_config(context)),
     one_fact("run folder", lambda context: _run_folder(context)),
     one_fact("base model", lambda context: _base(context.wanted)),
+    one_fact("sequence length", lambda context: _seq_len(context)),
     one_fact("sources", lambda context: _sources(context.wanted)),
     one_fact("compile", lambda context: check_compile(context.wanted.train.compile)),
     one_fact("kernels", lambda context: check_kernels(context.wanted.train.kernels)),
@@ -113,6 +114,20 @@ def _base(recipe: Recipe) -> str:
     check_base(recipe.base, recipe.train.quantize)
     check_adapted_layers(recipe)
     return recipe.base
+
+
+def _seq_len(context: CheckContext) -> str:
+    recipe = context.wanted
+    positions = stated_positions(recipe.base)
+    read = {"data.seq_len": recipe.data.seq_len} | recipe.seq_len_keys()  # the first of held-out text as well
+    for key, length in read.items():
+        if positions is not None and length > positions and not context.folder.has_steps:
+            raise RecipeError(
+                f"{key}={length}, but {recipe.base} was made for {positions:,} positions "
+                f"(max_position_embeddings of its config.json); give {key}={positions} or less"
+            )
+    known = "of an unknown number of" if positions is None else f"of the base's {positions:,}"
+    return f"up to {recipe.longest_seq_len:,} {known} positions"
 
 
 def _sources(recipe: Recipe) -> str:

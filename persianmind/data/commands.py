@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +34,7 @@ HELD_OUT = "heldout"  # beside the folders of the sources
 @app.command()
 def build(
     tokenizer: Annotated[Path, typer.Option(help="Hugging Face tokenizer folder (tokenizer.json).")],
-    out: Annotated[Path, typer.Option(help="Output folder; each source gets a folder of its name in it.")],
+    out: Annotated[Path, typer.Option(help="Output folder; each source gets a folder in it.")],
     recipe: RecipeOption = None,
     source: SourceOption = None,
     seq_len: Annotated[int | None, typer.Option(help="Tokens per sequence.")] = None,
@@ -58,7 +59,9 @@ def build(
     heldout = out / HELD_OUT
     write_held_out(plan, heldout)
     jobs = [
-        source_job(plan, name, tokenizer=tokenizer, out=out / name, heldout=heldout) for name in plan.sources
+        source_job(plan, packing, tokenizer=tokenizer, out=out / packing.name, heldout=heldout)
+        for name in plan.sources
+        for packing in plan.packings_of(name)
     ]
     report = None if as_json else _print_progress
     manifests = [build_source(job, report, workers=workers) for job in jobs]
@@ -203,8 +206,16 @@ def summary(manifests: list[Manifest]) -> dict[str, Any]:
         "tokens_lost": sum(m.tokens_lost for m in manifests),
         "rejected": _added(m.rejected for m in manifests),
         "dropped": _added({k: v.count for k, v in m.dropped.items()} for m in manifests),
-        "sources": {m.source: m.model_dump(mode="json", exclude={"shards"}) for m in manifests},
+        "sources": {
+            label: m.model_dump(mode="json", exclude={"shards"}) for label, m in _labelled(manifests).items()
+        },
     }
+
+
+def _labelled(manifests: list[Manifest]) -> dict[str, Manifest]:
+    """By source; of one that was packed at several lengths, with the length behind an @."""
+    often = Counter(m.source for m in manifests)
+    return {m.source if often[m.source] == 1 else f"{m.source}@{m.seq_len}": m for m in manifests}
 
 
 def _added(counts: Any) -> dict[str, int]:
@@ -245,7 +256,7 @@ def _show(manifests: list[Manifest]) -> None:
         header,
         [
             [
-                m.source,
+                label,
                 f"{m.sequences:,}",
                 f"{m.tokens:,}",
                 f"{m.targets:,}",
@@ -256,7 +267,7 @@ def _show(manifests: list[Manifest]) -> None:
                 _counts(m.rejected),
                 _counts({reason: one.count for reason, one in m.dropped.items()}),
             ]
-            for m in manifests
+            for label, m in _labelled(manifests).items()
         ],
     )
     for m in manifests:

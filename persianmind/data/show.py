@@ -44,7 +44,7 @@ def shown_records(recipe: Recipe, tokenizer: Path, *, first: int, count: int) ->
     """
     name = next(iter(recipe.sources))
     check_sources(recipe.sources)
-    job = source_job(recipe, name, tokenizer=tokenizer, out=Path(), heldout=Path())
+    job = source_job(recipe, recipe.packing(name), tokenizer=tokenizer, out=Path(), heldout=Path())
     pipeline, model = Pipeline(job), FolderTokenizer(tokenizer)
     found = []
     for raw in islice(read_records(name, recipe.sources[name]), first - 1, first - 1 + count):

@@ -38,9 +38,10 @@ class SourceStats:
     """Of the documents of one source's training split, as they are trained on.
 
     words: between white space. tokens: begin- and end-of-text too. tokens_per_word: without these.
-    token_percentiles: of the lengths, at PERCENTILES. documents_over_seq_len: cut into pieces where they are
-    text, left out where they are dialogues. duplicates: documents whose text stood before in this source;
-    duplicates_of_other_sources: in an earlier one. languages: share of `language_samples` documents.
+    token_percentiles: of the lengths, at PERCENTILES. documents_over_seq_len: of the shortest sequences that
+    a stage reads it in; cut into pieces where they are text, left out where they are dialogues. duplicates:
+    documents whose text stood before in this source; duplicates_of_other_sources: in an earlier one.
+    languages: share of `language_samples` documents.
     """
 
     documents: int = 0
@@ -73,8 +74,9 @@ def source_stats(recipe: Recipe, tokenizer: Path) -> dict[str, SourceStats]:
     seen: dict[int, str] = {}  # fingerprint -> the first source that has it
     found = {}
     for name in recipe.sources:
-        job = source_job(recipe, name, tokenizer=tokenizer, out=Path(), heldout=Path())
-        found[name] = _of_source(job.spec, Pipeline(job), recipe.data.seq_len, seen)
+        shortest = min(recipe.packings_of(name), key=lambda packing: packing.seq_len)
+        job = source_job(recipe, shortest, tokenizer=tokenizer, out=Path(), heldout=Path())
+        found[name] = _of_source(job.spec, Pipeline(job), shortest.seq_len, seen)
     return found
 
 

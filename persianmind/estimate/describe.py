@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from persianmind.engine.schedule import gradient_accumulation_steps
 from persianmind.estimate.flops import weight_count
-from persianmind.estimate.memory import gradient_and_optimizer_bytes_per_rank, tokens_per_step
+from persianmind.estimate.memory import gradient_and_optimizer_bytes_per_rank
 from persianmind.model.adapted_layers import layers_in_words
 from persianmind.model.families import EXPERTS_NOTE, family_of
 from persianmind.recipe import Recipe, Stage
@@ -29,7 +29,8 @@ def describe_run(
     trained = sum(value.numel() for value in model.trained().values())
     weights_gb = sum(value.numel() * value.element_size() for value in model.parameters()) / 1e9
     state_gb = gradient_and_optimizer_bytes_per_rank(trained, train.precision, world_size) / 1e9
-    per_step = tokens_per_step(recipe)
+    lengths = dict.fromkeys(map(recipe.seq_len_of, recipe.stages))
+    per_step = [f"{one} tokens = {train.global_batch_size * one:,} tokens" for one in lengths]
     accumulation = gradient_accumulation_steps(train.global_batch_size, train.micro_batch_size, world_size)
     whole = train.micro_batch_size * accumulation * world_size == train.global_batch_size
     table = model.output_table
@@ -42,7 +43,7 @@ def describe_run(
     if where := layers_in_words(recipe, model.layer_count):
         yield f"model: adapters in {where} alone"
     yield (
-        f"batch: {train.global_batch_size} sequences x {recipe.data.seq_len} tokens = {per_step:,} tokens "
+        f"batch: {train.global_batch_size} sequences x {' or '.join(per_step)} "
         f"per step ({train.micro_batch_size} sequences x {accumulation} micro-batches x {world_size} ranks"
         f"{'' if whole else ' at most'})"
     )
@@ -53,10 +54,14 @@ def describe_run(
         )
     for stage, steps in stages:
         yield (
-            f"stage {stage.name}: {steps} steps, {steps * per_step:,} tokens from "
-            f"{', '.join(stage.sources)}; trains {' and '.join(stage.trained)}"
+            f"stage {stage.name}: {steps} steps, {steps * recipe.tokens_per_step(stage):,} tokens from "
+            f"{', '.join(stage.sources)}{_own_length(stage)}; trains {' and '.join(stage.trained)}"
         )
     yield (
         f"memory per rank: weights {weights_gb:.2f} GB, gradients and optimizer {state_gb:.2f} GB, "
         "activations on top"
     )
+
+
+def _own_length(stage: Stage) -> str:
+    return "" if stage.seq_len is None else f" in sequences of {stage.seq_len}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from persianmind.data.build.shards import token_dtype
-from persianmind.estimate.memory import checkpoint_bytes, tokens_per_step
+from persianmind.estimate.memory import checkpoint_bytes
 from persianmind.model.base_files import weight_files
 from persianmind.model.known_bases import known_base
 from persianmind.recipe import Recipe
@@ -44,9 +44,8 @@ def disk_bytes(recipe: Recipe, *, trained: int, exported: int, vocab_size: int) 
         trained, exported: numbers of weights.
         vocab_size: of the run's tokenizer.
     """
-    asked = [recipe.tokens_of(stage) for stage in recipe.stages]
-    steps = [-(-tokens // tokens_per_step(recipe)) for tokens in asked if tokens]
-    tokens = sum(steps) * tokens_per_step(recipe)
+    steps = [recipe.steps_of(stage) or 0 for stage in recipe.stages]
+    tokens = sum(n * recipe.tokens_per_step(stage) for n, stage in zip(steps, recipe.stages, strict=True))
     kept = recipe.checkpoint.keep_last + 1
     if recipe.checkpoint.keep_every_steps:
         kept += sum(steps) // recipe.checkpoint.keep_every_steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,15 @@ from persianmind.common.errors import EnergyError
 from persianmind.energy.co2.intensity import lowest_and_highest, resolve_intensity
 from persianmind.energy.meter.hardware import JOULES_PER_KWH
 from persianmind.estimate.gpus import GpuSpec
-from persianmind.estimate.job import CountedWeights, PlannedJob, held_out_tokens, job_phases, step_seconds
+from persianmind.estimate.job import (
+    CountedWeights,
+    PlannedJob,
+    held_out_tokens,
+    job_phases,
+    tokens_per_second,
+)
 from persianmind.estimate.links import DEFAULT_LINK, Link, find_link
 from persianmind.estimate.measured import MeasuredRun
-from persianmind.estimate.memory import tokens_per_step
 from persianmind.estimate.phases import DISK_BYTES_PER_S, Phases
 from persianmind.recipe import Energy, Recipe
 
@@ -89,8 +94,8 @@ class Forecast:
 def forecast(
     recipe: Recipe,
     *,
-    traced_flops_per_micro_batch: float,
-    traced_int8_flops: float = 0.0,
+    traced_flops_per_micro_batch: Mapping[int, float],
+    traced_int8_flops: Mapping[int, float] | None = None,
     parameters: CountedWeights,
     layers: int,
     gpu: GpuSpec | None,
@@ -102,8 +107,9 @@ def forecast(
     """Time, energy, CO2 and price of the stages whose length the recipe states in tokens.
 
     Args:
-        traced_flops_per_micro_batch: forward, recomputation and backward of a full micro-batch on one rank.
-        traced_int8_flops: of these, of matmuls with an int8 base.
+        traced_flops_per_micro_batch: forward, recomputation and backward of a full micro-batch on one rank,
+            by the sequence length of each stage.
+        traced_int8_flops: of these, of matmuls with an int8 base; None: no base is.
         parameters: of the adapted model.
         layers: of its decoder.
         gpu: of each rank; None: the CPU of this machine, which all ranks share.
@@ -118,7 +124,7 @@ def forecast(
     job = PlannedJob(
         recipe,
         traced_flops_per_micro_batch,
-        traced_int8_flops,
+        traced_int8_flops or {},
         parameters,
         layers,
         gpu,
@@ -175,8 +181,7 @@ def _case(job: PlannedJob, flops: float, power_w: float, beside_s: float | None)
     phases = job_phases(job, flops)
     seconds = phases.total_s if beside_s is None else phases.steps_s + beside_s
     kwh = power_w * seconds / JOULES_PER_KWH * job.recipe.energy.pue
-    _, step_s = step_seconds(job, flops)
-    return ForecastCase(tokens_per_step(job.recipe) / step_s, seconds / 3600, kwh)
+    return ForecastCase(tokens_per_second(job, flops), seconds / 3600, kwh)
 
 
 def _power_w(gpu: GpuSpec | None, ranks: int, measured: MeasuredRun | None) -> float:
@@ -222,7 +227,7 @@ def _assumptions(
     """Everything that was taken for granted, a line each."""
     recipe = job.recipe
     yield f"speed: {_speed_source(job, measured)}"
-    if job.int8_flops_per_micro_batch and measured is None:
+    if any(job.int8_flops_per_micro_batch.values()) and measured is None:
         yield f"int8: matmuls over the base {job.int8_speedup:.1f} times as fast as others, a guess"
     if job.ranks > 1 and job.gpu is not None:
         yield f"link: {job.link.name}, {job.link.bytes_per_s / 1e9:.1f} GB/s in practice, nothing hidden"

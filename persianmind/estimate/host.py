@@ -55,7 +55,7 @@ def host_bytes(
     itemsize = WEIGHT_BYTES[recipe.train.precision]
     state = ranks * sum(group.partition for group in groups) * OPTIMIZER_BYTES
     trained = sum(sum(group.sizes) for group in groups) * itemsize  # rank 0's file alone has the weights
-    shard = recipe.data.sequences_per_shard * recipe.data.seq_len * id_bytes(vocab_size)
+    shard = recipe.data.sequences_per_shard * recipe.longest_seq_len * id_bytes(vocab_size)
     merged = 2 * FP32 * largest + trained if recipe.export.enabled else 0
     return HostBytes(
         # As it lies in the file, and in the run's precision.

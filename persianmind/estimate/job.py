@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from persianmind.common.errors import UsageError
 from persianmind.estimate.gpus import GpuSpec
 from persianmind.estimate.int8 import int8_speedup
 from persianmind.estimate.links import Link, exchange_s
-from persianmind.estimate.memory import OPTIMIZER_BYTES, WEIGHT_BYTES, tokens_per_step
+from persianmind.estimate.memory import OPTIMIZER_BYTES, WEIGHT_BYTES
 from persianmind.estimate.phases import DISK_BYTES_PER_S, Phases, run_phases
 from persianmind.estimate.time import step_over_forward
 from persianmind.recipe import Recipe
@@ -37,15 +38,15 @@ class CountedWeights(Protocol):
 class PlannedJob:
     """What a forecast is made for.
 
-    flops_per_micro_batch: forward, recomputation and backward of a full one on one rank;
-    int8_flops_per_micro_batch: of these, of matmuls with an int8 base. layers: of the base. gpu: of each
-    rank; None: the CPU of this machine, which all ranks share. is_measured: its speed is that of an earlier
-    run, over such a base where there is one.
+    flops_per_micro_batch: by the sequence length of each stage, forward, recomputation and backward of a full
+    one on one rank; int8_flops_per_micro_batch: of these, of matmuls with an int8 base. layers: of the base.
+    gpu: of each rank; None: the CPU of this machine, which all ranks share. is_measured: its speed is that of
+    an earlier run, over such a base where there is one.
     """
 
     recipe: Recipe
-    flops_per_micro_batch: float
-    int8_flops_per_micro_batch: float
+    flops_per_micro_batch: Mapping[int, float]
+    int8_flops_per_micro_batch: Mapping[int, float]
     parameters: CountedWeights
     layers: int
     gpu: GpuSpec | None
@@ -56,14 +57,13 @@ class PlannedJob:
     @property
     def steps(self) -> int:
         """Of the stages whose length the recipe states in tokens."""
-        per_step = tokens_per_step(self.recipe)
-        asked = [self.recipe.tokens_of(stage) for stage in self.recipe.stages]
-        return sum(math.ceil(tokens / per_step) for tokens in asked if tokens is not None)
+        return sum(self.recipe.steps_of(stage) or 0 for stage in self.recipe.stages)
 
     @property
     def tokens(self) -> int:
         """Packed positions of these steps."""
-        return self.steps * tokens_per_step(self.recipe)
+        recipe = self.recipe
+        return sum((recipe.steps_of(stage) or 0) * recipe.tokens_per_step(stage) for stage in recipe.stages)
 
     @property
     def precision(self) -> str:
@@ -110,12 +110,17 @@ class PlannedJob:
 def job_phases(job: PlannedJob, flops: float) -> Phases:
     """Seconds of the whole run where each rank does `flops` per second."""
     recipe = job.recipe
-    micro_batch_s, step_s = step_seconds(job, flops)
+    first = recipe.seq_len_of(recipe.stages[0])  # of the self-tests
+    micro_batch_s, _ = step_seconds(job, flops, first)
+    steps_s = [
+        (recipe.steps_of(stage) or 0) * step_seconds(job, flops, recipe.seq_len_of(stage))[1]
+        for stage in recipe.stages
+    ]
     passes = step_over_forward(recipe, job.layers)
-    tokens = recipe.train.micro_batch_size * recipe.data.seq_len
+    tokens = recipe.train.micro_batch_size * first
     return run_phases(
         recipe,
-        steps_s=job.steps * step_s,
+        steps_s=sum(steps_s),
         steps=job.steps,
         micro_batch_s=micro_batch_s,
         rank_token_s=micro_batch_s / passes / tokens,
@@ -127,11 +132,21 @@ def job_phases(job: PlannedJob, flops: float) -> Phases:
     )
 
 
-def step_seconds(job: PlannedJob, flops: float) -> tuple[float, float]:
-    """(one full micro-batch, one optimizer step) of the rank with the most sequences."""
+def tokens_per_second(job: PlannedJob, flops: float) -> float:
+    """Packed positions of all ranks while they train, over all stages whose length is stated; of the first
+    where none is."""
+    if job.steps:
+        return job.tokens / job_phases(job, flops).steps_s
+    first = job.recipe.stages[0]
+    return job.recipe.tokens_per_step(first) / step_seconds(job, flops, job.recipe.seq_len_of(first))[1]
+
+
+def step_seconds(job: PlannedJob, flops: float, seq_len: int) -> tuple[float, float]:
+    """(one full micro-batch, one optimizer step) of the rank with the most sequences, at one sequence
+    length."""
     recipe, trained = job.recipe, job.parameters.trained
-    saved = job.int8_flops_per_micro_batch * (1 - 1 / job.int8_speedup)
-    micro_batch_s = (job.flops_per_micro_batch - saved) / flops
+    saved = job.int8_flops_per_micro_batch.get(seq_len, 0.0) * (1 - 1 / job.int8_speedup)
+    micro_batch_s = (job.flops_per_micro_batch[seq_len] - saved) / flops
     if recipe.train.quantize == "nf4":
         passes = step_over_forward(recipe, job.layers)
         micro_batch_s += passes * job.parameters.base * DEQUANTISED_BYTES / job.bandwidth

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from persianmind.recipe import Recipe
-
 MASTER_BYTES = 4  # fp32 master of a trained weight
 MOMENT_BYTES = 4 + 4  # Adam's two, fp32
 OPTIMIZER_BYTES = MASTER_BYTES + MOMENT_BYTES  # per trained weight; ZeRO-2 shards it over the ranks
@@ -27,8 +25,3 @@ def gradient_and_optimizer_bytes_per_rank(trained: int, precision: str, world_si
 def checkpoint_bytes(trained: int, precision: str) -> int:
     """What a checkpoint holds, over all ranks: masters, moments, and the copy in working precision."""
     return trained * (OPTIMIZER_BYTES + WEIGHT_BYTES[precision])
-
-
-def tokens_per_step(recipe: Recipe) -> int:
-    """Packed positions of one optimizer step over all ranks."""
-    return recipe.train.global_batch_size * recipe.data.seq_len

@@ -13,7 +13,6 @@ from persianmind.estimate.disk import DiskBytes, disk_bytes
 from persianmind.estimate.forecast import Forecast
 from persianmind.estimate.host import HostBytes, host_bytes
 from persianmind.estimate.links import find_link
-from persianmind.estimate.memory import tokens_per_step
 from persianmind.estimate.planner import Estimate, Planner
 from persianmind.estimate.static import flat_groups
 from persianmind.estimate.target import choose_target, limited, with_precision
@@ -29,12 +28,14 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True, slots=True)
 class PlannedStage:
-    """One stage. steps, tokens: None where the recipe gives its length in epochs of data not built yet."""
+    """One stage. seq_len: of its sequences. steps, tokens: None where the recipe gives its length in epochs
+    of data not built yet."""
 
     name: str
     sources: tuple[str, ...]
     trained: tuple[str, ...]
     epochs: dict[str, float] | None
+    seq_len: int
     steps: int | None
     tokens: int | None
 
@@ -82,8 +83,8 @@ class RecipePlan:
                 "global_batch_size": self.recipe.train.global_batch_size,
                 "micro_batch_size": estimate.sequences,
                 "gradient_accumulation_steps": estimate.accumulation,
-                "seq_len": self.recipe.data.seq_len,
-                "tokens_per_step": tokens_per_step(self.recipe),
+                "seq_len": self.recipe.longest_seq_len,
+                "tokens_per_step": self.recipe.train.global_batch_size * self.recipe.longest_seq_len,
             },
             "stages": [asdict(stage) for stage in self.stages],
             "bytes": dict(peak.bytes),
@@ -173,19 +174,18 @@ def plan_recipe(
 
 
 def _stages(recipe: Recipe) -> list[PlannedStage]:
-    per_step = tokens_per_step(recipe)
     planned = []
     for stage in recipe.stages:
-        tokens = recipe.tokens_of(stage)
-        steps = None if tokens is None else -(-tokens // per_step)
+        steps = recipe.steps_of(stage)
         planned.append(
             PlannedStage(
                 stage.name,
                 tuple(stage.sources),
                 tuple(stage.trained),
                 None if stage.passes is None else dict([stage.passes]),
+                recipe.seq_len_of(stage),
                 steps,
-                None if steps is None else steps * per_step,
+                None if steps is None else steps * recipe.tokens_per_step(stage),
             )
         )
     return planned

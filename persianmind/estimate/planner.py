@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Of one recipe. asked: as it was given; recipe: with `gradient_checkpointing: auto` decided. trace: of a
-    full micro-batch of `sequences` sequences on one rank."""
+    full micro-batch of `sequences` of the longest sequences on one rank."""
 
     asked: Recipe
     recipe: Recipe
@@ -67,8 +67,8 @@ class Planner:
     link: Link | None = None
     _models: dict[tuple[Any, ...], AdaptedModel] = field(default_factory=dict)
     _states: dict[tuple[Any, ...], State] = field(default_factory=dict)
-    _traces: dict[str, MicroBatchTrace] = field(default_factory=dict)
-    _of_few_layers: dict[str, TracesOfFew] = field(default_factory=dict)
+    _traces: dict[tuple[str, int], MicroBatchTrace] = field(default_factory=dict)
+    _of_few_layers: dict[tuple[str, int], TracesOfFew] = field(default_factory=dict)
 
     @property
     def layers(self) -> int:
@@ -89,10 +89,7 @@ class Planner:
             train.global_batch_size, train.micro_batch_size, self.ranks
         )
         state = self.state(recipe)
-        key = recipe.model_dump_json()
-        if key not in self._traces:
-            self._traces[key] = self._trace(recipe, sequences)
-        trace = self._traces[key]
+        trace = self._trace(recipe, sequences, recipe.longest_seq_len)
         peak = device_peak(state.resident, state.step, trace, accumulation=accumulation, on_gpu=on_gpu)
         return Estimate(asked, recipe, state.counts, state.resident, trace, sequences, accumulation, peak)
 
@@ -158,14 +155,16 @@ class Planner:
         Args:
             runs: where earlier runs of this machine lie, whose speed counts where there are some.
         """
-        gpu, counts = self.target.gpu, estimate.counts
-        measured = (
-            None if runs is None else find_measured(runs, gpu, estimate.recipe, counts.total, self.layers)
-        )
+        gpu, counts, recipe = self.target.gpu, estimate.counts, estimate.recipe
+        traces = {
+            length: self._trace(recipe, estimate.sequences, length)
+            for length in map(recipe.seq_len_of, recipe.stages)
+        }
+        measured = None if runs is None else find_measured(runs, gpu, recipe, counts.total, self.layers)
         return forecast(
-            estimate.recipe,
-            traced_flops_per_micro_batch=estimate.trace.flops,
-            traced_int8_flops=estimate.trace.int8_flops,
+            recipe,
+            traced_flops_per_micro_batch={length: trace.flops for length, trace in traces.items()},
+            traced_int8_flops={length: trace.int8_flops for length, trace in traces.items()},
             parameters=counts,
             layers=self.layers,
             gpu=gpu,
@@ -175,11 +174,19 @@ class Planner:
             link=self.link,
         )
 
-    def _trace(self, recipe: Recipe, sequences: int) -> MicroBatchTrace:
+    def _trace(self, recipe: Recipe, sequences: int, seq_len: int) -> MicroBatchTrace:
+        """Of a micro-batch of this shape; made once."""
+        key = (recipe.model_dump_json(), seq_len)
+        if key not in self._traces:
+            self._traces[key] = self._traced(recipe, sequences, seq_len)
+        return self._traces[key]
+
+    def _traced(self, recipe: Recipe, sequences: int, seq_len: int) -> MicroBatchTrace:
         train = recipe.train
         if train.precision == "fp32" and check_family(self.config, recipe.base).experts:
             # Without values torch multiplies experts in bf16 alone: all of it twice as wide, at the most.
-            return self._trace(with_values(recipe, {"train.precision": "bf16"}), sequences).doubled
+            return self._trace(with_values(recipe, {"train.precision": "bf16"}), sequences, seq_len).doubled
+        key = (recipe.with_recompute("auto").model_dump_json(), seq_len)
         has_varlen = self.target.gpu is not None and train.precision == "bf16" and train.attention != "sdpa"
         return trace_few_layers(
             lambda layers, setting, adapted: self.model(
@@ -188,8 +195,9 @@ class Planner:
             recipe,
             self.layers,
             sequences,
+            seq_len,
             on_cpu=not has_varlen,
-            known=self._of_few_layers.setdefault(recipe.with_recompute("auto").model_dump_json(), {}),
+            known=self._of_few_layers.setdefault(key, {}),
         )
 
     def _made(self, recipe: Recipe, layers: int | None) -> AdaptedModel:
@@ -204,9 +212,17 @@ def with_adapted_layers(recipe: Recipe, layers: list[int]) -> Recipe:
 
 
 def with_values(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """The recipe with other values at `section.key`."""
+    """The recipe with other values at `section.key` and `stages.N.key`."""
     tree = recipe.model_dump()
     for place, value in changes.items():
-        section, key = place.split(".")
-        tree[section][key] = value
+        *sections, key = place.split(".")
+        node: Any = tree
+        for name in sections:
+            node = node[int(name)] if isinstance(node, list) else node[name]
+        node[key] = value
     return Recipe.model_validate(tree)
+
+
+def with_seq_len(recipe: Recipe, seq_len: int) -> Recipe:
+    """The recipe with sequences of one length in all stages."""
+    return with_values(recipe, dict.fromkeys(recipe.seq_len_keys(), seq_len))

@@ -10,6 +10,7 @@ from persianmind.estimate import assumptions
 from persianmind.estimate.forecast import Forecast
 from persianmind.estimate.plan import PlannedStage, RecipePlan
 from persianmind.estimate.recompute import in_words
+from persianmind.recipe import Recipe
 
 Row = tuple[str, str]
 NAMES = {
@@ -82,11 +83,16 @@ def _model_rows(plan: RecipePlan) -> list[Row]:
         ("trained", f"{counts.trained:,} ({counts.trained / (counts.total + counts.adapter):.2%})"),
         (
             "step",
-            f"{plan.recipe.train.global_batch_size} sequences x {plan.recipe.data.seq_len:,} tokens; "
+            f"{plan.recipe.train.global_batch_size} sequences x {_lengths(plan.recipe)} tokens; "
             f"{estimate.sequences} x {estimate.accumulation} micro-batches per rank at most",
         ),
         ("recomputed", in_words(estimate.recipe.train.gradient_checkpointing, plan.planner.layers)),
     ]
+
+
+def _lengths(recipe: Recipe) -> str:
+    """Of the sequences of its stages; memory is planned for the longest."""
+    return " or ".join(f"{length:,}" for length in dict.fromkeys(map(recipe.seq_len_of, recipe.stages)))
 
 
 def _stage(stage: PlannedStage) -> str:
@@ -94,7 +100,7 @@ def _stage(stage: PlannedStage) -> str:
     if stage.steps is None:
         length = ", ".join(f"{often:g} epochs of {name}" for name, often in (stage.epochs or {}).items())
         return f"{length}, as long as its text, not counted below; {what}"
-    return f"{stage.steps:,} steps, {stage.tokens:,} tokens; {what}"
+    return f"{stage.steps:,} steps, {stage.tokens:,} tokens in sequences of {stage.seq_len:,}; {what}"
 
 
 def _memory_rows(plan: RecipePlan) -> list[Row]:

@@ -9,7 +9,6 @@ from persianmind.common.units import clock_text, duration_text
 from persianmind.energy.budget import Budget
 from persianmind.energy.meter.hardware import JOULES_PER_KWH
 from persianmind.energy.show import kwh_text
-from persianmind.estimate.memory import tokens_per_step
 from persianmind.estimate.phases import (
     DISK_BYTES_PER_S,
     EVALUATE_S,
@@ -56,14 +55,13 @@ def step_over_forward(recipe: Recipe, layers: int) -> float:
     return 1.0 + backward + recomputed_ratio(recipe, layers)
 
 
-def eta_s(recipe: Recipe, layers: int, steps: int, forward_s: float, forward_tokens: int) -> float:
-    """Seconds that `steps` optimizer steps will take.
+def eta_s(recipe: Recipe, layers: int, tokens: int, forward_s: float, forward_tokens: int) -> float:
+    """Seconds that training on this number of packed positions will take.
 
     Args:
         layers: of the base.
         forward_s, forward_tokens: what scoring the base took on all ranks together.
     """
-    tokens = steps * tokens_per_step(recipe)
     return tokens * step_over_forward(recipe, layers) * forward_s / max(1, forward_tokens)
 
 
@@ -88,14 +86,18 @@ class FirstScores:
     layers: int
 
 
-def remaining_phases(recipe: Recipe, steps: int, measured: FirstScores) -> Phases:
-    """Seconds of everything that is still to come before step 1: preparation and start are over."""
+def remaining_phases(recipe: Recipe, steps: int, tokens: int, measured: FirstScores) -> Phases:
+    """Seconds of everything that is still to come before step 1: preparation and start are over.
+
+    Args:
+        steps, tokens: of all stages; tokens are packed positions.
+    """
     token_s = measured.forward_s / max(1, measured.forward_tokens)
     stages = len(recipe.stages)
     return Phases(
         prepare_s=0.0,
         start_s=0.0,
-        steps_s=eta_s(recipe, measured.layers, steps, measured.forward_s, measured.forward_tokens),
+        steps_s=eta_s(recipe, measured.layers, tokens, measured.forward_s, measured.forward_tokens),
         evaluation_s=stages * (EVALUATE_S + measured.suites_s + measured.stage_tokens * token_s),
         samples_s=stages * measured.sample_s,
         checkpoints_s=saves(recipe, steps) * SAVE_S,
@@ -110,16 +112,16 @@ def remaining_phases(recipe: Recipe, steps: int, measured: FirstScores) -> Phase
 
 
 def estimate_run(
-    recipe: Recipe, steps: int, measured: FirstScores, watts: float | None, budget: Budget
+    recipe: Recipe, steps: int, tokens: int, measured: FirstScores, watts: float | None, budget: Budget
 ) -> Iterator[str]:
     """Lines with hours and kWh of the rest of the run, and of the whole; a warning where an energy budget
     will not do.
 
     Args:
-        steps: optimizer steps of all stages.
+        steps, tokens: optimizer steps of all stages, and their packed positions.
         watts: of all nodes; None where nothing is counted.
     """
-    phases = remaining_phases(recipe, steps, measured)
+    phases = remaining_phases(recipe, steps, tokens, measured)
     left_s = phases.total_s
     yield (
         f"estimate: about {duration_text(left_s)} to go, until {clock_text(left_s)}, and "

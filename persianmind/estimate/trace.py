@@ -128,6 +128,7 @@ def trace_few_layers(
     recipe: Recipe,
     layers: int,
     sequences: int,
+    seq_len: int,
     *,
     on_cpu: bool = False,
     known: TracesOfFew | None = None,
@@ -154,7 +155,7 @@ def trace_few_layers(
             whole = FullLayers(full_layers=sum(kind.is_whole for kind in few))
             adapted = [place for place, kind in enumerate(few) if kind.is_adapted]
             model = make(len(few), "off" if is_off else whole, adapted)
-            known[is_off, few] = trace_micro_batch(model, sequences, recipe.data.seq_len, on_cpu=on_cpu)
+            known[is_off, few] = trace_micro_batch(model, sequences, seq_len, on_cpu=on_cpu)
         return known[is_off, few]
 
     # The first and the last of each kind: below the lowest adapter nothing moves, and the backward pass

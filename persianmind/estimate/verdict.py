@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from persianmind.estimate.planner import Estimate, Planner, with_values
+from persianmind.estimate.planner import Estimate, Planner, with_seq_len, with_values
 from persianmind.model.families import check_family
 from persianmind.recipe import Recipe
 
@@ -25,7 +25,7 @@ Changes = Mapping[str, Any]
 @dataclass(frozen=True, slots=True)
 class Largest:
     """What would fit with everything else as it is; 0: nothing. micro_batch_size: at most the sequences that
-    a rank has in a step. seq_len: in units of 256, at most what the base allows and 32,768."""
+    a rank has in a step. seq_len: of all stages, in units of 256, at most what the base allows and 32,768."""
 
     micro_batch_size: int
     seq_len: int
@@ -53,11 +53,11 @@ def largest_that_fit(planner: Planner, estimate: Estimate) -> Largest:
         return planner.headroom(with_values(recipe, {"train.micro_batch_size": size}))
 
     def with_length(length: int) -> int:
-        return planner.headroom(with_values(recipe, {"data.seq_len": length}))
+        return planner.headroom(with_seq_len(recipe, length))
 
     return Largest(
         largest_multiple(with_size, 1, per_rank, estimate.sequences),
-        largest_multiple(with_length, SEQ_LEN_UNIT, allowed, recipe.data.seq_len),
+        largest_multiple(with_length, SEQ_LEN_UNIT, allowed, recipe.longest_seq_len),
     )
 
 
@@ -170,9 +170,9 @@ def _options(planner: Planner, recipe: Recipe) -> Iterator[tuple[str, list[tuple
     place = "train.quantize"
     experts = check_family(planner.config, recipe.base).experts
     yield place, [] if train.quantize != "none" or experts else [(4, place, "nf4")]
-    place, length = "data.seq_len", recipe.data.seq_len
-    shorter = [length // 2**step for step in range(1, 8) if length // 2**step >= SHORTEST]
-    yield place, [(5 * step, place, value) for step, value in enumerate(shorter, 1)]
+    for place, length in recipe.seq_len_keys().items():
+        shorter = [length // 2**step for step in range(1, 8) if length // 2**step >= SHORTEST]
+        yield place, [(5 * step, place, value) for step, value in enumerate(shorter, 1)]
     place = "vocab.train_embeddings"
     yield place, [] if recipe.vocab.train_embeddings == "new" else [(6, place, "new")]
 

@@ -80,6 +80,18 @@ def cached_config(name: str) -> dict[str, Any] | None:
     return read_config(Path(path).parent) if isinstance(path, str) else None
 
 
+def stated_positions(base: str) -> int | None:
+    """The longest sequence that a base says it was made for, in tokens. Asks no network.
+
+    None where it says nothing, or is not on this machine.
+    """
+    config = cached_config(base) if could_be_on_hub(base) and not Path(base).is_dir() else None
+    if config is None and (folder := present_base(base)) is not None:
+        config = read_config(folder)
+    stated = (config or {}).get("max_position_embeddings")
+    return stated if isinstance(stated, int) else None
+
+
 def resolve_base(base: str) -> Path:
     """The folder of the base model; converts or downloads it the first time (one process only).
 

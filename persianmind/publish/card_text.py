@@ -204,7 +204,8 @@ def _energy(facts: CardFacts) -> list[str]:
 
 def _limits(facts: CardFacts) -> Iterator[str]:
     yield "What it writes may be wrong, biased or harmful; no safety training was added to the base's."
-    yield f"It was trained on sequences of {facts.recipe.data.seq_len:,} tokens; longer text was not tried."
+    longest = facts.recipe.longest_seq_len
+    yield f"It was trained on sequences of {longest:,} tokens; longer text was not tried."
     yield "Bits per byte say how well it predicts text, and little about how well it follows instructions."
     yield from _spelling(facts)
 

@@ -5,6 +5,7 @@ from persianmind.recipe.data import Data
 from persianmind.recipe.energy import Energy
 from persianmind.recipe.evaluate import Evaluate, Forgetting
 from persianmind.recipe.export import Export
+from persianmind.recipe.packing import Packing
 from persianmind.recipe.section import Section
 from persianmind.recipe.text import HeldOut, Normalise, Quality, Source
 from persianmind.recipe.train import Checkpoint, Stage, Train
@@ -21,6 +22,7 @@ __all__ = [
     "Forgetting",
     "HeldOut",
     "Normalise",
+    "Packing",
     "Quality",
     "Recipe",
     "Section",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from persianmind.recipe.section import MOST, Count, Positive, Ratio, Section
+from persianmind.recipe.section import Count, Positive, Ratio, Section, SequenceLength
 
 
 class Data(Section):
     """Packing, token shards and their order.
 
+    `seq_len`: tokens of a packed sequence, of every stage that has none of its own.
     `mixture_temperature` T: the ratio of a source goes with weight x sequences^(1/T); null: with the weights
     alone. `shuffle_block_sequences`: sequences are shuffled within blocks of this size, in the order of the
     source, which lets training start on whole blocks while the rest is built; null: over the whole source,
@@ -21,7 +20,7 @@ class Data(Section):
     installed and gives exactly the ids of the saved tokenizer.
     """
 
-    seq_len: Annotated[int, Field(ge=16, le=MOST)] = 2048
+    seq_len: SequenceLength = 2048
     sequences_per_shard: Count = 4096
     open_sequences: Count = 64
     max_bad_record_ratio: Ratio = 0.05

@@ -14,6 +14,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 MOST = 1 << 24
 Dimension = Annotated[int, Field(ge=1, le=MOST)]  # of a tensor
+SequenceLength = Annotated[int, Field(ge=16, le=MOST)]
 
 
 class Section(BoundedModel):

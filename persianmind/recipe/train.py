@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from persianmind.recipe.section import Count, Dimension, Name, Positive, Ratio, Section
+from persianmind.recipe.section import Count, Dimension, Name, Positive, Ratio, Section, SequenceLength
 
 # Beyond so many passes repeated text gains little (Muennighoff et al. 2023, arXiv 2305.16264).
 GOOD_PASSES = 4
@@ -113,6 +113,7 @@ class Checkpoint(Section):
 class Stage(Section):
     """One step of the curriculum. Length in `tokens` (packed positions), in optimizer `steps`, or in
     `epochs`: passes over one of its sources, `{instructions: 2}`; a number alone where there is one source.
+    `seq_len`: of its packed sequences; null: `data.seq_len`. A step has `train.global_batch_size` of them.
 
     `plateau_steps` N: the stage ends early once the mean loss of N steps is not lower than that of the N
     before by the ratio `plateau_min_gain`; meant for a first stage that trains the new embeddings alone.
@@ -123,6 +124,7 @@ class Stage(Section):
     tokens: Count | None = None
     steps: Count | None = None
     epochs: Positive | dict[Name, Positive] | None = None
+    seq_len: SequenceLength | None = None
     learning_rate: Positive | None = None
     embedding_learning_rate: Positive | None = None
     trained: list[Literal["adapters", "embeddings"]] = Field(default=["adapters", "embeddings"], min_length=1)

@@ -17,6 +17,7 @@ from persianmind.recipe.energy import Energy
 from persianmind.recipe.evaluate import Evaluate
 from persianmind.recipe.export import Export
 from persianmind.recipe.language import ProfileSpec
+from persianmind.recipe.packing import Packing
 from persianmind.recipe.section import Name, Section
 from persianmind.recipe.text import HeldOut, Normalise, Quality, Source
 from persianmind.recipe.train import Checkpoint, FullLayers, Stage, Train
@@ -53,11 +54,47 @@ class Recipe(Section):
         used = {name for stage in self.stages for name in stage.sources}
         return [name for name in self.sources if name in used]
 
+    def seq_len_of(self, stage: Stage) -> int:
+        """Tokens of a packed sequence of a stage: its own, else data.seq_len."""
+        return stage.seq_len or self.data.seq_len
+
+    def seq_len_keys(self) -> dict[str, int]:
+        """The keys that say how long the sequences of some stage are, with what they say."""
+        keys = {} if all(stage.seq_len for stage in self.stages) else {"data.seq_len": self.data.seq_len}
+        return keys | {f"stages.{i}.seq_len": one.seq_len for i, one in enumerate(self.stages) if one.seq_len}
+
+    @property
+    def longest_seq_len(self) -> int:
+        """Of all stages: what memory has to hold."""
+        return max(map(self.seq_len_of, self.stages))
+
+    def packing(self, source: str, stage: Stage | None = None) -> Packing:
+        """A source as a stage reads it; without one, at data.seq_len."""
+        seq_len = self.data.seq_len if stage is None else self.seq_len_of(stage)
+        own = "" if seq_len == self.data.seq_len else f"@{seq_len}"
+        return Packing(source, seq_len, f"{source}{own}")
+
+    def packings_of(self, source: str) -> list[Packing]:
+        """A source as stages read it, each once; at data.seq_len where none does."""
+        found = [self.packing(source, stage) for stage in self.stages if source in stage.sources]
+        return list(dict.fromkeys(found)) or [self.packing(source)]
+
+    def stage_packings(self) -> list[Packing]:
+        """What the stages read, each once, in the order of the sources."""
+        return [packing for name in self.stage_sources() for packing in self.packings_of(name)]
+
+    def tokens_per_step(self, stage: Stage) -> int:
+        """Packed positions of one optimizer step of a stage, over all ranks."""
+        return self.train.global_batch_size * self.seq_len_of(stage)
+
     def tokens_of(self, stage: Stage) -> int | None:
         """Packed positions that a stage is asked for, in `tokens` or in `steps`; None in `epochs`."""
-        if stage.steps is not None:
-            return stage.steps * self.train.global_batch_size * self.data.seq_len
-        return stage.tokens
+        return stage.tokens if stage.steps is None else stage.steps * self.tokens_per_step(stage)
+
+    def steps_of(self, stage: Stage) -> int | None:
+        """Optimizer steps that this is, rounded up; None in `epochs`."""
+        tokens = self.tokens_of(stage)
+        return None if tokens is None else -(-tokens // self.tokens_per_step(stage))
 
     def vocabulary_sources(self) -> list[str]:
         """Sources the tokenizer is trained on: `vocab.sources`, or every one that is not English."""

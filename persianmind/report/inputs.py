@@ -93,7 +93,7 @@ def data(run: RunFiles) -> DataView | None:
     body, reasons = [], []
     for name, manifest in run.data.items():
         aside = _set_aside(manifest)
-        stated = None if run.valid_recipe is None else run.valid_recipe.sources.get(name)
+        stated = None if run.valid_recipe is None else run.valid_recipe.sources.get(manifest.source)
         licence = manifest.licence if stated is None else stated.licence  # may be stated after the build
         counts = (manifest.documents, manifest.documents_held_out, manifest.tokens, manifest.sequences)
         body.append([
@@ -173,7 +173,12 @@ def _epochs(value: object) -> str:
 
 def _stages(run: RunFiles) -> Iterator[tuple[str, Cell]]:
     for stage in mappings(run.recipe.get("stages")):
-        tokens = number(stage.get("tokens"))
-        length = f"{tokens:,.0f} tokens" if tokens is not None else _epochs(stage.get("epochs", "?"))
+        tokens, steps, seq_len = (number(stage.get(key)) for key in ("tokens", "steps", "seq_len"))
+        if tokens is not None:
+            length = f"{tokens:,.0f} tokens"
+        else:
+            length = f"{steps:,.0f} steps" if steps is not None else _epochs(stage.get("epochs", "?"))
+        if seq_len is not None:
+            length += f" in sequences of {seq_len:,.0f}"
         mixture = ", ".join(f"{name} {scalar_text(r)}" for name, r in section(stage.get("sources")).items())
         yield scalar_text(stage.get("name", "?")), plain(f"{length}: {mixture}")

@@ -19,7 +19,7 @@ from persianmind.run.folder import RunFolder
 from persianmind.run.log import read_results, read_steps
 from persianmind.run.records import BASE_STAGE, Prepared, RunResults, SampleText, StepRecord
 from persianmind.run.scores import scores_by_stage
-from persianmind.train.stages import plan_stages
+from persianmind.train.stages import plan_stages, tokens_after
 
 RECENT_STEPS = 50  # of which the pace is taken
 
@@ -77,14 +77,14 @@ def run_status(folder: RunFolder) -> RunStatus:
     by_step = {record.step: record for record in read_steps(folder)}
     recent = deque(islice(by_step.values(), max(0, len(by_step) - RECENT_STEPS), None))
     last = recent[-1] if recent else None
-    total = None if not folder.recipe.is_file() else _total_steps(folder)
+    total, left = (None, None) if not folder.recipe.is_file() else _steps_and_tokens_left(folder, last)
     return RunStatus(
         folder=folder,
         state=_state(folder, results, last),
         stage=last.stage if last else "",
         step=last.step if last else 0,
         total_steps=total,
-        left_s=_left_s(recent, total),
+        left_s=_left_s(recent, left),
         trained_s=sum(record.seconds for record in by_step.values()),
         tokens=sum(record.useful_tokens for record in by_step.values()),
         loss=last.loss if last else None,
@@ -123,16 +123,20 @@ def _state(folder: RunFolder, results: RunResults, last: StepRecord | None) -> R
     return RunState.BEGUN if last is None else RunState.STOPPED
 
 
-def _total_steps(folder: RunFolder) -> int | None:
+def _steps_and_tokens_left(folder: RunFolder, last: StepRecord | None) -> tuple[int, int] | tuple[None, None]:
+    """(steps of all stages, packed positions still to come)."""
     recipe = load_recipe(str(folder.recipe))
     try:
         prepared = Prepared.model_validate(read_checked(folder.prepared))
-        return plan_stages(recipe, prepared.sequences_by_source)[-1].last_step
+        plans = plan_stages(recipe, prepared.sequences_by_source)
     except (OSError, ValueError, DamagedFileError, PersianMindError):  # not prepared, or not built as far
-        return None
+        return None, None
+    return plans[-1].last_step, tokens_after(recipe, plans, last.step if last else 0)
 
 
-def _left_s(recent: deque[StepRecord], total: int | None) -> float | None:
-    if total is None or not recent:
+def _left_s(recent: deque[StepRecord], tokens_left: int | None) -> float | None:
+    """By tokens: steps of another stage may have longer sequences."""
+    tokens = sum(record.tokens for record in recent)
+    if tokens_left is None or not tokens:
         return None
-    return (total - recent[-1].step) * sum(record.seconds for record in recent) / len(recent)
+    return tokens_left * sum(record.seconds for record in recent) / tokens

@@ -60,12 +60,12 @@ class RunFolder:
 
     @property
     def data(self) -> Path:
-        """Token shards, a folder for each source."""
+        """Token shards, a folder for each source and sequence length."""
         return self.path / "data"
 
-    def source(self, name: str) -> Path:
-        """The token shards of one source."""
-        return self.data / name
+    def shards(self, packing: str) -> Path:
+        """The token shards of one source, by the name of the packing (recipe/packing.py)."""
+        return self.data / packing
 
     @property
     def builder_log(self) -> Path:

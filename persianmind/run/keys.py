@@ -138,6 +138,7 @@ KEYS: dict[str, Effect] = {
     "stages.*.tokens": _STEPS,
     "stages.*.steps": _STEPS,
     "stages.*.epochs": _STEPS,
+    "stages.*.seq_len": _STEPS,
     "stages.*.learning_rate": _STEPS,
     "stages.*.embedding_learning_rate": _STEPS,
     "stages.*.trained": _STEPS,

@@ -206,8 +206,9 @@ class RunResults(RunRecord):
 class Prepared(RunRecord):
     """prepared.json: what preparation found or made.
 
-    sequences_by_source: None for a source that is built while training runs. fingerprints: by source, what
-    its token shards depend on (data/manifest.py).
+    sequences_by_source: by the name of a packing (recipe/packing.py), which is that of its source or begins
+    with it; None for one that is built while training runs. fingerprints: by the same, what its token shards
+    depend on (data/manifest.py).
     """
 
     base_fingerprint: str
@@ -217,7 +218,7 @@ class Prepared(RunRecord):
 
     @property
     def to_build(self) -> list[str]:
-        """Sources that are not whole yet, in the recipe's order."""
+        """Packings that are not whole yet, in the recipe's order."""
         return [name for name, count in self.sequences_by_source.items() if count is None]
 
 

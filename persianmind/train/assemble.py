@@ -64,7 +64,7 @@ def assemble(
     from persianmind.estimate.describe import describe_run
     from persianmind.train.callbacks import make_callbacks
     from persianmind.train.context import RunContext
-    from persianmind.train.memory import measure_micro_batch
+    from persianmind.train.memory import measure_micro_batch, resized_batch
     from persianmind.train.preparation import preparation_timeout_s
     from persianmind.train.selftest import run_self_tests
     from persianmind.train.stages import log_passes, plan_stages
@@ -93,7 +93,10 @@ def assemble(
     _set_determinism(recipe, folder, model, batches[ranks.rank], backend, ranks)
     if with_tests:
         run_self_tests(model, lambda: backend.open(model, config, ranks), batches, device)
-    micro_batch = measure_micro_batch(model, batches[0], device) if ranks.rank == 0 else None
+    lengths = {recipe.seq_len_of(stage) for stage in recipe.stages} if ranks.rank == 0 else set()
+    micro_batches = {
+        length: measure_micro_batch(model, resized_batch(batches[0], length), device) for length in lengths
+    }
     engine: Engine = backend.open(model, config, ranks)
     engine.on_progress = watchdog.beat
     context = RunContext(
@@ -108,7 +111,7 @@ def assemble(
         meter=meter,
         stop_requested=stop_requested,
         on_progress=watchdog.beat,
-        micro_batch=micro_batch,
+        micro_batches=micro_batches,
     )
     context.callbacks = make_callbacks(context, watchdog, budget)
     return context, barrier
@@ -117,7 +120,7 @@ def assemble(
 def _datasets(
     folder: RunFolder, prepared: Prepared, stop_requested: Callable[[], bool]
 ) -> dict[str, TokenDataset]:
-    """What is built by now, and will be."""
+    """What is built by now, and will be, by the names of packings."""
     from persianmind.data.manifest import Fingerprints
     from persianmind.data.read.incremental import IncrementalDataset
 
@@ -127,7 +130,7 @@ def _datasets(
 
     return {
         name: IncrementalDataset(
-            folder.source(name), Fingerprints.model_validate(fingerprints), while_waiting
+            folder.shards(name), Fingerprints.model_validate(fingerprints), while_waiting
         )
         for name, fingerprints in prepared.fingerprints.items()
     }

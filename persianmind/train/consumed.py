@@ -11,6 +11,7 @@ from persianmind.checkpoint.manifest import StoredCheckpoint
 from persianmind.checkpoint.store import CheckpointStore
 from persianmind.common.checksum import hash_text
 from persianmind.common.errors import ChangedDataError
+from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import update_results
 from persianmind.run.records import DataChange, DataUse
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
     from persianmind.data.manifest import ShardEntry
     from persianmind.data.read.dataset import TokenDataset
     from persianmind.train.context import RunContext
+    from persianmind.train.stages import StagePlan
 
 logger = logging.getLogger(__name__)
 
 
 def data_in_use(context: RunContext) -> dict[str, DataUse]:
-    """What can be read of each source that steps were trained on. Whatever any rank has consumed is in it: a
-    step begins once all ranks see its sequences."""
-    begun = [plan.stage for plan in context.plans if plan.first_step < context.step]
+    """What can be read of each packing that steps were trained on, by its name. Whatever any rank has
+    consumed is in it: a step begins once all ranks see its sequences."""
     found = {}
-    for name in dict.fromkeys(name for stage in begun for name in stage.sources):
+    for name in _packings(context.recipe, [one for one in context.plans if one.first_step < context.step]):
         dataset = context.datasets[name]
         found[name] = DataUse(
             fingerprints=context.prepared.fingerprints[name],
@@ -52,7 +53,7 @@ def refuse_other_sources(
 
     Args:
         step: of the checkpoint that `trained` is of.
-        fingerprints: what they depend on now, by source.
+        fingerprints: what they depend on now, by the name of a packing.
 
     Raises:
         ChangedDataError: it is not.
@@ -79,7 +80,7 @@ def compare_data(
         BuildFailedError: what is waited for will not come.
     """
     trained = _recorded(checkpoint.metadata)
-    coming = {n for plan in context.plans if plan.last_step > checkpoint.step for n in plan.stage.sources}
+    coming = _packings(context.recipe, [one for one in context.plans if one.last_step > checkpoint.step])
     for name in trained:
         if name in coming:
             context.datasets[name].wait_for_shards(trained[name].shards, whole=trained[name].whole)
@@ -99,6 +100,12 @@ def compare_data(
     logger.warning(f"going on over other data from step {checkpoint.step + 1} on: {_told(changes)}")
     if context.is_main:
         update_results(context.folder, data_changes=context.data_changes)
+
+
+def _packings(recipe: Recipe, plans: Sequence[StagePlan]) -> list[str]:
+    """The names of what these stages read."""
+    read = [recipe.packing(name, plan.stage).name for plan in plans for name in plan.stage.sources]
+    return list(dict.fromkeys(read))
 
 
 def _refuse(changes: Sequence[DataChange]) -> None:

@@ -12,7 +12,7 @@ from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import RunLog
 from persianmind.run.records import DataChange, Phase, Prepared, StepRecord
-from persianmind.train.stages import StagePlan, plan_stages
+from persianmind.train.stages import StagePlan, plan_stages, tokens_after
 
 if TYPE_CHECKING:
     from persianmind.data.read.batches import StageData
@@ -40,8 +40,9 @@ class RunContext:
 
     step: finished optimizer steps over all stages. plan_index: the stage that is being trained.
     nonfinite_steps: steps in a row that had no finite gradient. ended: stages that ended early. data_changes:
-    other data taken on the way. record: the last step; micro_batch: what one holds; both on rank 0 alone.
-    stop_requested: whether a stop was asked for. meter: on the rank that has this node's.
+    other data taken on the way. record: the last step; micro_batches: what one holds, by sequence length;
+    both on rank 0 alone. datasets: by the names of their packings. stop_requested: whether a stop was asked
+    for. meter: on the rank that has this node's.
     """
 
     recipe: Recipe
@@ -62,7 +63,7 @@ class RunContext:
     ended: dict[str, int] = field(default_factory=dict)
     data_changes: list[DataChange] = field(default_factory=list)
     record: StepRecord | None = None
-    micro_batch: MicroBatchBytes | None = None
+    micro_batches: Mapping[int, MicroBatchBytes] = field(default_factory=dict)
 
     @property
     def is_main(self) -> bool:
@@ -90,9 +91,19 @@ class RunContext:
         return self.step == self.plan.last_step
 
     @property
-    def tokens_per_step(self) -> int:
-        """Packed positions of one step of all ranks."""
-        return self.recipe.train.global_batch_size * self.recipe.data.seq_len
+    def tokens(self) -> int:
+        """Packed positions of the finished steps of all ranks."""
+        return self.total_tokens - self.tokens_left
+
+    @property
+    def total_tokens(self) -> int:
+        """Packed positions of all stages."""
+        return tokens_after(self.recipe, self.plans, 0)
+
+    @property
+    def tokens_left(self) -> int:
+        """Packed positions that are still to be trained on."""
+        return tokens_after(self.recipe, self.plans, self.step)
 
     def replan(self, ended: Mapping[str, int]) -> None:
         """Computes the stages anew; `ended`: steps of those that ended early, beside those known before."""

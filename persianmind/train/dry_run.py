@@ -84,12 +84,12 @@ def _show(request: RunRequest, ranks: Ranks, scratch: Path) -> None:
         vocab = made.vocab
         learn_vocabulary(recipe, base, vocab, heldout)
     tokenizer = FolderTokenizer(vocab)
-    sources = [pack_beginning(recipe, name, vocab, made, heldout) for name in recipe.stage_sources()]
+    sources = [pack_beginning(recipe, one, vocab, made, heldout) for one in recipe.stage_packings()]
     for source in sources:
         _show_sequence(source, tokenizer)
-    tokens = {source.name: source.tokens for source in sources}
+    tokens = {source.packing.source: source.tokens for source in sources}
     _show_amounts(request.recipe, sources, tokens)
-    counts = {source.name: source.whole_sequences(recipe.data.seq_len) for source in sources}
+    counts = {source.packing.name: source.whole_sequences for source in sources}
     plans = plan_stages(request.recipe, counts)
     expansion = load_expansion(vocab)
     model = meta_model(request.recipe, read_config(base), expansion.base_vocab, expansion.added)
@@ -119,8 +119,8 @@ def _show_sequence(source: DryRunSource, tokenizer: FolderTokenizer) -> None:
     documents = shown_documents(source.dataset, 0, tokenizer)
     tokens, targets = sum(one.tokens for one in documents), sum(one.targets for one in documents)
     logger.info(
-        f"{source.name}: first sequence: {len(documents)} documents, {tokens} tokens, {targets} of them "
-        f"learnt, in {OPEN} {CLOSE}"
+        f"{source.packing.name}: first sequence: {len(documents)} documents, {tokens} tokens, {targets} of "
+        f"them learnt, in {OPEN} {CLOSE}"
     )
     left = SHOWN_CHARACTERS
     for one in documents:
@@ -134,10 +134,10 @@ def _show_sequence(source: DryRunSource, tokenizer: FolderTokenizer) -> None:
 
 def _show_amounts(recipe: Recipe, sources: list[DryRunSource], tokens: dict[str, int | None]) -> None:
     passes = times_seen(recipe, tokens)
-    for source in sources:
-        seen = passes[source.name]
+    for name, source in {one.packing.source: one for one in sources}.items():
+        seen = passes[name]
         if source.tokens is None or seen is None:
-            logger.info(f"{source.name}: its size is not known from here; stages in epochs are longer")
+            logger.info(f"{name}: its size is not known from here; stages in epochs are longer")
             continue
         about = "" if source.is_whole else "about "
-        logger.info(f"{source.name}: {about}{source.tokens:,} tokens, seen {seen:.3g} times over all stages")
+        logger.info(f"{name}: {about}{source.tokens:,} tokens, seen {seen:.3g} times over all stages")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from persianmind.common.errors import BaseModelError
-from persianmind.recipe import Recipe
+from persianmind.recipe import Packing, Recipe
 from persianmind.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ MEASURED_SEQUENCES = 8
 
 @dataclass(frozen=True, slots=True)
 class DryRunSource:
-    """One source as far as it was packed. tokens: of all of it, None where not known; is_whole: whether they
+    """One packing as far as it was made. tokens: of all of it, None where not known; is_whole: whether they
     were counted. sequences: packed so far."""
 
-    name: str
+    packing: Packing
     dataset: TokenDataset
     tokens: int | None
     is_whole: bool
@@ -41,11 +41,12 @@ class DryRunSource:
         """As above."""
         return len(self.dataset)
 
-    def whole_sequences(self, seq_len: int) -> int:
+    @property
+    def whole_sequences(self) -> int:
         """Of all of it; where its size is not known, those packed so far."""
         if self.is_whole or self.tokens is None:
             return self.sequences
-        return max(self.sequences, -(-self.tokens // seq_len))
+        return max(self.sequences, -(-self.tokens // self.packing.seq_len))
 
 
 def shortened(recipe: Recipe) -> Recipe:
@@ -136,7 +137,9 @@ def learn_vocabulary(recipe: Recipe, base: Path, out: Path, heldout: Path) -> No
         logger.info(f"vocabulary: {language}: {one.before:.2f} tokens per word before, {one.after:.2f} after")
 
 
-def pack_beginning(recipe: Recipe, name: str, vocab: Path, made: RunFolder, heldout: Path) -> DryRunSource:
+def pack_beginning(
+    recipe: Recipe, packing: Packing, vocab: Path, made: RunFolder, heldout: Path
+) -> DryRunSource:
     """Packs the beginning of a source, all of it where that is short."""
     from persianmind.data.build.builder import build_steps
     from persianmind.data.build.source import build_fingerprints, source_job
@@ -144,7 +147,8 @@ def pack_beginning(recipe: Recipe, name: str, vocab: Path, made: RunFolder, held
     from persianmind.tokenizer import FolderTokenizer
 
     tokenizer = FolderTokenizer(vocab)
-    job = source_job(recipe, name, tokenizer=vocab, out=made.source(name), heldout=heldout)
+    out = made.shards(packing.name)
+    job = source_job(recipe, packing, tokenizer=vocab, out=out, heldout=heldout)
     steps = build_steps(job)
     try:
         for step in steps:
@@ -154,8 +158,8 @@ def pack_beginning(recipe: Recipe, name: str, vocab: Path, made: RunFolder, held
         steps.close()
     dataset = IncrementalDataset(job.out, build_fingerprints(job, tokenizer))
     is_whole = dataset.num_sequences is not None
-    tokens = dataset.manifest.tokens if is_whole else _estimated_tokens(recipe, name, dataset, tokenizer)
-    return DryRunSource(name, dataset, tokens, is_whole)
+    tokens = dataset.manifest.tokens if is_whole else _estimated_tokens(recipe, job.name, dataset, tokenizer)
+    return DryRunSource(packing, dataset, tokens, is_whole)
 
 
 def _estimated_tokens(

@@ -103,8 +103,9 @@ def _fixed_knobs(recipe: Recipe) -> Iterator[str]:
     """The same, of keys that make it another run."""
     if recipe.train.quantize != "nf4":
         yield "train.quantize=nf4"
-    if recipe.data.seq_len > MIN_SEQ_LEN:
-        yield f"data.seq_len={max(MIN_SEQ_LEN, recipe.data.seq_len // 2)}"
+    for place, length in recipe.seq_len_keys().items():
+        if length == recipe.longest_seq_len > MIN_SEQ_LEN:
+            yield f"{place}={max(MIN_SEQ_LEN, length // 2)}"
     if recipe.adapter.rank > MIN_RANK:
         yield f"adapter.rank={MIN_RANK}"
     if recipe.vocab.train_embeddings == "all":

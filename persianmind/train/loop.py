@@ -94,13 +94,14 @@ def rank_parts(recipe: Recipe, ranks: Ranks, samples: range) -> list[tuple[int, 
     return [mine[start : start + size] for start in range(0, len(mine), size)] or [()]
 
 
-def read_part(recipe: Recipe, data: StageData, part: Sequence[int]) -> Batch:
+def read_part(data: StageData, part: Sequence[int], seq_len: int) -> Batch:
     """A micro-batch; one without a target, and so of weight 0, for no samples."""
-    return data.batch(part) if part else padding_batch(recipe.data.seq_len)
+    return data.batch(part) if part else padding_batch(seq_len)
 
 
 def _read(context: RunContext, data: StageData, part: tuple[int, ...]) -> DeviceBatch:
-    return context.engine.prepare(read_part(context.recipe, data, part))
+    seq_len = context.recipe.seq_len_of(context.plan.stage)
+    return context.engine.prepare(read_part(data, part, seq_len))
 
 
 def _first_part_of_next(context: RunContext, data: StageData) -> tuple[int, ...] | None:
@@ -152,8 +153,12 @@ def _interrupt(context: RunContext) -> None:
 
 
 def stage_data(recipe: Recipe, plan: StagePlan, datasets: dict[str, TokenDataset]) -> StageData:
-    """The order of one stage; its number is mixed into the seed, so stages do not repeat each other."""
-    counts = {name: datasets[name].num_sequences for name in plan.stage.sources}
+    """The order of one stage; its number is mixed into the seed, so stages do not repeat each other.
+
+    datasets: by the names of their packings.
+    """
+    own = {name: datasets[recipe.packing(name, plan.stage).name] for name in plan.stage.sources}
+    counts = {name: dataset.num_sequences for name, dataset in own.items()}
     mixture = Mixture(
         counts,
         mixture_ratios(plan.stage.sources, counts, recipe.data.mixture_temperature),
@@ -161,4 +166,4 @@ def stage_data(recipe: Recipe, plan: StagePlan, datasets: dict[str, TokenDataset
         recipe.seed + plan.index,
         block_sequences=recipe.data.shuffle_block_sequences,
     )
-    return StageData(mixture, datasets)
+    return StageData(mixture, own)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,6 +56,16 @@ def measure_micro_batch(model: AdaptedModel, batch: Batch, device: torch.device)
     finally:
         hook.remove()
     return MicroBatchBytes(kept[0], highest - kept[0])
+
+
+def resized_batch(batch: Batch, seq_len: int) -> Batch:
+    """A micro-batch [B, L] with sequences of another length, its documents cut or again from the first: what
+    memory it takes does not depend on what stands in it."""
+    times = -(-seq_len // batch["input_ids"].shape[1])
+    return {
+        name: np.tile(array, (1, times))[:, :seq_len] if array.ndim == 2 else array
+        for name, array in batch.items()
+    }
 
 
 def _uncompiled(model: AdaptedModel) -> AbstractContextManager[Any]:

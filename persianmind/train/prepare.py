@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from persianmind.common.checksum import read_checked, write_checked
 from persianmind.common.errors import DamagedFileError, RunFolderError, RunInterruptedError
 from persianmind.common.poll import wait_until
-from persianmind.recipe import Recipe
+from persianmind.recipe import Packing, Recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.records import Prepared
 
@@ -40,7 +40,7 @@ def prepare(
     Args:
         mark: called with what is being prepared, one word ("heldout", "base", "vocabulary", "data"), and the
             same for people.
-        check_sources: called with what the token shards of each source depend on, before any are built.
+        check_sources: called with what the token shards of each packing depend on, before any are built.
 
     Raises:
         PersianMindError: whatever the packages below raise, before anything half-made is left behind.
@@ -63,16 +63,16 @@ def prepare(
         _build_vocabulary(recipe, folder, base)
     expansion = load_expansion(folder.vocab)  # first: a damaged tokenizer is named, not opened
     tokenizer = FolderTokenizer(folder.vocab)
-    jobs = source_jobs(recipe, folder, recipe.stage_sources())
-    fingerprints = {job.name: build_fingerprints(job, tokenizer) for job in jobs}
+    jobs = source_jobs(recipe, folder, recipe.stage_packings())
+    fingerprints = {job.packing: build_fingerprints(job, tokenizer) for job in jobs}
     check_sources({name: one.model_dump() for name, one in fingerprints.items()})
-    refuse_other_builds({job.out: fingerprints[job.name] for job in jobs})
+    refuse_other_builds({job.out: fingerprints[job.packing] for job in jobs})
     whole = needed_whole(recipe)
     sequences: dict[str, int | None] = {}
     for job in jobs:
-        if job.name in whole:
-            _begin(mark, "data", f"data of {job.name}")
-        sequences[job.name] = _sequences(job, fingerprints[job.name], now=job.name in whole)
+        if job.packing in whole:
+            _begin(mark, "data", f"data of {job.packing}")
+        sequences[job.packing] = _sequences(job, fingerprints[job.packing], now=job.packing in whole)
     prepared = Prepared(
         base_fingerprint=base_fingerprint(base),
         tokenizer_fingerprint=expansion.fingerprint,
@@ -86,13 +86,13 @@ def prepare(
     return prepared
 
 
-def source_jobs(recipe: Recipe, folder: RunFolder, names: Iterable[str]) -> list[SourceJob]:
-    """The builds of a run's token shards, by the sources named."""
+def source_jobs(recipe: Recipe, folder: RunFolder, packings: Iterable[Packing]) -> list[SourceJob]:
+    """The builds of a run's token shards."""
     from persianmind.data.build.source import source_job
 
     return [
-        source_job(recipe, name, tokenizer=folder.vocab, out=folder.source(name), heldout=folder.heldout)
-        for name in names
+        source_job(recipe, one, tokenizer=folder.vocab, out=folder.shards(one.name), heldout=folder.heldout)
+        for one in packings
     ]
 
 
@@ -101,7 +101,8 @@ def background_build(recipe: Recipe, folder: RunFolder, prepared: Prepared) -> B
     from persianmind.data.build.priority import build_order
     from persianmind.data.build.service import BackgroundBuild
 
-    jobs = source_jobs(recipe, folder, prepared.to_build)
+    to_build = [one for one in recipe.stage_packings() if one.name in prepared.to_build]
+    jobs = source_jobs(recipe, folder, to_build)
     return BackgroundBuild(jobs, build_order(recipe), folder.builder_log)
 
 

@@ -31,13 +31,13 @@ class StagePlan:
 
 
 def plan_stages(
-    recipe: Recipe, sequences_by_source: Mapping[str, int | None], ended: Mapping[str, int] | None = None
+    recipe: Recipe, sequences: Mapping[str, int | None], ended: Mapping[str, int] | None = None
 ) -> list[StagePlan]:
     """Lengths in optimizer steps, rounded up: `tokens` counts packed positions, `epochs` passes over a
     source, `steps` are themselves.
 
-    sequences_by_source: None for a source that is still being built; a stage in `epochs` needs that of the
-        source it passes over.
+    sequences: by the name of a packing; None for one that is still being built; a stage in `epochs` needs
+        that of the source it passes over.
     ended: stages that ended before their time, with their length in steps.
 
     Raises:
@@ -48,39 +48,56 @@ def plan_stages(
     first_step = 0
     batch_size = recipe.train.global_batch_size
     for index, stage in enumerate(recipe.stages):
-        if empty := [name for name in stage.sources if sequences_by_source[name] == 0]:
+        by_source = _stage_sequences(recipe, stage, sequences)
+        if empty := [name for name, count in by_source.items() if count == 0]:
             raise RecipeError(f"stages.{index}: the source {empty[0]!r} has no sequences after filtering")
-        _check_served(recipe, stage, sequences_by_source)
+        _check_served(recipe, stage, by_source)
         if (tokens := recipe.tokens_of(stage)) is not None:
-            sequences = math.ceil(tokens / recipe.data.seq_len)
+            served = math.ceil(tokens / recipe.seq_len_of(stage))
         else:
-            sequences = _epoch_sequences(stage, sequences_by_source, recipe.data.mixture_temperature)
-        steps = (ended or {}).get(stage.name) or max(1, math.ceil(sequences / batch_size))
+            served = _epoch_sequences(stage, by_source, recipe.data.mixture_temperature)
+        steps = (ended or {}).get(stage.name) or max(1, math.ceil(served / batch_size))
         plans.append(StagePlan(index, stage, steps, first_step))
         first_step += steps
     return plans
 
 
+def tokens_after(recipe: Recipe, plans: Sequence[StagePlan], step: int) -> int:
+    """Packed positions, over all ranks, of the steps that follow the first `step` ones."""
+    return sum(
+        max(0, plan.last_step - max(step, plan.first_step)) * recipe.tokens_per_step(plan.stage)
+        for plan in plans
+    )
+
+
+def _stage_sequences(
+    recipe: Recipe, stage: Stage, sequences: Mapping[str, int | None]
+) -> dict[str, int | None]:
+    """By source, of what the stage reads of it."""
+    return {name: sequences[recipe.packing(name, stage).name] for name in stage.sources}
+
+
 def _check_served(recipe: Recipe, stage: Stage, sequences_by_source: Mapping[str, int | None]) -> None:
     """Of every stage at once: the last one's mistake must not wait for the steps of the first."""
     temperature = recipe.data.mixture_temperature
-    if temperature is None or None not in [sequences_by_source[name] for name in stage.sources]:
+    if temperature is None or None not in sequences_by_source.values():
         window_counts(
             mixture_ratios(stage.sources, sequences_by_source, temperature), recipe.data.mixture_window
         )
 
 
-def log_passes(
-    recipe: Recipe, plans: Sequence[StagePlan], sequences_by_source: Mapping[str, int | None]
-) -> None:
+def log_passes(recipe: Recipe, plans: Sequence[StagePlan], sequences: Mapping[str, int | None]) -> None:
     """Says before step 1 how often each stage passes over each of its sources that is whole; warns beyond
-    GOOD_PASSES."""
+    GOOD_PASSES.
+
+    sequences: by the name of a packing.
+    """
     for plan in plans:
-        if recipe.data.mixture_temperature is not None and None in sequences_by_source.values():
+        if recipe.data.mixture_temperature is not None and None in sequences.values():
             return
-        ratios = mixture_ratios(plan.stage.sources, sequences_by_source, recipe.data.mixture_temperature)
+        known = _stage_sequences(recipe, plan.stage, sequences)
+        ratios = mixture_ratios(plan.stage.sources, known, recipe.data.mixture_temperature)
         served = plan.steps * recipe.train.global_batch_size
-        known = {name: sequences_by_source[name] for name in plan.stage.sources}
         passes = {name: served * ratios[name] / count for name, count in known.items() if count}
         if not passes:
             continue

@@ -14,7 +14,7 @@ from persianmind.data.build.builder import ProgressCallback, build_source
 from persianmind.data.build.source import SourceJob, source_job
 from persianmind.data.manifest import Manifest
 from persianmind.data.read.dataset import TokenDataset
-from persianmind.recipe import Recipe
+from persianmind.recipe import Recipe, Stage
 from persianmind.text.heldout import write_held_out
 
 PERSIAN = (
@@ -104,11 +104,20 @@ def make_recipe(sources: dict[str, dict[str, Any]], **sections: Any) -> Recipe:
     )
 
 
-def make_job(recipe: Recipe, name: str, tokenizer: Path, out: Path, heldout: Path | None = None) -> SourceJob:
-    """The build of one source into `out`; held-out text is written beside it where there is any."""
+def make_job(
+    recipe: Recipe,
+    name: str,
+    tokenizer: Path,
+    out: Path,
+    heldout: Path | None = None,
+    stage: Stage | None = None,
+) -> SourceJob:
+    """The build of one source, as a stage reads it, into `out`; held-out text is written beside it where
+    there is any."""
     folder = out.with_name("heldout") if heldout is None else heldout
     write_held_out(recipe, folder)
-    return source_job(recipe, name, tokenizer=tokenizer, out=out, heldout=folder)
+    packing = recipe.packing(name, stage)
+    return source_job(recipe, packing, tokenizer=tokenizer, out=out, heldout=folder)
 
 
 def build(

@@ -131,7 +131,7 @@ def _uneven(ranks: Ranks, quantize: str = "none", samples: type[_Samples] = _Sam
     for size, micro in ((1, 1), (3, 1), (3, 2), (5, 2), (5, 8)):
         recipe = load_recipe("tiny", [f"train.global_batch_size={size}", f"train.micro_batch_size={micro}"])
         parts = rank_parts(recipe, ranks, range(size))
-        micro_batches = [read_part(recipe, samples(), part) for part in parts]  # type: ignore[arg-type]
+        micro_batches = [read_part(samples(), part, recipe.data.seq_len) for part in parts]  # type: ignore[arg-type]
         plain.zero_grad()
         (plain(**model_inputs(_Samples().batch(range(size)), torch.device("cpu"))) / size).backward()
         expected = {name: value.grad for name, value in plain.trained().items()}

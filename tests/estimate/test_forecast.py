@@ -50,7 +50,7 @@ def planned(*overrides: str, gpu: str | None = "RTX 3090", ranks: int = 4, **mor
     traced = flops_per_token(41_510) * LENGTH * recipe.train.micro_batch_size
     return forecast(
         recipe,
-        traced_flops_per_micro_batch=traced,
+        traced_flops_per_micro_batch={LENGTH: traced},
         parameters=PAPER,
         layers=32,
         gpu=None if gpu is None else find_gpu(gpu),
@@ -103,7 +103,7 @@ def test_without_a_country_co2_is_open_and_its_range_is_that_of_all() -> None:
     recipe = load_recipe("persianmind-7b", [FULL])
     found = forecast(
         recipe,
-        traced_flops_per_micro_batch=flops_per_token(41_510) * LENGTH,
+        traced_flops_per_micro_batch={LENGTH: flops_per_token(41_510) * LENGTH},
         parameters=PAPER,
         layers=32,
         gpu=find_gpu("RTX 3090"),
@@ -121,7 +121,7 @@ def test_an_unknown_country_is_said() -> None:
     tree["energy"] = {"country_iso": "XXX"}
     found = forecast(
         Recipe.model_validate(tree),
-        traced_flops_per_micro_batch=1e14,
+        traced_flops_per_micro_batch={LENGTH: 1e14},
         parameters=PAPER,
         layers=32,
         gpu=find_gpu("RTX 3090"),
@@ -171,14 +171,16 @@ def test_int8_matmuls_take_their_own_time_until_a_run_has_measured_it() -> None:
     """The base's matmuls are nearly all there is to do; a T4 has no bf16, and int8 gains nothing then."""
     traced = flops_per_token(41_510) * LENGTH
     over_base = 3 * 2.0 * LAYERS * (4 * WIDTH * WIDTH + 3 * WIDTH * MLP) * LENGTH
-    bf16, int8 = planned(), planned("train.quantize=int8", traced_int8_flops=over_base)
+    bf16, int8 = planned(), planned("train.quantize=int8", traced_int8_flops={LENGTH: over_base})
     speedup = int8_speedup(find_gpu("RTX 3090"), "bf16")
     assert speedup == pytest.approx(4 * 0.55 / 0.82)
     saved = over_base / traced * (1 - 1 / speedup)
     assert int8.phases.steps_s / bf16.phases.steps_s == pytest.approx(1 - saved, abs=0.02)
     assert any(line.startswith("int8: matmuls over the base 2.7 times") for line in int8.assumptions)
     run = MeasuredRun("runs/x", "persianmind-7b", 30e12, None, None)
-    measured = [planned(measured=run, traced_int8_flops=flops).phases.steps_s for flops in (0.0, over_base)]
+    measured = [
+        planned(measured=run, traced_int8_flops={LENGTH: flops}).phases.steps_s for flops in (0.0, over_base)
+    ]
     assert measured[0] == measured[1]
     assert int8_speedup(find_gpu("T4"), "bf16") == 1.0
 

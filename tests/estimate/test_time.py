@@ -23,6 +23,8 @@ DEMO = FirstScores(
     layers=30,
 )
 
+TINY_STEP = DEMO_STEP = 1024  # tokens
+
 
 def tiny(*overrides: str) -> Recipe:
     """1,024 tokens per step, every layer recomputed."""
@@ -34,7 +36,7 @@ def scores(forward_s: float) -> FirstScores:
 
 
 def test_lines_say_what_is_to_come_and_the_whole() -> None:
-    lines = list(estimate_run(tiny(), 30, scores(10.0), 120.0, Budget(None)))
+    lines = list(estimate_run(tiny(), 30, 30 * TINY_STEP, scores(10.0), 120.0, Budget(None)))
     start, _, rest = lines[0].partition(", and ")
     assert start.startswith("estimate: about 16 min to go, until ")
     assert rest.startswith("17 min in all: 30 steps 15 min, ")  # 921.6 s
@@ -42,12 +44,12 @@ def test_lines_say_what_is_to_come_and_the_whole() -> None:
 
 
 def test_a_budget_that_will_not_do_is_said_before_step_1() -> None:
-    lines = list(estimate_run(tiny(), 30, scores(10.0), 120.0, Budget(0.01)))
+    lines = list(estimate_run(tiny(), 30, 30 * TINY_STEP, scores(10.0), 120.0, Budget(0.01)))
     assert len(lines) == 3 and "save and stop at about 3" in lines[2]
 
 
 def test_without_a_meter_only_the_time_is_said() -> None:
-    lines = list(estimate_run(tiny(), 30, scores(0.1), None, Budget(None)))
+    lines = list(estimate_run(tiny(), 30, 30 * TINY_STEP, scores(0.1), None, Budget(None)))
     assert lines[1:] == ["estimate: energy is not known yet"]
 
 
@@ -66,16 +68,17 @@ def test_layers_below_the_lowest_adapter_go_forward_alone_where_no_embedding_is_
     assert step_over_forward(tiny(*upper, "vocab.new_tokens=0", "vocab.train_embeddings=all"), 8) == 2.5
 
 
-def test_eta_grows_with_steps_and_falls_with_speed() -> None:
+def test_eta_grows_with_tokens_and_falls_with_speed() -> None:
     recipe = tiny()
-    assert eta_s(recipe, 2, 60, 10.0, 1000) == 2 * eta_s(recipe, 2, 30, 10.0, 1000) == pytest.approx(1843.2)
-    assert eta_s(recipe, 2, 30, 5.0, 1000) == pytest.approx(460.8)
+    assert eta_s(recipe, 2, 60 * TINY_STEP, 10.0, 1000) == pytest.approx(1843.2)
+    assert eta_s(recipe, 2, 30 * TINY_STEP, 10.0, 1000) == pytest.approx(921.6)
+    assert eta_s(recipe, 2, 30 * TINY_STEP, 5.0, 1000) == pytest.approx(460.8)
 
 
 def test_the_demo_takes_what_it_was_measured_to_take() -> None:
     """A demo run on two cores: 213 s of steps, 67 s of evaluation and samples after the base's, 47 s of
     export."""
-    phases = remaining_phases(load_recipe("demo"), 30, DEMO)
+    phases = remaining_phases(load_recipe("demo"), 30, 30 * DEMO_STEP, DEMO)
     assert phases.steps_s == pytest.approx(213, rel=0.25)
     assert phases.evaluation_s + phases.samples_s == pytest.approx(67, rel=0.25)
     assert phases.total_s == pytest.approx(213 + 67 + 47, rel=0.25)
@@ -86,7 +89,7 @@ def test_what_a_recipe_leaves_out_takes_no_time() -> None:
     recipe = load_recipe(
         "demo", ["export.enabled=false", "evaluate.prompts=[]", "checkpoint.every_steps=1000"]
     )
-    phases = remaining_phases(recipe, 30, DEMO)
+    phases = remaining_phases(recipe, 30, 30 * DEMO_STEP, DEMO)
     assert phases.export_s == EXPORT_S and phases.checkpoints_s < 1.0
-    shorter = remaining_phases(load_recipe("demo", ["evaluate.prompts=[]"]), 30, DEMO)
+    shorter = remaining_phases(load_recipe("demo", ["evaluate.prompts=[]"]), 30, 30 * DEMO_STEP, DEMO)
     assert shorter.steps_s == phases.steps_s

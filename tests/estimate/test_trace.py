@@ -132,6 +132,7 @@ def few_and_whole(recipe: Recipe, shape: Shape, added: int) -> tuple[MicroBatchT
         recipe,
         9,
         2,
+        512,
     )
     return few, whole
 
@@ -183,7 +184,7 @@ def test_the_7b_is_traced_whole_in_little_time_and_memory() -> None:
         "model = make(32, 'full')\n"
         "start = time.process_time(); whole = trace_micro_batch(model, 1, 2048)\n"
         "seconds = time.process_time() - start\n"
-        "few = trace_few_layers(make, recipe, 32, 1)\n"
+        "few = trace_few_layers(make, recipe, 32, 1, 2048)\n"
         "assert (few.peak_bytes, few.flops) == (whole.peak_bytes, whole.flops)\n"
         "assert seconds < 40, seconds\n"  # twice as much beside another test
         "assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < 1.5e9\n"

@@ -47,7 +47,7 @@ def test_what_is_not_here_is_said_with_what_there_is(word: str) -> None:
     [
         ("lora.r=8", "here it is adapter.rank"),
         ("learning_rate=1e-4", "it lies at train.learning_rate or stages.0.learning_rate"),
-        ("train.seq_len=512", "it lies at data.seq_len"),
+        ("train.seq_len=512", "it lies at data.seq_len or stages.0.seq_len"),
         ("stages.0.max_steps=5", "here it is stages.0.steps"),
         ("train.learning_rat=1", "did you mean 'learning_rate'?"),
     ],

@@ -57,7 +57,7 @@ def test_every_path_lies_in_the_folder_and_none_twice(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     properties = [name for name, value in vars(RunFolder).items() if isinstance(value, property)]
     paths = [getattr(folder, name) for name in properties if not name.startswith("has_")]
-    paths += [folder.source("a"), folder.ledger("node"), folder.meter_lock("node")]
+    paths += [folder.shards("a"), folder.ledger("node"), folder.meter_lock("node")]
     assert len(paths) > 15 and len(set(paths)) == len(paths)
     assert all(path.is_relative_to(folder.path) for path in paths)
     assert not folder.path.exists() and not folder.has_checkpoints

@@ -42,7 +42,6 @@ VALUES: list[Any] = [
 # Keys that cannot change alone: what changes with them.
 PARALLEL = {"sources.poems.kind": "parallel", "sources.poems.languages": {"en": "x", "ka": "y"}}
 TOGETHER: dict[str, dict[str, Any]] = {
-    "stages.0.steps": {"stages.0.tokens": None, "stages.0.steps": 5},
     "stages.0.epochs": {"stages.0.tokens": None, "stages.0.epochs": {"poems": 1.0}},
     "stages.0.steps": {"stages.0.tokens": None, "stages.0.steps": 3},
     "sources.poems.kind": PARALLEL,

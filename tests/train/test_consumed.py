@@ -46,6 +46,7 @@ class FakeDataset:
 def context(path: Path, **datasets: FakeDataset) -> Any:
     known = {name: datasets.get(name, FakeDataset([entry("a")], 8)) for name in TINY.sources}
     return SimpleNamespace(
+        recipe=TINY,
         folder=RunFolder(path),
         prepared=SimpleNamespace(fingerprints={name: dict(PRINTS) for name in TINY.sources}),
         datasets=known,

@@ -84,8 +84,8 @@ def test_everything_in_tokens_is_left_to_the_builder_and_nothing_is_built_twice(
     assert "prepare: base model" in caplog.messages
     assert any("built while training runs" in line for line in caplog.messages)
     assert read_prepared(run) == prepared
-    write_failure(run.source("poems"), "of an earlier attempt")
-    assert _prepare(recipe, run)[0] == prepared and read_failure(run.source("poems")) is None
+    write_failure(run.shards("poems"), "of an earlier attempt")
+    assert _prepare(recipe, run)[0] == prepared and read_failure(run.shards("poems")) is None
     with background_build(recipe, run, prepared) as builder:
         assert builder._process is not None and builder._process.wait(60) == 0, run.builder_log.read_text()
     caplog.clear()
@@ -166,15 +166,15 @@ def test_a_source_that_changed_under_a_run_is_refused_before_it_is_built(
     use = DataUse(fingerprints=before.fingerprints["poems"], shards=2, hash="", whole=False)
     check = partial(refuse_other_sources, 4, {"poems": use})
     assert "poems" in prepare(recipe, run, lambda word, what: None, check).to_build, "the control: unchanged"
-    files = {path: path.read_bytes() for path in run.source("poems").glob("*")}
+    files = {path: path.read_bytes() for path in run.shards("poems").glob("*")}
     write_jsonl(tmp_path / "poems.jsonl", [{"text": text} for text in sentences(601)])
     with pytest.raises(
         ChangedDataError, match=r"sources\.poems: other source, since the run was trained on it"
     ):
         prepare(recipe, run, lambda word, what: None, check)
-    assert {path: path.read_bytes() for path in run.source("poems").glob("*")} == files
+    assert {path: path.read_bytes() for path in run.shards("poems").glob("*")} == files
     assert "poems" in _prepare(recipe, run)[0].to_build, "of no step that was trained on it, it is begun anew"
-    assert (run.source("poems") / BUILDING).exists()
+    assert (run.shards("poems") / BUILDING).exists()
 
 
 def test_a_damaged_tokenizer_is_named_before_anything_is_built_with_it(

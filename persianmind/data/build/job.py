@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BuildProgress:
-    """Where a build stands. files_done of files_total is the coarse part of the source that is read."""
+    """Where a build stands. source: what is built, by its packing's name. files_done of files_total is the
+    coarse part of the source that is read."""
 
     source: str
     records_read: int
@@ -198,7 +199,7 @@ class ShardJob:
     def _progress(self) -> BuildProgress:
         counts = self.stats.counts
         return BuildProgress(
-            source=self.job.name,
+            source=self.job.packing,
             records_read=counts["records_read"],
             documents=counts["documents"],
             tokens=counts["tokens_in"],

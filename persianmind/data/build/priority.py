@@ -1,4 +1,4 @@
-"""Which sources must be whole before step 1, and which of the others is to be built next. Pure."""
+"""Which packings must be whole before step 1, and which of the others is to be built next. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from persianmind.recipe.section import Section
 class StageNeed(Section):
     """What one stage asks of its sources.
 
-    samples: packed sequences, None where its length is in epochs; ratios: of each source, adding up to 1.
+    samples: packed sequences, None where its length is in epochs; ratios: of each packing, by its name,
+    adding up to 1.
     """
 
     samples: int | None
@@ -19,7 +20,7 @@ class StageNeed(Section):
 
 
 class BuildOrder(Section):
-    """Decides which source is built next. Plain JSON: it is sent to the building process.
+    """Decides which packing is built next. Plain JSON: it is sent to the building process.
 
     block_sequences: what must be built before any of it can be served; window: samples in which ratios are
     exact.
@@ -30,9 +31,9 @@ class BuildOrder(Section):
     stages: list[StageNeed]
 
     def priority(self, name: str, sequences: int) -> tuple[int, float]:
-        """When training runs out of a source of which `sequences` are built: (stage, sample in it).
+        """When training runs out of a packing of which `sequences` are built: (stage, sample in it).
 
-        Only whole blocks count, no other sequence can be served. A source that has enough for every stage
+        Only whole blocks count, no other sequence can be served. One that has enough for every stage
         comes last.
         """
         ready = sequences // self.block_sequences * self.block_sequences
@@ -50,9 +51,9 @@ def build_order(recipe: Recipe) -> BuildOrder:
     stages = []
     for stage in recipe.stages:
         tokens = recipe.tokens_of(stage)
-        samples = None if tokens is None else math.ceil(tokens / recipe.data.seq_len)
+        samples = None if tokens is None else math.ceil(tokens / recipe.seq_len_of(stage))
         total = sum(stage.sources.values())
-        ratios = {name: weight / total for name, weight in stage.sources.items()}
+        ratios = {recipe.packing(name, stage).name: part / total for name, part in stage.sources.items()}
         stages.append(StageNeed(samples=samples, ratios=ratios))
     return BuildOrder(
         block_sequences=recipe.data.shuffle_block_sequences or 1,
@@ -62,8 +63,10 @@ def build_order(recipe: Recipe) -> BuildOrder:
 
 
 def needed_whole(recipe: Recipe) -> set[str]:
-    """Sources whose number of sequences decides something before step 1: the length of a stage in `epochs`,
-    ratios by size, an order over all sequences."""
+    """Packings, by name, whose number of sequences decides something before step 1: the length of a stage in
+    `epochs`, ratios by size, an order over all sequences."""
     if recipe.data.mixture_temperature is not None or recipe.data.shuffle_block_sequences is None:
-        return set(recipe.stage_sources())
-    return {stage.passes[0] for stage in recipe.stages if stage.passes is not None}
+        return {packing.name for packing in recipe.stage_packings()}
+    return {
+        recipe.packing(stage.passes[0], stage).name for stage in recipe.stages if stage.passes is not None
+    }

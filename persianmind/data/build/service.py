@@ -79,7 +79,7 @@ class BackgroundBuild:
         return None if self._process is None else self._process.pid
 
     def failures(self) -> dict[str, str]:
-        """Why the build of a source has failed, by its name. What was published before can be read."""
+        """Why a build has failed, by its packing's name. What was published before can be read."""
         return dict(self._failures)
 
     def end(self) -> None:
@@ -99,7 +99,7 @@ class BackgroundBuild:
             return
         how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
         for job in self._jobs:
-            if job.name in self._failures or (job.out / MANIFEST).is_file():
+            if job.packing in self._failures or (job.out / MANIFEST).is_file():
                 continue
             text = (
                 f"the process that builds {job.out} {how} before it was done (its log: {self.log}); run the "
@@ -108,7 +108,7 @@ class BackgroundBuild:
             if read_failure(job.out) is None:
                 with suppress(OSError):  # a disk that is full: who asks `failures` knows
                     write_failure(job.out, text)
-            self._failures[job.name] = text
+            self._failures[job.packing] = text
 
     def __enter__(self) -> Self:
         return self

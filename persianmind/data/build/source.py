@@ -13,7 +13,7 @@ from persianmind.data.chat_form import ChatForm
 from persianmind.data.manifest import MANIFEST, Fingerprints, Manifest, read_data_manifest
 from persianmind.language import run_profile
 from persianmind.language.profile import PromptTemplate
-from persianmind.recipe import Data, Recipe
+from persianmind.recipe import Data, Packing, Recipe
 from persianmind.recipe.section import Section
 from persianmind.text.heldout import held_out_fingerprints
 from persianmind.text.sources.locate import source_fingerprint
@@ -32,10 +32,12 @@ DIALOGUE_VERSION = 3
 class SourceJob(Section):
     """The token shards of one source, to be built. Plain JSON: it is sent to other processes.
 
-    tokenizer: its folder; out: the folder of the shards; heldout: the folder of held-out text, None where
-    nothing is held out; own_prompt: what PersianMind's own form of dialogues says in the run's language.
+    packing: the name of what is built (recipe/packing.py); data: with its sequence length; tokenizer: its
+    folder; out: the folder of the shards; heldout: the folder of held-out text, None where nothing is held
+    out; own_prompt: what PersianMind's own form of dialogues says in the run's language.
     """
 
+    packing: str
     spec: SourceSpec
     data: Data
     tokenizer: Path
@@ -57,11 +59,16 @@ class SourceJob(Section):
         return self.spec.name
 
 
-def source_job(recipe: Recipe, name: str, *, tokenizer: Path, out: Path, heldout: Path) -> SourceJob:
-    """The job of one source of a recipe; `heldout`: the folder `write_held_out` wrote, if it had to."""
+def source_job(recipe: Recipe, packing: Packing, *, tokenizer: Path, out: Path, heldout: Path) -> SourceJob:
+    """The job of one source of a recipe at one sequence length.
+
+    Args:
+        heldout: the folder `write_held_out` wrote, if it had to.
+    """
     return SourceJob(
-        spec=source_spec(recipe, name),
-        data=recipe.data,
+        packing=packing.name,
+        spec=source_spec(recipe, packing.source),
+        data=recipe.data.model_copy(update={"seq_len": packing.seq_len}),
         tokenizer=tokenizer,
         out=out,
         heldout=heldout if recipe.heldout.sources else None,

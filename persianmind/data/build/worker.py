@@ -49,9 +49,9 @@ def build_all(
 
     Args:
         on_step: called after every batch of records.
-        on_failure: called with the name of a source and why it failed.
+        on_failure: called with the name of a packing and why it failed.
     """
-    by_name = {job.name: job for job in jobs}
+    by_name = {job.packing: job for job in jobs}
     running = {name: build_steps(job) for name, job in by_name.items()}
     sequences = dict.fromkeys(by_name, 0)
     whole = True
@@ -62,7 +62,7 @@ def build_all(
         except Exception as error:
             whole = False
             del running[name]
-            text = _describe(name, error)
+            text = _describe(by_name[name], error)
             on_failure(name, text)
             with suppress(OSError):  # no room even for this: the parent has been told
                 write_failure(by_name[name].out, text)
@@ -75,14 +75,15 @@ def build_all(
     return whole
 
 
-def _describe(name: str, error: Exception) -> str:
+def _describe(job: SourceJob, error: Exception) -> str:
     """The line readers raise; what is no error of ours also leaves its traceback in the log."""
     if isinstance(error, PersianMindError):
-        logger.info("%s: %s", name, error)
+        logger.info("%s: %s", job.packing, error)
         return str(error)
     with suppress(OSError):  # the log may lie on the disk that is full
         print_traceback()
-    return f"sources.{name}: building it ended with {type(error).__name__}: {error}; see builder.log"
+    what = f"{type(error).__name__}: {error}"
+    return f"sources.{job.name}: building {job.packing} ended with {what}; see builder.log"
 
 
 class _Monitor:

@@ -46,7 +46,7 @@ class Builder(Protocol):
         ...
 
     def failures(self) -> dict[str, str]:
-        """Why the build of a source has failed, by its name."""
+        """Why a build has failed, by its packing's name."""
         ...
 
 
@@ -54,9 +54,10 @@ class DataBarrier:
     """Holds the ranks before a step whose sequences are not built yet; costs nothing once a stage's data is
     whole.
 
-    count: numbers of this rank -> their sums over the ranks; all ranks call it together. beat: called while
-    waiting: ranks that exchange numbers do not hang. builder: on the rank that started it, which judges it
-    for all; stall_limit_s: how long nothing may get done in it while the ranks wait.
+    datasets: by the names of their packings. count: numbers of this rank -> their sums over the ranks; all
+    ranks call it together. beat: called while waiting: ranks that exchange numbers do not hang. builder: on
+    the rank that started it, which judges it for all; stall_limit_s: how long nothing may get done in it
+    while the ranks wait.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class DataBarrier:
         stall_limit_s: float = float("inf"),
     ) -> None:
         self._builder = builder
+        self._names = {id(one): name for name, one in datasets.items()}
         self._idle = _IdleTime(stall_limit_s)
         self._unfinished = {name: one for name, one in datasets.items() if one.num_sequences is None}
         self._count = count
@@ -99,7 +101,7 @@ class DataBarrier:
         """One exchange of all ranks; None: they wait."""
         failures = {} if self._builder is None else self._builder.failures()  # published is what came before
         missing, error = _missing(data, samples)
-        judgement = None if missing is None else self._judge_builder(missing, failures)
+        judgement = None if missing is None else self._judge_builder(data, missing, failures)
         unfinished = any(data.datasets[name].num_sequences is None for name in data.mixture.counts)
         waiting, unfinished_anywhere, stopping, failed, judged = self._count(
             [missing is not None, unfinished, stop_requested(), error is not None, judgement is not None]
@@ -118,12 +120,14 @@ class DataBarrier:
             self._report_waiting(missing, len(data.datasets[missing]))
         return None
 
-    def _judge_builder(self, missing: str, failures: Mapping[str, str]) -> BuildFailedError | None:
+    def _judge_builder(
+        self, data: StageData, missing: str, failures: Mapping[str, str]
+    ) -> BuildFailedError | None:
         """Why the ranks would wait for this source in vain, as far as the builder's own rank knows."""
         if self._builder is None:
             return None
-        if missing in failures:
-            return BuildFailedError(failures[missing])
+        if (failure := failures.get(self._names[id(data.datasets[missing])])) is not None:
+            return BuildFailedError(failure)
         if (idle_s := self._idle.seconds(self._builder.work_done)) is None:
             return None
         return BuildStalledError(

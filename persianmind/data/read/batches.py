@@ -31,7 +31,10 @@ def stack_sequences(sequences: Sequence[TokenSequence]) -> Batch:
 
 
 class StageData:
-    """The data of one stage. Holds no position: sample numbers come from outside and are all there is."""
+    """The data of one stage. Holds no position: sample numbers come from outside and are all there is.
+
+    datasets: by source, all of one sequence length.
+    """
 
     def __init__(self, mixture: Mixture, datasets: Mapping[str, TokenDataset]) -> None:
         self.mixture = mixture

@@ -18,8 +18,7 @@ def measure_tiny(setting: PartSetting, findings: Findings) -> None:
     first.require_success("the tiny recipe")
     results = read_results(RunFolder(run))
     recipe = load_recipe("tiny")
-    per_step = recipe.train.global_batch_size * recipe.data.seq_len
-    steps = sum(-(-(recipe.tokens_of(stage) or 0) // per_step) for stage in recipe.stages)
+    steps = sum(recipe.steps_of(stage) or 0 for stage in recipe.stages)
     done = len(exact_losses(run))
     findings.record(first_s=first.seconds, steps=done, self_tests=_self_tests(first.text))
     findings.expect("results.json says finished", results.finished)

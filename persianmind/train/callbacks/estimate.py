@@ -57,5 +57,6 @@ class EstimateCallback(Callback):
         if watts is not None:
             watts *= context.ranks.world_size / context.ranks.local_size
         recipe = decided_recipe(context.recipe, context.folder)
-        for line in estimate_run(recipe, context.total_steps, measured, watts, self.budget):
+        steps, tokens = context.total_steps, context.total_tokens
+        for line in estimate_run(recipe, steps, tokens, measured, watts, self.budget):
             logger.info(line)

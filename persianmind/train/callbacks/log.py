@@ -28,7 +28,8 @@ class LogCallback(Callback):
     name = "log"
 
     def __init__(self, recipe: Recipe, engine: Engine) -> None:
-        self.flops_per_token = flops_per_token(engine.model, recipe.data.seq_len)
+        lengths = {recipe.seq_len_of(stage) for stage in recipe.stages}
+        self.flops_per_token = {length: flops_per_token(engine.model, length) for length in lengths}
         peak = peak_flops(_device_name(engine), recipe.train.precision)
         self.peak_flops = None if peak is None else peak * engine.ranks.world_size
         self._joules: float | None = None
@@ -49,7 +50,8 @@ class LogCallback(Callback):
 
     def _record(self, context: RunContext, outcome: StepOutcome) -> StepRecord:
         result, samples, seconds = outcome.result, outcome.samples, outcome.seconds
-        tokens = len(samples) * context.recipe.data.seq_len
+        seq_len = context.recipe.seq_len_of(context.plan.stage)
+        tokens = len(samples) * seq_len
         useful = outcome.data.useful_tokens(samples)
         characters = outcome.data.characters(samples)
         tokens_per_s = tokens / seconds
@@ -57,6 +59,7 @@ class LogCallback(Callback):
         bits_by_source = _bits_by_source(outcome, by_source)
         joules = None if context.meter is None else context.meter.joules()
         peak_bytes, peak_device_bytes = _peak_memory(context.engine)
+        micro_batch = context.micro_batches.get(seq_len)
         return StepRecord(
             stage=context.plan.stage.name,
             step=context.step,
@@ -77,12 +80,14 @@ class LogCallback(Callback):
             first_sample=samples.start,
             samples=len(samples),
             seconds=seconds,
-            mfu=None if self.peak_flops is None else tokens_per_s * self.flops_per_token / self.peak_flops,
+            mfu=None
+            if self.peak_flops is None
+            else tokens_per_s * self.flops_per_token[seq_len] / self.peak_flops,
             peak_memory_bytes=peak_bytes,
             peak_device_memory_bytes=peak_device_bytes,
             memory=None
-            if context.micro_batch is None
-            else memory_by_kind(context.engine, context.micro_batch, peak_device_bytes or peak_bytes),
+            if micro_batch is None
+            else memory_by_kind(context.engine, micro_batch, peak_device_bytes or peak_bytes),
             joules=joules,
             step_joules=self._difference(joules),
             loss_by_source={source: nats / targets for source, (nats, targets) in by_source.items()},

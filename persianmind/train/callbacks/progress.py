@@ -35,6 +35,7 @@ class ProgressCallback(Callback):
         self._last_line_s = float("-inf")
         self._started_s = time.monotonic()
         self._first_step: int | None = None
+        self._tokens = 0
 
     def start(self, context: RunContext) -> None:
         if context.is_main and sys.stdout.isatty():
@@ -43,13 +44,21 @@ class ProgressCallback(Callback):
     def after_step(self, context: RunContext, outcome: StepOutcome) -> None:
         if context.record is not None:
             used = self.budget.progress(context.joules())
-            self.show(context.record, context.total_steps, used)
+            self.show(context.record, context.total_steps, used, tokens_left=context.tokens_left)
 
-    def show(self, record: StepRecord, total_steps: int, budget: str = "") -> None:
-        """Shows one optimizer step; `budget`: what of an energy budget is used."""
+    def show(
+        self, record: StepRecord, total_steps: int, budget: str = "", *, tokens_left: int | None = None
+    ) -> None:
+        """Shows one optimizer step.
+
+        Args:
+            budget: what of an energy budget is used.
+            tokens_left: packed positions still to come, by which the time left is told; None: by steps.
+        """
         if self._first_step is None:
             self._first_step, self._started_s = record.step - 1, time.monotonic() - record.seconds
-        text = self.text(record, total_steps) + (f"  {budget}" if budget else "")
+        self._tokens += record.tokens
+        text = self.text(record, total_steps, tokens_left) + (f"  {budget}" if budget else "")
         if self._live is not None:
             self._live.show(text, record.step, total_steps)
             return
@@ -66,11 +75,12 @@ class ProgressCallback(Callback):
             self._live.close()
             self._live = None
 
-    def text(self, record: StepRecord, total_steps: int) -> str:
-        """The line for one step."""
-        done = record.step - (self._first_step or 0)
-        per_step_s = (time.monotonic() - self._started_s) / max(1, done)
-        left_s = per_step_s * (total_steps - record.step)
+    def text(self, record: StepRecord, total_steps: int, tokens_left: int | None = None) -> str:
+        """The line for one step; arguments as of `show`."""
+        done, left = record.step - (self._first_step or 0), total_steps - record.step
+        if tokens_left is not None:  # steps of another stage may have longer sequences
+            done, left = self._tokens, tokens_left
+        left_s = (time.monotonic() - self._started_s) / max(1, done) * left
         parts = [
             f"{record.stage:<12} step {record.step}/{total_steps}",
             "loss not finite" if record.loss is None else f"loss {record.loss:.4f}",

@@ -105,7 +105,7 @@ class SaveCallback(Callback):
         metadata = RunMetadata(
             **self.identity,
             stage=context.plan.stage.name,
-            tokens=context.step * context.tokens_per_step,
+            tokens=context.tokens,
             next_sample=context.step,
             data=data_in_use(context),
             data_changes=context.data_changes,

@@ -27,7 +27,9 @@ def depends(bpe_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Depends:
     tokenizer = FolderTokenizer(bpe_dir)
 
     def of(recipe: Recipe) -> object:
-        job = source_job(recipe, "poems", tokenizer=bpe_dir, out=Path("out"), heldout=Path("heldout"))
+        job = source_job(
+            recipe, recipe.packing("poems"), tokenizer=bpe_dir, out=Path("out"), heldout=Path("heldout")
+        )
         return build_fingerprints(job, tokenizer), heldout._built_from(recipe)
 
     return of

@@ -25,7 +25,8 @@ if sys.argv[4] == "whole":  # the control: as one piece
     import persianmind.tokenizer.folder as folder
     folder.LONG_CHARACTERS = 1 << 40
 plan = recipe_of(None, [sys.argv[1]], "text", "fa", "text", [])
-job = source_job(plan, "source", tokenizer=Path(sys.argv[2]), out=Path(sys.argv[3]), heldout=Path())
+folders = {"tokenizer": Path(sys.argv[2]), "out": Path(sys.argv[3]), "heldout": Path()}
+job = source_job(plan, plan.packing("source"), **folders)
 manifest = build_source(job)
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(manifest.documents, manifest.tokens, int(peak) * 1024)
