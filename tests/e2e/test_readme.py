@@ -11,6 +11,8 @@ import pytest
 from tests.support.launch import ROOT, Launched
 
 PAGES = [ROOT / "README.md", ROOT / "README.fa.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PERSIAN = [ROOT / "README.fa.md", *sorted((ROOT / "docs" / "fa").glob("*.md"))]
+LEFT_TO_RIGHT = "\u200e"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
     line.split("#")[0].strip()
@@ -50,6 +52,16 @@ def test_the_picture_of_the_report_is_small_and_told_in_words(name: str) -> None
     picture = (ROOT / source).read_bytes()
     assert picture.startswith(b"\x89PNG") and len(picture) < LARGEST_PICTURE_BYTES
     assert len(said.split()) > 20
+
+
+@pytest.mark.parametrize("page", PERSIAN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_in_persian_text_is_read_from_its_left(page: Path) -> None:
+    """`--output` within a line from right to left is shown as output--, unless a mark stands beside it."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(f"({LEFT_TO_RIGHT}?)`([^`\n]+)`({LEFT_TO_RIGHT}?)", text)
+    assert found
+    assert [code for mark, code, _ in found if not mark and not code[0].isalpha()] == []
+    assert [code for _, code, mark in found if not mark and not code[-1].isalnum()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

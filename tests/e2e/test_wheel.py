@@ -7,13 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from persianmind.common import paths
-from tests.support.launch import ROOT
+from tests.support.launch import BIN, ROOT
+from tests.support.newcomer import walk, write_own_files
 
 pytestmark = pytest.mark.integration
 BUILT_FROM = ("persianmind", "launcher", "ds_configs", "setup.py", "pyproject.toml", "README.md", "LICENSE")
@@ -91,9 +94,32 @@ def test_without_its_recipes_a_wheel_would_say_so(installed: Path, tmp_path: Pat
     assert run(bare, tmp_path, "config", "show", "demo").returncode == 2
 
 
+@pytest.fixture(scope="session")
+def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs of a new environment: the wheel is installed in it by pip, what the wheel needs
+    is lent to it from this one, and nothing of the checkout is there."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, symlinks=True)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index"]
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "lent.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    deepspeed = (BIN / "deepspeed").read_text(encoding="utf-8").splitlines()
+    (folder / "bin" / "deepspeed").write_text("\n".join([f"#!{python}", *deepspeed[1:]]), encoding="utf-8")
+    (folder / "bin" / "deepspeed").chmod(0o755)
+    return folder / "bin"
+
+
 @pytest.mark.more
-def test_it_trains(installed: Path, tmp_path: Path) -> None:
-    done = run(installed, tmp_path, "train", "tiny")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "runs" / "tiny" / "export" / "config.json").is_file()
-    assert str(ROOT) not in (tmp_path / "runs" / "tiny" / "run.log").read_text(encoding="utf-8")
+@pytest.mark.timeout(1800)
+def test_the_newcomers_way_in_a_bare_environment(bare: Path, tmp_path: Path) -> None:
+    """From an empty folder with her files in it; the checkout is on no path."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"DS_ACCELERATOR": "cpu", "PATH": f"{bare}:/usr/local/bin:/usr/bin:/bin"}
+    where = [str(bare / "python"), "-c", "import persianmind; print(persianmind.__file__)"]
+    found = subprocess.run(where, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    assert Path(found.stdout.strip()).is_relative_to(bare.parent)
+    write_own_files(tmp_path)
+    walk(tmp_path, [str(bare / "persianmind")], environment)
+    assert str(ROOT) not in (tmp_path / "runs" / "mine" / "run.log").read_text(encoding="utf-8")
