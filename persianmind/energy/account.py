@@ -11,18 +11,20 @@ from persianmind.energy.summary import summarise
 from persianmind.recipe import Energy
 from persianmind.recipe.loading import read_run_recipe
 from persianmind.run.folder import RunFolder
-from persianmind.run.log import read_metrics
+from persianmind.run.log import Metrics, read_metrics
 
 
-def account(folder: RunFolder, *, comparison: bool = True) -> dict[str, Any]:
+def account(folder: RunFolder, *, metrics: Metrics | None = None, comparison: bool = True) -> dict[str, Any]:
     """`summarise` for a run folder, with whatever it holds of recipe, metrics and data manifests.
+
+    metrics: where they were read before.
 
     Raises:
         RunFolderError: there is no such folder, or it is no run folder.
     """
     folder.require()
     options, remark = _options(folder)
-    metrics, problems = read_metrics(folder), []
+    metrics, problems = metrics or read_metrics(folder), []
     tokens = sum(step.useful_tokens for step in metrics.steps) or None
     if remark:
         problems.append(remark)

@@ -69,13 +69,13 @@ class Chart:
 
 def draw_wide(chart: Chart) -> list[Drawing]:
     """The chart over the whole width of the page, and again in a shape for phones; [] when it is empty."""
-    found = replace(chart, series=_drawable(chart))
+    found = _sound(chart)
     return [_draw(replace(found, width=WIDE)), _draw(found)] if found.series else []
 
 
 def draw(chart: Chart) -> Drawing | None:
     """The chart in pixels; None when there is nothing to draw."""
-    found = replace(chart, series=_drawable(chart))
+    found = _sound(chart)
     return _draw(found) if found.series else None
 
 
@@ -106,7 +106,7 @@ def _frame(
     chart: Chart, series: Sequence[Series], layers: Sequence[Sequence[Point]]
 ) -> tuple[Frame, list[float]]:
     """The plot that holds everything, and the steps of its y axis."""
-    xs = [x for layer in layers for x, _ in layer]
+    xs = [x for layer in layers for x, _ in layer] + [x for x, _ in chart.marks]
     ys = [y for layer in layers for _, y in layer] + ([0.0] if chart.from_zero or chart.stacked else [])
     if not chart.stacked:
         ys += [y for item in series for bucket in item.buckets for y in (bucket.low, bucket.high)]
@@ -114,9 +114,15 @@ def _frame(
     return Frame(min(xs), max(xs), y_ticks[0], y_ticks[-1], chart.width), y_ticks
 
 
+def _sound(chart: Chart) -> Chart:
+    """The chart without what cannot be drawn."""
+    marks = [(x, name) for x, name in chart.marks if abs(x) <= LARGEST]
+    return replace(chart, series=_drawable(chart), marks=marks)
+
+
 def _drawable(chart: Chart) -> list[Series]:
     """The series without points that are too large; those of a stack keep their x values in common."""
-    lost = {x for s in chart.series for x, y in s.points if not _fits((x, y))}
+    lost = {point[0] for s in chart.series for point in s.points if not _fits(point)}
     kept = [
         replace(s, points=[p for p in s.points if _fits(p) and not (chart.stacked and p[0] in lost)])
         for s in chart.series
@@ -125,7 +131,8 @@ def _drawable(chart: Chart) -> list[Series]:
 
 
 def _fits(point: Point) -> bool:
-    return all(abs(value) <= LARGEST for value in point)
+    x, y = point
+    return -LARGEST <= x <= LARGEST and -LARGEST <= y <= LARGEST
 
 
 def _means(item: Series) -> list[Point]:

@@ -176,7 +176,7 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         items = [(str(section(item).get("name", index)), item) for index, item in enumerate(value)]
     else:
-        yield path, str(value)
+        yield path, UNSET if value is None else str(value)  # as where the key is not there
         return
     for key, item in items:
         yield from _flat(item, f"{path}.{key}" if path else key)

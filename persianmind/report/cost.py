@@ -19,6 +19,7 @@ from persianmind.energy.show import (
     mass_text,
 )
 from persianmind.report.drawing import Drawing
+from persianmind.report.faults import run_starts
 from persianmind.report.gains import gains
 from persianmind.report.neighbours import earlier_runs
 from persianmind.report.power import power_chart
@@ -90,7 +91,7 @@ def _totals(run: RunFiles, account: dict[str, Any]) -> Iterator[tuple[str, Cell]
     yield "money", plain(f"{cost['amount']:,.2f} {cost['currency']}" if cost else "no price set")
     if account["embodied_g"] is not None:
         yield "making the hardware, not in the above", plain(mass_text(account["embodied_g"]))
-    yield "starts of the run", plain(account["attempts"])
+    yield "starts of the run", plain(run_starts(run))
 
 
 def _bought(run: RunFiles, kwh: float) -> tuple[str, Cell] | None:

@@ -25,7 +25,7 @@ def faults(run: RunFiles) -> Faults:
     attempts = run.ledger.attempts
     skipped = [step for step in run.steps if step.skipped]
     facts = [
-        ("starts of the run", count(_starts(run))),
+        ("starts of the run", count(run_starts(run))),
         ("steps done again", count(run.steps_done_again)),
         ("steps that moved no weight", count(len(skipped))),
     ]
@@ -45,7 +45,7 @@ def faults(run: RunFiles) -> Faults:
     return Faults(facts, starts if len(body) > 1 else None, shown)
 
 
-def _starts(run: RunFiles) -> int:
-    """Of the node that has the most: a node may join late or be lost."""
+def run_starts(run: RunFiles) -> int:
+    """How often the run was started: of the node that has the most: a node may join late or be lost."""
     nodes = [attempt.node for attempt in run.ledger.attempts]
     return max(map(nodes.count, nodes), default=0)

@@ -58,10 +58,10 @@ def read_run(folder: RunFolder) -> RunFiles:
     _read_recipe(run)
     _read_results(run)
     _read_checkpoints(run)
-    _read_steps(run)
+    metrics = _read_steps(run)
     run.vocab = _checked(run, folder.vocab / EXPANSION_FILE, "the new vocabulary is not shown")
     _read_data(run)
-    _read_energy(run)
+    _read_energy(run, metrics)
     return run
 
 
@@ -89,12 +89,23 @@ def _read_results(run: RunFiles) -> None:
     content = _checked(run, path, "evaluation, samples and versions are not shown")
     try:
         run.results = RunResults.model_validate(content)
-    except ValidationError as error:
-        wrong = dict.fromkeys(_separable(item["loc"]) for item in error.errors())
-        for place in wrong:
-            run.miss(path, f"{'.'.join(map(str, place))} is not usable", "it is not shown")
-        sound = {key: _without(value, key, wrong) for key, value in content.items() if (key,) not in wrong}
+    except ValidationError:
+        fields = (_sound_field(run, key, value) for key, value in content.items())
+        sound = {key: value for found in fields for key, value in found.items()}
         run.results = RunResults.model_validate(sound)  # every field may be absent
+
+
+def _sound_field(run: RunFiles, key: str, value: Any) -> dict[str, Any]:
+    """One field of results.json by its name, without its wrong items; {} where it cannot be used."""
+    try:
+        RunResults.model_validate({key: value})
+    except ValidationError as error:
+        # An error without a place is that of the whole field: a number beyond all bounds.
+        wrong = dict.fromkeys(_separable(item["loc"] or (key,)) for item in error.errors())
+        for place in wrong:
+            run.miss(run.folder.results, f"{'.'.join(map(str, place))} is not usable", "it is not shown")
+        return {} if (key,) in wrong else {key: _without(value, key, wrong)}
+    return {key: value}
 
 
 def _separable(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
@@ -121,7 +132,7 @@ def _without(value: Any, key: str, wrong: Container[tuple[int | str, ...]]) -> A
     return value
 
 
-def _read_steps(run: RunFiles) -> None:
+def _read_steps(run: RunFiles) -> Metrics:
     path, discarded = run.folder.metrics, run.folder.discarded_metrics
     try:
         found = read_metrics(run.folder, max((one.step for one in run.checkpoints), default=0))
@@ -140,6 +151,7 @@ def _read_steps(run: RunFiles) -> None:
     if not all(done_again):
         damaged = len(done_again) - sum(done_again)
         run.miss(discarded, f"{damaged} damaged line(s)", "they are not among the steps done again")
+    return found
 
 
 def _lines(path: Path) -> list[StepRecord | None]:
@@ -171,12 +183,12 @@ def _read_checkpoints(run: RunFiles) -> None:
     run.checkpoints.sort(key=lambda checkpoint: checkpoint.sequence)
 
 
-def _read_energy(run: RunFiles) -> None:
+def _read_energy(run: RunFiles, metrics: Metrics) -> None:
     folder = run.folder.energy
     loss = "energy and CO2 are not shown"
     try:
         run.ledger = read_ledger(run.folder)
-        run.account = account(run.folder)
+        run.account = account(run.folder, metrics=metrics)
     except Exception as error:  # whatever the ledger holds, the rest of the page is made
         run.ledger, run.account = Ledger(), None
         run.miss(folder, f"not understood ({type(error).__name__}: {error})", loss)

@@ -113,9 +113,9 @@ def _with_published(
     left = dict(beside)
     for task, row in zip(_by_task(results), rows, strict=True):
         yield [*row, _published_cell(left.pop(task, []))]
-    for (suite, task, metric), found in left.items():
-        name = Cell(f"{suite}/{task}", origin="not measured here")
-        yield [name, plain(metric), GAP, *[GAP] * stages, _published_cell(found)]
+    for (suite, name, metric), found in left.items():
+        label = Cell(f"{suite}/{name}", origin="not measured here")
+        yield [label, plain(metric), GAP, *[GAP] * stages, _published_cell(found)]
 
 
 def _published_cell(found: list[PublishedScore]) -> Cell:
@@ -123,7 +123,7 @@ def _published_cell(found: list[PublishedScore]) -> Cell:
     if not found:
         return GAP
     others = [f"{one.value:.4g}: {one.model}" for one in found[1:]]
-    return Cell(f"{found[0].value:.4g}", number=True, origin="; ".join([found[0].model, *others]))
+    return Cell(f"{found[0].value:.4g}", origin="; ".join([found[0].model, *others]))
 
 
 def _value(result: SuiteResult | None) -> Cell:

@@ -25,6 +25,7 @@ from persianmind.run.records import Phase
 from tests.energy.ledgers import MORNING, write
 
 SECONDS = 3600.0
+TWO_MODELS = "half-way between two models for {} GB: Crucial's 3 W per 8 GB, codecarbon's 5 W per module"
 LAPTOP_CPU, LAPTOP_TDP_W = "AMD Ryzen 7 5800U", 15.0
 
 
@@ -59,10 +60,13 @@ def rapl_cpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> CPU:
 
 
 def loaded_cpu(folder: Path, name: str, tdp_w: float, monkeypatch: pytest.MonkeyPatch) -> CPU:
-    """One without a counter, half of its power taken."""
+    """One without a counter, half of its power taken: of the power that it is told to have, as codecarbon's."""
     cpu = CPU(str(folder), "cpu_load", name, tdp_w)
-    energy = CodecarbonEnergy.from_energy(0.5 * tdp_w * SECONDS / 3.6e6)
-    monkeypatch.setattr(cpu, "measure_power_and_energy", lambda last_duration: (None, energy))
+
+    def measured(last_duration: float) -> tuple[None, CodecarbonEnergy]:
+        return None, CodecarbonEnergy.from_energy(0.5 * cpu._tdp * SECONDS / 3.6e6)
+
+    monkeypatch.setattr(cpu, "measure_power_and_energy", measured)
     return cpu
 
 
@@ -109,8 +113,7 @@ def test_a_box_with_a_gpu_and_a_cpu_of_known_power(tmp_path: Path, monkeypatch: 
     assert lines == {
         "gpu0": "300 Wh, NVML energy counter (NVIDIA GeForce RTX 3090)",
         "cpu": "52.5 Wh, codecarbon's (for AMD Ryzen 9 5950X) thermal design power of 105 W, scaled by load",
-        "ram": "22 Wh, half-way between two models for 64 GB: Crucial's 3 W per 8 GB, codecarbon's 5 W per "
-        "module",
+        "ram": f"22 Wh, {TWO_MODELS.format(64)}",
     }
 
 
@@ -118,7 +121,7 @@ def test_a_server_whose_cpu_has_a_counter(tmp_path: Path, monkeypatch: pytest.Mo
     parts = [rapl_cpu(tmp_path / "sys", monkeypatch), memory(128, 38, monkeypatch)]
     headline, lines = account(tmp_path, parts, monkeypatch)
     assert headline == "65 Wh measured + 43 Wh estimated (99.8 Wh to 116 Wh)"
-    assert lines["cpu"] == "65 Wh, RAPL counter"
+    assert lines == {"cpu": "65 Wh, RAPL counter", "ram": f"43 Wh, {TWO_MODELS.format(128)}"}
 
 
 def test_a_virtual_machine_whose_cpu_nobody_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,17 +129,24 @@ def test_a_virtual_machine_whose_cpu_nobody_knows(tmp_path: Path, monkeypatch: p
     cpu = loaded_cpu(tmp_path, "AMD EPYC", 8.0, monkeypatch)
     headline, lines = account(tmp_path, [cpu, memory(24, 20, monkeypatch)], monkeypatch)
     assert headline == "14.5 Wh estimated (9 Wh to 20 Wh), CPU unknown"
-    assert list(lines) == ["ram"]
+    assert lines == {"ram": f"14.5 Wh, {TWO_MODELS.format(24)}"}
     cpu = loaded_cpu(tmp_path, "AMD EPYC", 8.0, monkeypatch)
     stated, lines = account(tmp_path, [cpu, memory(24, 20, monkeypatch)], monkeypatch, cpu_tdp_w=155.0)
-    assert "unknown" not in stated and "the recipe's thermal design power of 155 W" in lines["cpu"]
+    assert stated == "92 Wh estimated (9 Wh to 175 Wh)"
+    assert lines == {
+        "cpu": "77.5 Wh, the recipe's thermal design power of 155 W, scaled by load",
+        "ram": f"14.5 Wh, {TWO_MODELS.format(24)}",
+    }
 
 
 def test_a_laptop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = loaded_cpu(tmp_path, LAPTOP_CPU, LAPTOP_TDP_W, monkeypatch)
     headline, lines = account(tmp_path, [cpu, memory(16, 10, monkeypatch)], monkeypatch)
     assert headline == "15.5 Wh estimated (6 Wh to 25 Wh)"
-    assert lines["cpu"].startswith("7.5 Wh, codecarbon's (for AMD Ryzen 7 5800U)")
+    assert lines == {
+        "cpu": "7.5 Wh, codecarbon's (for AMD Ryzen 7 5800U) thermal design power of 15 W, scaled by load",
+        "ram": f"8 Wh, {TWO_MODELS.format(16)}",
+    }
 
 
 @pytest.mark.parametrize(

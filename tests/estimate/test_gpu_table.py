@@ -21,7 +21,7 @@ def test_cells_say_what_is_left_or_missing() -> None:
 
 def test_a_row_is_a_recipe_and_a_column_a_gpu() -> None:
     lines = table({"qwen3-8b": {"RTX 3070": SHORT, "RTX 3090": LONG}}, ["RTX 3070", "RTX 3090"]).splitlines()
-    assert lines[0] == "| recipe, number of GPUs | peak | RTX 3070 | RTX 3090 |"
+    assert lines[0] == "| recipe, number of GPUs | least peak | RTX 3070 | RTX 3090 |"
     assert lines[2].startswith("| `qwen3-8b`, 4 | 20.5 GB | no: 12.5 GB short | 3.2 GB")
 
 

@@ -21,7 +21,7 @@ from tests.support.browser import DARK, LIGHT, ROOT, Browser, find_program
 pytestmark = pytest.mark.more
 
 WIDTHS = (390, 820, 1280)
-SMALLEST_TEXT_PX = 9.5
+SMALLEST_TEXT_PX = 10
 
 
 @pytest.fixture

@@ -140,6 +140,15 @@ def test_a_legend_names_the_series_where_there_are_several() -> None:
     assert drawn(Chart("x", [one, two])).legend == [("key t-target", "a"), ("key t-english dots", "b")]
 
 
+def test_a_mark_outside_of_the_points_is_drawn_within_the_plot() -> None:
+    """A base that is scored, and no stage yet: one point at 0, stages that begin after it."""
+    marks = [(1.0, "pretrain"), (120.0, "instruct"), (1e300, "never")]
+    drawing = drawn(Chart("x", [Series("a", [(0.0, 1.9)], "t-target")], marks=marks))
+    places = [line.x1 for line in drawing.lines if line.kind == "mark"]
+    assert len(places) == 2 and places == sorted(places)
+    assert places[0] > LEFT and places[1] == NARROW - RIGHT
+
+
 def test_marks_and_ticks_carry_their_text() -> None:
     chart = Chart(
         "x", [Series("a", [(0.0, 1.0), (9.0, 2.0)], "t-target")], marks=[(0.0, "<b>")], ticks=[(9.0, "end")]

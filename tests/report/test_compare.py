@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from persianmind.common.checksum import write_checked
@@ -55,6 +56,14 @@ def test_only_the_settings_that_differ_are_listed(tmp_path: Path) -> None:
     same = build_run(tmp_path / "same")
     alike = sections(compared(tmp_path, build_run(tmp_path / "once"), same))["settings"]
     assert "None: the recipes are alike." in alike.text
+
+
+def test_a_key_that_is_not_set_is_as_one_that_an_older_version_did_not_have(tmp_path: Path) -> None:
+    older, newer = (build_run(tmp_path / name) for name in ("older", "newer"))
+    tree = yaml.safe_load(older.recipe.read_text(encoding="utf-8"))
+    assert tree["train"].pop("warmup_steps", "") is None and tree["train"].pop("warmup_ratio")
+    older.recipe.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert [*sections(compared(tmp_path, older, newer))["settings"].table()] == ["train.warmup_ratio"]
 
 
 def test_scores_on_other_text_do_not_compare_and_that_is_said(tmp_path: Path) -> None:

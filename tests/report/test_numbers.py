@@ -124,7 +124,7 @@ def test_the_files_are_all_that_the_page_reads(run: Path) -> None:
     """The control: no file is left out, and the run without a hostile number has every section."""
     found = {path for pattern in PATTERNS for path in run.glob(pattern)}
     assert {*files(run)} - found == {run / "recipe.yaml"}
-    expected = {"evaluation", "suites", "samples", "energy", "training", "vocabulary", "data", "checkpoints"}
+    expected = {"evaluation", "suites", "samples", "cost", "training", "vocabulary", "data", "checkpoints"}
     assert expected <= set(sections(parse(write_report(run))))
 
 
