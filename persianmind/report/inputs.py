@@ -173,7 +173,8 @@ def _epochs(value: object) -> str:
 
 def _stages(run: RunFiles) -> Iterator[tuple[str, Cell]]:
     for stage in mappings(run.recipe.get("stages")):
-        tokens = number(stage.get("tokens"))
-        length = f"{tokens:,.0f} tokens" if tokens is not None else _epochs(stage.get("epochs", "?"))
+        counted = ((number(stage.get(unit)), unit) for unit in ("tokens", "steps"))
+        lengths = [f"{amount:,.0f} {unit}" for amount, unit in counted if amount is not None]
+        length = lengths[0] if lengths else _epochs(stage.get("epochs", "?"))
         mixture = ", ".join(f"{name} {scalar_text(r)}" for name, r in section(stage.get("sources")).items())
         yield scalar_text(stage.get("name", "?")), plain(f"{length}: {mixture}")
