@@ -24,11 +24,11 @@ from persianmind.launch.check_command import make_check
 from persianmind.launch.commands import train_recipe
 from persianmind.launch.config_commands import app as config_app
 from persianmind.launch.init_command import init
+from persianmind.launch.vocab_commands import app as vocab_app
 from persianmind.publish.commands import export, verify
 from persianmind.report.commands import report
 from persianmind.report.run_commands import compare_runs, runs, watch
 from persianmind.train.options import EXIT_CODES
-from persianmind.vocab.commands import app as vocab_app
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -134,7 +134,9 @@ class Stage(Section):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if [self.tokens, self.steps, self.epochs].count(None) != 2:
-            raise ValueError(f"stage {self.name!r} needs exactly one of `tokens`, `steps` and `epochs`")
+            given = [one for one in ("tokens", "steps", "epochs") if getattr(self, one) is not None]
+            fix = f": it has {' and '.join(given)}, set the others to null" if given else ""
+            raise ValueError(f"stage {self.name!r} needs exactly one of `tokens`, `steps` and `epochs`{fix}")
         if self.epochs is not None and not isinstance(self.epochs, dict) and len(self.sources) > 1:
             first = next(iter(self.sources))
             raise ValueError(

@@ -86,6 +86,16 @@ class RunLog:
         for tracker in self.trackers:
             tracker.log(values)
 
+    def append_scores(self, step: int, scores: Sequence[EvaluationResult]) -> None:
+        """Bits per byte of held-out text after `step`, to TensorBoard files and trackers; results.json has
+        them in full."""
+        values = {f"held_out/{score.language}": score.bits_per_byte for score in scores}
+        if not self.active or not values:
+            return
+        self._events.log(step, values)
+        for tracker in self.trackers:
+            tracker.log({"step": step, **values})
+
     def flush(self) -> None:
         """Makes what was logged durable; called before every checkpoint commits."""
         if self.active and self.folder.metrics.is_file():

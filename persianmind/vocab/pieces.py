@@ -50,17 +50,22 @@ def learn_exactly(
     """
     learned = learn_up_to(base, units, new_tokens, profile)
     found = len(learned.pieces)
+    if not found or found < new_tokens:
+        raise too_few_pieces(found, new_tokens, profile)
+    return learned
+
+
+def too_few_pieces(found: int, asked: int, profile: LanguageProfile) -> VocabError:
+    """What to say where a text supports `found` new pieces and more were asked for."""
     if not found:
-        raise VocabError(
+        return VocabError(
             f"the text supports no new piece: the base already has what its {profile.name} words are made "
             "of, or no pair of pieces occurs twice; give more text, or ask for 0 new tokens"
         )
-    if found < new_tokens:
-        raise VocabError(
-            f"the text supports {found} new pieces, {new_tokens} were asked for; ask for at most {found}, or "
-            "give more text"
-        )
-    return learned
+    return VocabError(
+        f"the text supports {found} new pieces, {asked} were asked for; ask for at most {found}, or "
+        "give more text"
+    )
 
 
 def learn_up_to(

@@ -21,7 +21,7 @@ from persianmind.vocab.build import Corpus
 from persianmind.vocab.families import open_files
 from persianmind.vocab.families.base import BaseTokenizer
 from persianmind.vocab.learn import Learned
-from persianmind.vocab.pieces import learn_exactly
+from persianmind.vocab.pieces import learn_up_to, too_few_pieces
 
 _GIB = 2**30
 # An embedding moves only when its token occurs; the mean of its old subwords is a start, not training.
@@ -68,10 +68,13 @@ class Choice:
 @dataclass(frozen=True)
 class Plan:
     """All sizes, 0 first. `best`: the one with the least compute among those that fit and whose rarest piece
-    occurs MIN_OCCURRENCES times in the corpus."""
+    occurs MIN_OCCURRENCES times in the corpus. too_large: sizes that are not among them, because the text
+    supports `supported` pieces alone; None where it supports as many as were asked for."""
 
     choices: tuple[Choice, ...]
     best: int
+    too_large: tuple[int, ...] = ()
+    supported: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -124,19 +127,24 @@ def make_plan(
         profile: the language of the new pieces.
 
     Raises:
-        VocabError: sizes that are not positive, or more than the text supports.
+        VocabError: sizes that are not positive, or all of them more than the text supports.
     """
     check_sizes(sizes)
-    learned = learn_exactly(base, corpus.units, max(sizes), profile)
+    learned = learn_up_to(base, corpus.units, max(sizes), profile)
+    supported = len(learned.pieces)
+    if min(sizes) > supported:
+        raise too_few_pieces(supported, min(sizes), profile)
     words = sum(len(document.split()) for document in corpus.documents)
     choices: list[Choice] = []
-    for size in [0, *sorted(set(sizes))]:
+    for size in [0, *sorted({size for size in sizes if size <= supported})]:
         tokens = _count_tokens(base, prefix(learned, size), corpus.documents) / max(1, words)
         before = choices[0].tokens_per_word if choices else tokens
         count = learned.pieces[size - 1][1] * corpus_words // max(1, corpus.words) if size else 0
         choices.append(_choice(size, tokens, before, base.size, shape, corpus_words, ranks, gpu_gib, count))
     fitting = [c for c in choices if c.fits and c.rarest_piece >= MIN_OCCURRENCES] or choices[:1]
-    return Plan(tuple(choices), min(fitting, key=lambda choice: choice.relative_cost).new_tokens)
+    too_large = tuple(sorted({size for size in sizes if size > supported}))
+    best = min(fitting, key=lambda choice: choice.relative_cost).new_tokens
+    return Plan(tuple(choices), best, too_large, supported if too_large else None)
 
 
 def check_sizes(sizes: Sequence[int]) -> None:

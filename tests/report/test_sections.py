@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from persianmind.evaluate.published import SOURCE, published_beside
+from persianmind.recipe.loading import load_recipe
+from persianmind.report.inputs import recipe
 from persianmind.report.page import write_report
+from persianmind.report.read import RunFiles
 from persianmind.run.evaluation_records import NewTokens, SuiteResult
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import (
@@ -188,3 +191,18 @@ def test_earlier_runs_of_the_folder_stand_beside_the_cost(tmp_path: Path) -> Non
     table = shown(run)["cost"].panel("Earlier runs of this folder").table()
     assert table == {"first": ["500 Wh", "50 %", "1.912", "1.071", "7,000"]}
     assert "Earlier runs of this folder" not in shown(RunFolder(tmp_path / "first"))["cost"].headings
+
+
+def test_a_stages_length_is_in_the_unit_that_it_was_given_in(tmp_path: Path) -> None:
+    lengths: list[dict[str, Any]] = [{"tokens": 4096}, {"tokens": None, "steps": 30}, {"epochs": 2}]
+    stages = [{"name": f"s{i}", "sources": {"a": 1.0}, **one} for i, one in enumerate(lengths)]
+    found = recipe(RunFiles(RunFolder(tmp_path), recipe={"stages": stages, "adapter": {"layers": [1]}}))
+    assert found is not None
+    texts = [cell.text for _, cell in found.stages]
+    assert texts == ["4,096 tokens: a 1.0", "30 steps: a 1.0", "2 epochs: a 1.0"]
+
+
+def test_the_layers_that_have_adapters_are_among_the_facts(tmp_path: Path) -> None:
+    valid = load_recipe("tiny", ["adapter.layers=[0, -1]"])
+    found = recipe(RunFiles(RunFolder(tmp_path), valid.model_dump(mode="json"), valid))
+    assert found is not None and dict(found.facts)["adapters in"].text == "layers 0, -1 (-1 is the last)"

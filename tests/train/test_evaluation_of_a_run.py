@@ -7,7 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from persianmind.report.curves import held_out_points
+from persianmind.report.read import read_run
+from persianmind.run.folder import RunFolder
 from tests.support.launch import Launched, launch
 
 pytestmark = pytest.mark.integration
@@ -22,7 +26,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     launched = launch(
         "--recipe", "tiny", "--output", str(root / "run"), *SHORT, f"evaluate.suites=[{root / 'sums.jsonl'}]",
         "evaluate.every_steps=3", "evaluate.suites_within_stages=true", "evaluate.best_metric=fa",
-        "evaluate.forgetting={every_steps: 2, max_increase: 1.0, action: stop}", ranks=2,
+        "evaluate.forgetting={every_steps: 2, max_increase: 1.0, action: stop}",
+        "stages.1.tokens=null", "stages.1.steps=3", "train.warmup_steps=2", "train.schedule=constant",
+        ranks=2,
     )  # fmt: skip
     assert launched.code == 0, launched.text
     return launched
@@ -32,8 +38,30 @@ def test_scores_stand_with_their_intervals(run: Launched) -> None:
     for one in run.results["evaluation"]:
         assert one["ci_low"] < one["bits_per_byte"] < one["ci_high"] and one["n_documents"] > 1
     within = run.results["within_stages"]
-    assert [one["step"] for one in within if one["language"] == "fa"] == [3, 6, 9]
+    assert [one["step"] for one in within if one["language"] == "fa"] == [3, 6, 9, 12]
     assert "forgetting: en bits per byte" in run.text
+
+
+def test_a_stage_in_steps_and_a_constant_rate_after_warm_up(run: Launched) -> None:
+    steps = [one for one in run.metrics if one["stage"] == "instruct-1"]
+    assert len(steps) == 3
+    first, second, third = (one["learning_rate"] for one in steps)
+    assert 0 < first < second < third and third == 5e-3
+    assert {one["learning_rate"] for one in run.metrics if one["stage_step"] > 2} == {5e-3}
+
+
+def test_held_out_scores_go_to_tensorboard_and_the_report(run: Launched) -> None:
+    events = EventAccumulator(str(run.run / "tensorboard"))
+    events.Reload()
+    shown = {event.step: event.value for event in events.Scalars("held_out/fa")}
+    scores = {
+        one["step"]: one["bits_per_byte"] for one in run.results["within_stages"] if one["language"] == "fa"
+    }
+    assert 0 in shown and {*scores} < {*shown}
+    for step, bits in scores.items():
+        assert shown[step] == pytest.approx(bits, rel=1e-6)
+    points = dict(held_out_points(read_run(RunFolder(run.run)), "fa"))
+    assert scores.items() <= points.items()
 
 
 def test_suites_are_scored_by_stage_and_within(run: Launched) -> None:

@@ -68,6 +68,7 @@ class EvaluateCallback(Callback):
         self.base_scored = (time.perf_counter() - started_s, _count_tokens(sequences))
         if context.is_main:
             add_evaluation(context.folder, results)
+            context.log.append_scores(0, results)
 
     def after_step(self, context: RunContext, outcome: StepOutcome) -> None:
         if self.every_steps is None or context.at_stage_end or context.step % self.every_steps:
@@ -79,6 +80,7 @@ class EvaluateCallback(Callback):
         results = self._score(context, stage, self.stage_sequences(context), step=context.step)
         if context.is_main:
             add_evaluation_within(context.folder, results)
+            context.log.append_scores(context.step, results)
 
     def end_stage(self, context: RunContext, plan: StagePlan) -> None:
         stage = plan.stage.name
@@ -88,6 +90,7 @@ class EvaluateCallback(Callback):
         results = self._score(context, stage, self.stage_sequences(context))
         if context.is_main:
             add_evaluation(context.folder, results)
+            context.log.append_scores(context.step, results)
 
     def _compare_with_before(
         self, stage: str, language: str, held_out: HeldOutSequences, found: Score

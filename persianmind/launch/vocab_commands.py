@@ -1,4 +1,4 @@
-"""`persianmind vocab ...`: commands only; everything heavy is imported inside them."""
+"""`persianmind vocab build` and `report`: commands only; everything heavy is imported inside them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import typer
 
 from persianmind.common.console import JsonFlag, emit_json, emit_table
 from persianmind.common.default_language import DEFAULT_LANGUAGE
-from persianmind.common.errors import VocabError
+from persianmind.launch.vocab_plan_command import (
+    BASE_HELP,
+    TEXT_HELP,
+    FieldOption,
+    LanguageOption,
+    base_path,
+    vocab_plan,
+)
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
-
-BaseOption = Annotated[Path, typer.Option("--base", help="Tokenizer folder, or a tokenizer.model.")]
-TextOption = Annotated[
-    list[str], typer.Option("--text", help="Text: file, folder or glob; may be given several times.")
-]
-LanguageOption = Annotated[
-    str, typer.Option("--language", help="Language of the text, as a code, or its profile, a .yaml file.")
-]
-FieldOption = Annotated[str, typer.Option("--text-field", help="Field of JSON and parquet records.")]
+app.command("plan")(vocab_plan)
+BaseOption = Annotated[str, typer.Option("--base", help=BASE_HELP)]
+TextOption = Annotated[list[str], typer.Option("--text", help=TEXT_HELP)]
 
 
 @app.command("build")
@@ -44,7 +45,7 @@ def vocab_build(
 
     profile = profile_named(language)
     expansion = build_vocab(
-        base,
+        base_path(base),
         read_texts(text, text_field, profile=profile),
         out,
         new_tokens=new_tokens,
@@ -93,7 +94,7 @@ def vocab_report(
         file.name: read_texts([file.uri], text_field, profile=profile)
         for file in text_files(text, text_field)
     }
-    found = make_report(open_base(base), open_base(expanded), files, profile)
+    found = make_report(open_base(base_path(base)), open_base(expanded), files, profile)
     if plot is not None:
         write_text(plot, fertility_svg(found))
     if as_json:
@@ -111,84 +112,3 @@ def vocab_report(
     ]
     title = f"{found.added:,} new ids: {len(found.unreachable)} unreachable, {len(found.unused)} unused here"
     emit_table(title, ("file", "words", "tokens/word", "characters/token", "words left whole"), lines)
-
-
-@app.command("plan")
-def vocab_plan(
-    base: BaseOption,
-    text: TextOption,
-    sizes: Annotated[str, typer.Option("--sizes", help="Sizes to compare.")] = "2000,5000,10000,20000",
-    words: Annotated[
-        int | None, typer.Option("--words", min=1, help="Words of the training corpus; default: of --text.")
-    ] = None,
-    hidden: Annotated[int | None, typer.Option(min=1, help="Model width, without a config.json.")] = None,
-    parameters: Annotated[
-        int | None, typer.Option(min=1, help="Parameters without the vocabulary tables.")
-    ] = None,
-    tied: Annotated[bool, typer.Option("--tied", help="Input and output tables are one.")] = False,
-    ranks: Annotated[int, typer.Option(min=1, help="GPUs that share the optimizer state.")] = 1,
-    gpu_gib: Annotated[float, typer.Option(min=1.0, help="Memory of one GPU.")] = 24.0,
-    language: LanguageOption = DEFAULT_LANGUAGE,
-    text_field: FieldOption = "text",
-    as_json: JsonFlag = False,
-) -> None:
-    """Which number of new pieces pays: fertility against parameters, memory and compute."""
-    from persianmind.language import profile_named
-    from persianmind.vocab.build import read_corpus
-    from persianmind.vocab.families import open_base
-    from persianmind.vocab.plan import LLAMA_2_7B, ModelShape, check_sizes, make_plan, read_shape
-    from persianmind.vocab.texts import read_texts
-
-    try:
-        wanted = [int(size) for size in sizes.split(",")]
-    except ValueError:
-        raise VocabError(f"--sizes {sizes!r}: write whole numbers with commas, e.g. 2000,5000") from None
-    check_sizes(wanted)
-    if (hidden is None) != (parameters is None):
-        raise VocabError("give --hidden and --parameters together, or neither")
-    if hidden is not None and parameters is not None:
-        shape = ModelShape(hidden, parameters, tied)
-    else:
-        shape = read_shape(base) or LLAMA_2_7B
-    opened = open_base(base)
-    profile = profile_named(language)
-    corpus = read_corpus(opened, read_texts(text, text_field, profile=profile), profile)
-    found = make_plan(
-        opened,
-        corpus,
-        wanted,
-        shape,
-        corpus_words=words or corpus.words,
-        ranks=ranks,
-        gpu_gib=gpu_gib,
-        profile=profile,
-    )
-    if as_json:
-        emit_json(found.to_json())
-        return
-    lines = [
-        (
-            f"{c.new_tokens:,}{' *' if c.new_tokens == found.best else ''}",
-            f"{c.tokens_per_word:.3f}",
-            f"{c.corpus_tokens:,} ({c.tokens_saved:+.1%} saved)",
-            f"{c.added_parameters / 1e6:.1f} M",
-            f"{c.embeddings_gib:.2f} ({c.optimizer_gib:.2f})",
-            f"{c.logits_ratio:.1%}",
-            f"{c.relative_cost:.3f}",
-            f"{c.rarest_piece:,}",
-            "yes" if c.fits else "no",
-        )
-        for c in found.choices
-    ]
-    header = (
-        "new pieces",
-        "tokens/word",
-        "corpus tokens",
-        "parameters",
-        "GiB per GPU (optimizer)",
-        "part of logits",
-        "compute, base = 1",
-        "rarest piece",
-        "fits",
-    )
-    emit_table(f"* pays most on a GPU of {gpu_gib:g} GiB", header, lines)
