@@ -67,6 +67,18 @@ def compile_layers(causal_lm: Any, backend: str = "inductor") -> None:
         layer._compiled_call_impl = _in_training(layer._compiled_call_impl, layer._call_impl)
 
 
+def forget_shapes(causal_lm: Any) -> None:
+    """Compiled layers are compiled anew at their next call, as in a process that begins there.
+
+    For a second length of sequences torch writes other code than for a first, and a run that goes on in that
+    stage would round otherwise. Does nothing where none is compiled.
+    """
+    import torch
+
+    if any(layer._compiled_call_impl is not None for layer in causal_lm.get_decoder().layers):
+        torch.compiler.reset()
+
+
 def _in_training(compiled: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
     import torch
 

@@ -91,6 +91,11 @@ class RunContext:
         return self.step == self.plan.last_step
 
     @property
+    def seq_len(self) -> int:
+        """Of the sequences of the stage that is being trained."""
+        return self.recipe.seq_len_of(self.plan.stage)
+
+    @property
     def tokens(self) -> int:
         """Packed positions of the finished steps of all ranks."""
         return self.total_tokens - self.tokens_left

@@ -15,6 +15,7 @@ from persianmind.data.read.prefetch import ReadAhead
 from persianmind.engine.base import Batch, DeviceBatch, StopLevel
 from persianmind.engine.ranks import Ranks
 from persianmind.engine.schedule import group_rates
+from persianmind.model.compiling import forget_shapes
 from persianmind.recipe import Recipe
 from persianmind.train.context import RunContext, StepOutcome
 from persianmind.train.stages import StagePlan
@@ -33,6 +34,8 @@ def train_stages(context: RunContext, barrier: DataBarrier) -> None:
     for index in range(len(context.plans)):  # by number: a stage that ends early moves those after it
         context.plan_index = index
         if context.step < context.plan.last_step:
+            if index and context.recipe.seq_len_of(context.plans[index - 1].stage) != context.seq_len:
+                forget_shapes(context.engine.model.causal_lm)
             train_stage(context, barrier)
         for callback in context.callbacks:
             callback.end_stage(context, context.plan)
@@ -100,8 +103,7 @@ def read_part(data: StageData, part: Sequence[int], seq_len: int) -> Batch:
 
 
 def _read(context: RunContext, data: StageData, part: tuple[int, ...]) -> DeviceBatch:
-    seq_len = context.recipe.seq_len_of(context.plan.stage)
-    return context.engine.prepare(read_part(data, part, seq_len))
+    return context.engine.prepare(read_part(data, part, context.seq_len))
 
 
 def _first_part_of_next(context: RunContext, data: StageData) -> tuple[int, ...] | None:

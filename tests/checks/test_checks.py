@@ -18,6 +18,7 @@ from persianmind.common.errors import CheckpointError, MachineError, PersianMind
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
+from tests.model.helpers import make_base
 from tests.support.launch import ROOT, ZERO2
 
 
@@ -84,6 +85,24 @@ def test_what_the_engine_does_not_do_is_found_before_anything_is_written(tmp_pat
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("key", ["data.seq_len", "stages.1.seq_len"])
+def test_sequences_longer_than_the_base_was_made_for_are_refused(tmp_path: Path, key: str) -> None:
+    base = make_base(tmp_path / "base", "llama", tied=True)  # 128 positions
+    folder = RunFolder(tmp_path / "run")
+
+    def findings(*overrides: str) -> list[CheckResult]:
+        recipe = load_recipe("tiny", [f"base={base}", "data.seq_len=64", *overrides])
+        return [one for one in without_text(recipe, folder) if one.name == "sequence length"]
+
+    assert [one.detail for one in findings(f"{key}=128")] == ["up to 128 of the base's 128 positions"]
+    (refused,) = findings(f"{key}=129")
+    assert refused.level == Level.FAIL
+    assert f"{key}=129, but {base} was made for 128 positions" in refused.detail
+    assert f"give {key}=128 or less" in refused.detail
+    (folder.checkpoints / "step-4").mkdir(parents=True)  # a run of a version that did not look goes on
+    assert findings(f"{key}=129")[0].level == Level.OK
+
+
 def test_foreign_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(RunFolderError, match="not empty and no run folder"):
@@ -102,6 +121,7 @@ def test_a_good_recipe_fails_no_check_and_nothing_is_written(tmp_path: Path) -> 
         "engine config",
         "run folder",
         "base model",
+        "sequence length",
         "sources",
         "compile",
         "kernels",

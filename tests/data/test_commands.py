@@ -77,6 +77,25 @@ def test_build_and_inspect_give_the_same_counts(built: Path) -> None:
     assert value["sources"]["source"]["seq_len"] == 64
 
 
+def test_lengths_of_stages_are_built_and_told_apart(corpus: Path, bpe_dir: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "two.yaml"
+    recipe.write_text(
+        f"name: two\nbase: none\nsources: {{fa: {{uri: {corpus}/b.jsonl}}}}\ndata: {{seq_len: 64}}\n"
+        "stages:\n  - {name: one, sources: {fa: 1.0}, epochs: 1}\n"
+        "  - {name: two, sources: {fa: 1.0}, epochs: 1, seq_len: 32}\n",
+        encoding="utf-8",
+    )
+    built = as_json("build", "--recipe", recipe, "--tokenizer", bpe_dir, "--out", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"fa", "fa@32"}
+    assert {name: one["seq_len"] for name, one in built["sources"].items()} == {"fa@64": 64, "fa@32": 32}
+    assert as_json("inspect", tmp_path / "out") == built
+    one = as_json("inspect", tmp_path / "out" / "fa@32")
+    assert [*one["sources"]] == ["fa"] and one["tokens"] == built["tokens"] / 2
+    asked = ("stats", "--recipe", recipe, "--tokenizer", bpe_dir)
+    found = [as_json(*asked, f"stages.1.seq_len={length}")["sources"]["fa"] for length in (32, 64)]
+    assert found[0]["documents_over_seq_len"] > found[1]["documents_over_seq_len"]
+
+
 def test_inspect_shows_a_sequence_as_text(built: Path, bpe_dir: Path) -> None:
     sequence = as_json("inspect", built / "source", "--sequence", "1", "--tokenizer", bpe_dir)
     assert sum(document["tokens"] for document in sequence["documents"]) + sequence["padding"] == 64

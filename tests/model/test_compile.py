@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from persianmind.model import compiling
 from persianmind.model.adapted import AdaptedModel, attention_implementation, build_adapted
 from persianmind.model.attention import IMPLEMENTATIONS
-from persianmind.model.compiling import compile_layers, decide_compile
+from persianmind.model.compiling import compile_layers, decide_compile, forget_shapes
 from persianmind.model.documents import model_inputs
 from tests.model.helpers import BASE_VOCAB, PIECES, make_base, make_recipe, perturbed
 
@@ -107,6 +107,27 @@ def test_int8_layers_compile_whole(recompute: Any, tmp_path: Path) -> None:
     assert not counters["graph_break"]
     assert counters["frames"]["ok"] == 1 + (recompute == MIXED)
     assert max(map(furthest, found, expected)) < 2e-2
+
+
+@pytest.mark.parametrize("is_forgotten", [True, False])
+def test_a_stage_of_another_length_gets_the_code_that_it_would_begin_with(
+    is_forgotten: bool, tmp_path: Path
+) -> None:
+    """Control: without it the code of a second length is for any length; that of a resumed run is for one."""
+    is_open: list[bool] = []
+
+    def backend(graph: Any, inputs: list[Any]) -> Any:
+        sizes = [size for one in inputs for size in (one.shape if isinstance(one, Tensor) else [one])]
+        is_open.append(any(isinstance(size, torch.SymInt) for size in sizes))
+        return graph.forward
+
+    model = make_model(tmp_path, "llama", "off")
+    compile_layers(model.causal_lm, backend)  # type: ignore[arg-type]
+    gradients(model, inputs_of(LAYOUTS[0]))
+    if is_forgotten:
+        forget_shapes(model.causal_lm)
+    gradients(model, inputs_of((10, 6, 16)))
+    assert is_open == [False, not is_forgotten]
 
 
 def test_control_a_break_is_counted(tmp_path: Path) -> None:

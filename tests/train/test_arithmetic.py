@@ -18,7 +18,7 @@ from persianmind.engine.schedule import gradient_accumulation_steps, group_rates
 from persianmind.estimate.disk import disk_bytes
 from persianmind.recipe.loading import known_recipes, load_recipe
 from persianmind.run.folder import RunFolder
-from persianmind.train.stages import log_passes, plan_stages
+from persianmind.train.stages import log_passes, plan_stages, tokens_after
 from tests.support.launch import ROOT, ZERO2
 from tests.support.log import logged
 
@@ -130,6 +130,31 @@ def test_a_stage_in_steps_has_so_many_everywhere() -> None:
     assert disk_bytes(in_steps, **counts) == disk_bytes(in_tokens, **counts)
     with pytest.raises(RecipeError, match="exactly one of `tokens`, `steps` and `epochs`"):
         load_recipe("tiny", ["stages.0.steps=5"])
+
+
+def test_a_stage_of_another_length_has_steps_tokens_and_counts_of_its_own() -> None:
+    recipe = load_recipe(
+        "tiny",
+        [
+            "stages.1.seq_len=128",
+            "stages.2={name: e, sources: {english: 1.0}, epochs: 2, seq_len: 128}",
+        ],
+    )
+    counts = {"poems": 100, "messages": 100, "english": 10, "english@128": 22, "translate@128": 9}
+    plans = plan_stages(recipe, counts)
+    assert [plan.steps for plan in plans] == [16, 14, 11]  # 7168 / (4 * 128); 2 * 22 / 4
+    left = [tokens_after(recipe, plans, step) for step in (0, 15, 16, 18, 30, 41)]
+    assert left == [16_384 + 7168 + 5632, 1024 + 7168 + 5632, 7168 + 5632, 6144 + 5632, 5632, 0]
+    samples = [stage.samples for stage in build_order(recipe).stages]
+    assert samples == [64, 56, None]
+    assert [*build_order(recipe).stages[1].ratios] == ["translate@128", "english@128"]
+    with logged(logging.INFO) as lines:
+        log_passes(recipe, plans, counts)
+    assert lines[1].startswith("stage instruct-1: passes over translate 4.98 times, english 0.509 times")
+    with pytest.raises(RecipeError, match="the source 'translate' has no sequences"):
+        plan_stages(recipe, {**counts, "translate@128": 0})
+    with pytest.raises(KeyError, match="english@128"):  # the control: counts of another length do not serve
+        plan_stages(recipe, {"poems": 1, "messages": 1, "english": 10, "translate": 9})
 
 
 def test_an_epoch_is_a_pass_over_the_source_that_is_named() -> None:

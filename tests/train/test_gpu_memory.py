@@ -55,6 +55,15 @@ def test_every_knob_is_a_key_of_the_recipe_and_takes_effect() -> None:
         knobs = left
 
 
+def test_imitated_out_of_memory_names_the_longest_stage() -> None:
+    stages = [
+        {"name": name, "sources": {"a": 1.0}, "tokens": 1, "seq_len": length}
+        for name, length in (("one", None), ("two", 4096))
+    ]
+    said = line(torch.OutOfMemoryError(MEMORY), make_recipe(**ROOMY | {"stages": stages}))
+    assert "stages.1.seq_len=2048" in said and "data.seq_len" not in said
+
+
 def test_imitated_out_of_memory_names_other_programs_first() -> None:
     said = line(torch.OutOfMemoryError(OTHERS), make_recipe(**ROOMY))
     assert "process 16335 holds 15.34 GiB" in said

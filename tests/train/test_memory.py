@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from persianmind.model.adapted import AdaptedModel, adapt
-from persianmind.train.memory import MicroBatchBytes, measure_micro_batch, memory_by_kind, storage_bytes
+from persianmind.train.memory import (
+    MicroBatchBytes,
+    measure_micro_batch,
+    memory_by_kind,
+    resized_batch,
+    storage_bytes,
+)
 from tests.model.helpers import BASE_VOCAB, PIECES, make_recipe
 from tests.model.test_attention import make_model
 
@@ -60,6 +66,17 @@ def test_a_micro_batch_is_measured() -> None:
     assert 2 * TOKENS * HIDDEN * FP32 <= full.activations < off.activations / 2
     chunk = 16 * (BASE_VOCAB + len(PIECES)) * FP32
     assert chunk <= off.loss == full.loss
+
+
+@pytest.mark.parametrize("length", [TOKENS // 4, TOKENS, 2 * TOKENS + 5])
+def test_a_micro_batch_of_another_length_is_measured_as_one_of_real_text(length: int) -> None:
+    ids = np.arange(length)[None] % TOKENS
+    real = {"input_ids": ids, "position_ids": np.arange(length)[None], "labels": ids}
+    keys = {"sample_keys": np.zeros(1, dtype=np.int64)}
+    resized = resized_batch(batch() | keys, length)
+    assert resized["input_ids"].shape == (1, length) and resized["sample_keys"].shape == (1,)
+    model = adapted("full")
+    assert measure_micro_batch(model, resized, CPU) == measure_micro_batch(model, real, CPU)
 
 
 def test_nothing_of_the_run_is_moved() -> None:

@@ -95,6 +95,33 @@ def test_everything_in_tokens_is_left_to_the_builder_and_nothing_is_built_twice(
     assert again.fingerprints == prepared.fingerprints
 
 
+def test_each_length_is_packed_into_its_own_folder_and_the_first_stays_as_it_is(
+    tmp_path: Path, run: RunFolder
+) -> None:
+    plain = _recipe(tmp_path)
+    before, _ = _prepare(plain, run)
+    recipe = _recipe(tmp_path, "stages.1.seq_len=128")
+    prepared, _ = _prepare(recipe, run)
+    names = ["poems", "messages", "english", "english@128", "translate@128", "interpret"]
+    assert prepared.to_build == names
+    same = [name for name in names if "@" not in name]
+    assert {name: prepared.fingerprints[name] for name in same} == {
+        name: before.fingerprints[name] for name in same
+    }, "a run that was begun without the key goes on over its shards"
+    assert prepared.fingerprints["english"] != prepared.fingerprints["english@128"]
+    with background_build(recipe, run, prepared) as builder:
+        assert builder._process is not None and builder._process.wait(120) == 0, run.builder_log.read_text()
+    assert {path.name for path in run.data.iterdir()} == {*names}
+    again, _ = _prepare(recipe, run)
+    assert again.to_build == [] and [
+        plan.steps for plan in plan_stages(recipe, again.sequences_by_source)
+    ] == [
+        16,
+        14,
+        7,
+    ]
+
+
 def test_files_that_are_not_read_are_said(
     tmp_path: Path, run: RunFolder, caplog: pytest.LogCaptureFixture
 ) -> None:

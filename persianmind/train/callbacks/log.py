@@ -50,8 +50,7 @@ class LogCallback(Callback):
 
     def _record(self, context: RunContext, outcome: StepOutcome) -> StepRecord:
         result, samples, seconds = outcome.result, outcome.samples, outcome.seconds
-        seq_len = context.recipe.seq_len_of(context.plan.stage)
-        tokens = len(samples) * seq_len
+        tokens = len(samples) * context.seq_len
         useful = outcome.data.useful_tokens(samples)
         characters = outcome.data.characters(samples)
         tokens_per_s = tokens / seconds
@@ -59,7 +58,7 @@ class LogCallback(Callback):
         bits_by_source = _bits_by_source(outcome, by_source)
         joules = None if context.meter is None else context.meter.joules()
         peak_bytes, peak_device_bytes = _peak_memory(context.engine)
-        micro_batch = context.micro_batches.get(seq_len)
+        micro_batch = context.micro_batches.get(context.seq_len)
         return StepRecord(
             stage=context.plan.stage.name,
             step=context.step,
@@ -82,7 +81,7 @@ class LogCallback(Callback):
             seconds=seconds,
             mfu=None
             if self.peak_flops is None
-            else tokens_per_s * self.flops_per_token[seq_len] / self.peak_flops,
+            else tokens_per_s * self.flops_per_token[context.seq_len] / self.peak_flops,
             peak_memory_bytes=peak_bytes,
             peak_device_memory_bytes=peak_device_bytes,
             memory=None

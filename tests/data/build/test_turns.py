@@ -17,11 +17,12 @@ from persianmind.data.build.job import BuildProgress
 from persianmind.data.build.priority import BuildOrder, build_order, needed_whole
 from persianmind.data.build.worker import build_all
 from persianmind.data.manifest import MANIFEST
+from persianmind.data.read.dataset import TokenDataset
 from persianmind.data.read.incremental import clear_failure, read_failure
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 from tests.data.build.helpers import build_recipe, build_stage
-from tests.data.helpers import build, make_job, sentences, write_jsonl
+from tests.data.helpers import build, documents_of, make_job, sentences, write_jsonl
 from tests.data.read.helpers import incremental, served, stage
 
 
@@ -48,6 +49,36 @@ def test_only_what_decides_something_before_step_1_must_be_whole(tmp_path: Path)
     assert needed_whole(build_recipe(tmp_path, stages[:1], 1, shuffle_block_sequences=None)) == {"fa", "en"}
     assert needed_whole(load_recipe("persianmind-7b")) == {"translated", "instruct"}
     assert needed_whole(load_recipe("demo")) == needed_whole(load_recipe("tiny")) == set()
+
+
+def test_what_a_stage_reads_at_its_own_length_is_built_for_that_stage(bpe_dir: Path, tmp_path: Path) -> None:
+    stages = [
+        build_stage(64 * 100, fa=1.0),
+        build_stage(None, "two", fa=1.0, en=1.0) | {"seq_len": 32},
+    ]
+    recipe = build_recipe(tmp_path, stages, 60)
+    assert needed_whole(recipe) == {"fa@32"}
+    order = build_order(recipe)
+    assert order.priority("fa", 0)[0] == 0 and order.priority("fa@32", 0)[0] == len(stages)
+    in_tokens = recipe.model_copy(
+        update={
+            "stages": [recipe.stages[0], recipe.stages[1].model_copy(update={"epochs": None, "steps": 9})]
+        }
+    )
+    assert build_order(in_tokens).priority("fa@32", 0)[0] == 1, "the second stage asks for it"
+    packings = recipe.packings_of("fa")
+    jobs = [
+        make_job(recipe, "fa", bpe_dir, tmp_path / "out" / one.name, stage=stage)
+        for one, stage in zip(packings, recipe.stages, strict=True)
+    ]
+    assert build_all(jobs, order, _ignore)
+    whole, short = (TokenDataset(job.out) for job in jobs)
+    assert (whole.manifest.seq_len, short.manifest.seq_len) == (64, 32)
+    assert whole.manifest.source == short.manifest.source == "fa"
+    assert whole.manifest.tokens == short.manifest.tokens and whole.manifest.tokens_lost == 0
+    assert len(short) > 1.5 * len(whole)
+    tokens = [sorted(token for document in documents_of(job.out) for token in document) for job in jobs]
+    assert tokens[0] == tokens[1], "each has all of the text"
 
 
 def test_the_source_that_training_runs_out_of_first_is_built_next(tmp_path: Path) -> None:

@@ -228,6 +228,23 @@ def test_a_builder_that_gets_nothing_done_ends_the_wait_and_names_source_and_log
     assert stalled.looks > 20 and ranks[0].beats == ranks[1].beats
 
 
+def test_what_failed_is_known_by_its_packing(recipe: Recipe, tmp_path: Path) -> None:
+    """The same source at another length may have been built before."""
+    rank = Rank(recipe, tmp_path, builder=Imitated(lambda looks: looks, **{"fa@32": "no room left"}))
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 3
+
+    assert not rank.open(range(64, 68), stop), "it is still waited for"
+    datasets = {"fa@32": rank.data.datasets["fa"]}
+    builder = Imitated(lambda looks: looks, **{"fa@32": "no room left"})
+    barrier = DataBarrier(datasets, list, lambda: None, builder)
+    with pytest.raises(BuildFailedError, match="no room left"):
+        barrier.open(rank.data, range(64, 68), lambda: False)
+
+
 def test_control_a_builder_that_is_slow_is_waited_for(recipe: Recipe, tmp_path: Path) -> None:
     """Three times the limit; and without a limit one that does nothing at all."""
     asked: list[int] = []

@@ -42,6 +42,17 @@ def test_time_left_is_that_of_the_steps_done_since_the_start(
     assert " 18 s left, until " in lines[0]
 
 
+def test_time_left_counts_tokens_where_stages_have_sequences_of_their_own(
+    callback: ProgressCallback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One step of 512 tokens in 2 s: nine more of 2,048 take four times as long each."""
+    now_s = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
+    with logged(level=20) as lines:
+        callback.show(step_record(step=1, stage_step=1, seconds=2.0, tokens=512), 10, tokens_left=9 * 2048)
+    assert " 72 s left, until " in lines[0]
+
+
 def test_lines_come_at_the_start_of_a_stage_at_the_end_and_every_ten_seconds(
     callback: ProgressCallback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
