@@ -36,7 +36,7 @@ COMMANDS = [one for one in all_commands(typer.main.get_command(cli.app)) if one 
 
 
 def test_the_number_of_commands_is_known() -> None:
-    assert len(COMMANDS) == 34
+    assert len(COMMANDS) == 35
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -56,8 +56,8 @@ def published_runs(as_json: JsonFlag = False) -> None:
     show_published(runs, f"GPUs alone, with PUE {PAPER.pue:g} and {PAPER.g_per_kwh:g} g/kWh")
     for run in runs:
         remark = f". {run['remark']}" if run["remark"] else ""
-        print(f"{run['name']}: {run['source']}{remark}")
-    print(f"PUE {PAPER.pue:g} and {PAPER.g_per_kwh:g} g/kWh: {PAPER.source}")
+        print_line(f"{run['name']}: {run['source']}{remark}")
+    print_line(f"PUE {PAPER.pue:g} and {PAPER.g_per_kwh:g} g/kWh: {PAPER.source}")
 
 
 @app.command("sweep")

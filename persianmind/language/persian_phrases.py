@@ -29,4 +29,5 @@ PHRASES = Phrases(
         "interpret_poem": QuestionWording("این غزل حافظ را به نثر ساده تفسیر کن.", ()),
         "omen_of_poem": QuestionWording("فال این غزل حافظ چیست؟ کوتاه پاسخ بده.", ()),
     },
+    samples=("پایتخت ایران کجاست؟", "یک بیت از حافظ بنویس."),
 )  # fmt: skip

@@ -75,7 +75,7 @@ class Phrases:
     translate: wordings of a translation task; {source} and {target} stand for the two languages' names.
     languages: how it calls languages, by code. answer_by_letter: asks for an option's letter alone.
     option_letters: letters that options are named by in it, in their order.
-    questions: what tests ask in it, by the task's name.
+    questions: what tests ask in it, by the task's name. samples: asked of a model to see how it answers.
     """
 
     translate: tuple[str, ...] = ()
@@ -83,6 +83,7 @@ class Phrases:
     answer_by_letter: str = ""
     option_letters: tuple[str, ...] = ()
     questions: Mapping[str, QuestionWording] = field(default_factory=dict)
+    samples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

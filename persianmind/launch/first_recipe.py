@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-PERSIAN_PROMPTS = ("پایتخت ایران کجاست؟", "یک بیت از حافظ بنویس.")
+from persianmind.language import profile_for
+
 ENGLISH_TEXT = "package://python-topics"  # where nobody gave any: Python's own help pages, on every machine
 HELD_OUT_BYTES = 200_000  # of each language: some hundred documents, an interval of a few percent
 BYTES_PER_PIECE = 1_500  # of text for a new token to be seen about a hundred times
@@ -104,11 +105,11 @@ def _stages(facts: RecipeFacts) -> list[str]:
 
 
 def _evaluation(facts: RecipeFacts) -> list[str]:
-    prompts = PERSIAN_PROMPTS if facts.language == "fa" else ()
+    prompts = profile_for(facts.language).phrases.samples
     return [
         "# Asked of the base and after every stage, so that answers can be read beside each other.",
         f"evaluate: {{prompts: {json.dumps(prompts, ensure_ascii=False)}}}",
-        "# energy: {intensity_g_per_kwh: 494, country_iso: IRN} # your grid, for the CO2 account",
+        "# energy: {country_iso: XXX} # your country in three letters, for the CO2 account",
     ]
 
 

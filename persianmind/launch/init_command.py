@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from persianmind.common.default_language import DEFAULT_LANGUAGE
 from persianmind.common.errors import RecipeError, UsageError
 from persianmind.common.log import print_line
 
@@ -44,7 +45,7 @@ def init(
     facts = _facts(
         folder,
         base or _ask("base", "Base model (a folder, a hub name)", SMALL_BASE),
-        language or _ask("language", "Language code", "fa"),
+        language or _ask("language", "Language code", DEFAULT_LANGUAGE),
         text or _ask_files("text", "Plain text (files, folder or glob)"),
         instructions or [],
         english or [],

@@ -51,8 +51,8 @@ def repeated_text(text: str) -> str:
 
 
 def _written(text: str, language: PageLanguage) -> WrittenText:
-    """In the target's language where the first letter runs in its direction: an English answer of a Persian
-    model is no Persian."""
+    """In the target's language where the first letter runs in its direction: an English answer of a
+    model of another script is in no language that is known."""
     direction = _direction(text) or language.direction
     lang = language.tag if direction == language.direction else ""
     return WrittenText(text, lang, direction, repeated_text(text))

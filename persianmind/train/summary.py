@@ -79,8 +79,8 @@ def closing_lines(results: RunResults, run: str) -> Iterator[str]:
         is_lost |= change > NOTABLE_LOSS
     if is_lost:
         yield (
-            "to lose less: more of that language in every stage, a lower train.learning_rate, or a smaller "
-            f"adapter scale, which `persianmind export {run} --sweep` measures"
+            f"to lose less: a smaller adapter scale, which `persianmind export {run} --sweep` measures; or more "
+            "of that language in every stage, or a lower train.learning_rate, with another --output"
         )
     if results.export is not None:
         yield f"next: persianmind chat {run}; persianmind evaluate {run}; docs/serving.md"

@@ -19,7 +19,8 @@ from persianmind import cli
 from persianmind.common.console import invoke
 from persianmind.common.errors import PersianMindError
 from persianmind.recipe.hints import flag_hint
-from persianmind.recipe.loading import dump_recipe, load_recipe
+from persianmind.recipe.loading import load_recipe
+from persianmind.run.folder import RunFolder
 from tests.support.launch import ROOT
 
 PAGE = ROOT / "docs" / "mistakes.md"
@@ -35,7 +36,7 @@ def prepare(folder: Path) -> None:
     """What the commands of the table find: a run, a recipe with a tab, an empty folder, a file."""
     run = folder / "runs" / "tiny"
     run.mkdir(parents=True)
-    (run / "recipe.yaml").write_text(dump_recipe(load_recipe("tiny", ["seed=1"])), encoding="utf-8")
+    RunFolder(run).claim(load_recipe("tiny", ["seed=1"]))
     (folder / "tabs.yaml").write_text("name: mine\nbase:\tx\n\tbad", encoding="utf-8")
     (folder / "list.yaml").write_text("- a\n- b\n", encoding="utf-8")
     (folder / "bare.yaml").write_text("name: mine\n", encoding="utf-8")

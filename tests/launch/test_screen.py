@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from persianmind.common import log
-from persianmind.common.log import LINE, MARKED, STATE, mark_lines, print_line, print_state
+from persianmind.common.log import LINE, MARKED, STATE, mark_lines, print_line, print_state, print_text
 from persianmind.launch import screen as screen_module
 from persianmind.launch.screen import RunScreen, ScreenLog
 
@@ -97,7 +97,7 @@ def test_lines_are_marked_where_the_parent_asks(
     assert not print_state("nobody shows it")
     monkeypatch.setenv(MARKED, "1")
     mark_lines()
-    print_line("two\nlines")
+    print_text("two\nlines")
     assert print_state("step 1")
     assert capsys.readouterr().out == f"plain\n{LINE}two\n{LINE}lines\n{STATE}step 1\n"
     assert MARKED not in log.os.environ  # what the rank starts prints into files of its own

@@ -20,6 +20,7 @@ ADVISES = re.compile(r"\b(give|set|raise|lower|use|try|add|name|take|would)\b")
 ELSEWHERE = ("another --output", "another --gpu")
 # Said before a vocabulary or a step depends on the key, and then the folder takes another one.
 EARLY = {
+    "recipe/adapter.py": "as the base is looked at",
     "data/chat_form.py": "before shards are built",
     "data/build/dialogues.py": "before shards are built",
     "data/read/order.py": "before step 1, of all stages (train/stages.py)",
