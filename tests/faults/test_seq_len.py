@@ -79,7 +79,7 @@ def test_on_another_number_of_ranks_it_goes_on_with_the_same_samples(
 ) -> None:
     run = prepared_copy(tiny_run.run, tmp_path / "run", SHORT)
     fleet.run(run, *BARE, SHORT, fault=f"term:0:{WITHIN}")
-    assert newest_step(run) == WITHIN
+    assert WITHIN <= newest_step(run) < 30
     again = fleet.run(run, *BARE, SHORT, ranks=1)
     assert again.code == 0, again.text
     keys = ("step", "stage", "first_sample", "target_tokens", "tokens")
@@ -97,7 +97,7 @@ def test_shards_of_the_second_length_that_changed_are_refused(
     """They are known to the checkpoint by their own name."""
     run = prepared_copy(tiny_run.run, tmp_path / "run", SHORT)
     fleet.run(run, *BARE, SHORT, fault=f"kill:0:{WITHIN}")
-    shard = run / "data" / "translate@128" / "shard-00000.safetensors"
+    shard = run / "data" / "translate@128" / "shard-000000.safetensors"
     os.truncate(shard, shard.stat().st_size - 2)
     refused = fleet.run(run, *BARE, SHORT)
     assert refused.code not in (0, -9) and any("translate@128" in line for line in refused.errors)

@@ -153,7 +153,7 @@ def test_a_stage_of_another_length_has_steps_tokens_and_counts_of_its_own() -> N
     assert lines[1].startswith("stage instruct-1: passes over translate 4.98 times, english 0.509 times")
     with pytest.raises(RecipeError, match="the source 'translate' has no sequences"):
         plan_stages(recipe, {**counts, "translate@128": 0})
-    with pytest.raises(KeyError, match="english@128"):  # the control: counts of another length do not serve
+    with pytest.raises(KeyError, match="translate@128"):  # the control: counts of another length do not serve
         plan_stages(recipe, {"poems": 1, "messages": 1, "english": 10, "translate": 9})
 
 
