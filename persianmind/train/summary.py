@@ -79,8 +79,8 @@ def closing_lines(results: RunResults, run: str) -> Iterator[str]:
         is_lost |= change > NOTABLE_LOSS
     if is_lost:
         yield (
-            f"to lose less: a smaller adapter scale, which `persianmind export {run} --sweep` measures; or more "
-            "of that language in every stage, or a lower train.learning_rate, with another --output"
+            "to lose less: more of that language in every stage or a lower train.learning_rate, with another "
+            f"--output; or a smaller adapter scale, which `persianmind export {run} --sweep` measures"
         )
     if results.export is not None:
         yield f"next: persianmind chat {run}; persianmind evaluate {run}; docs/serving.md"

@@ -43,7 +43,8 @@ def test_a_line_for_each_stage_with_the_columns_of_both_languages() -> None:
 def test_energy_and_co2_are_the_last_line() -> None:
     account = {
         "kwh": 0.00023211, "measured_kwh": 0.00013211, "estimated_kwh": 0.0001, "unknown": ["cpu"],
-        "uncertainty": {"low_kwh": 0.0002, "high_kwh": 0.0004, "basis": "bound"}, "co2_g": 0.16053, "co2_span_g": None,
+        "uncertainty": {"low_kwh": 0.0002, "high_kwh": 0.0004, "basis": "bound"},
+        "co2_g": 0.16053, "co2_span_g": None,
     }  # fmt: skip
     used = "energy: 0.132 Wh measured + 0.1 Wh estimated (0.2 Wh to 0.4 Wh), CPU unknown; CO2eq: "
     assert summary_lines(RunResults(energy=account))[-1] == f"{used}161 mg"
