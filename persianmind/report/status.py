@@ -17,8 +17,9 @@ from persianmind.energy.meter.hardware import JOULES_PER_KWH
 from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import read_results, read_steps
-from persianmind.run.records import BASE_STAGE, Prepared, RunResults, SampleText, StepRecord
+from persianmind.run.records import BASE_STAGE, BesideSteps, Prepared, RunResults, SampleText, StepRecord
 from persianmind.run.scores import scores_by_stage
+from persianmind.train.beside import beside_left_s
 from persianmind.train.stages import plan_stages
 
 RECENT_STEPS = 50  # of which the pace is taken
@@ -48,8 +49,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """total_steps: None where a source in `epochs` is not built yet. left_s: of training, at the recent pace.
-    trained_s: of all optimizer steps."""
+    """total_steps: None where a source in `epochs` is not built yet. left_s: of the run: steps at the recent
+    pace, and evaluations and export where it is known how long they take. trained_s: of all optimizer
+    steps."""
 
     folder: RunFolder
     state: RunState
@@ -77,14 +79,19 @@ def run_status(folder: RunFolder) -> RunStatus:
     by_step = {record.step: record for record in read_steps(folder)}
     recent = deque(islice(by_step.values(), max(0, len(by_step) - RECENT_STEPS), None))
     last = recent[-1] if recent else None
-    total = None if not folder.recipe.is_file() else _total_steps(folder)
+    last_steps, every_steps = _last_steps(folder) if folder.recipe.is_file() else ([], None)
+    total = last_steps[-1] if last_steps else None
+    beside_s = None
+    if last and total is not None:
+        known = results.beside_steps or BesideSteps()
+        beside_s = beside_left_s(known, last.step, last_steps, every_steps)
     return RunStatus(
         folder=folder,
         state=_state(folder, results, last),
         stage=last.stage if last else "",
         step=last.step if last else 0,
         total_steps=total,
-        left_s=_left_s(recent, total),
+        left_s=_left_s(recent, total, beside_s or 0.0),
         trained_s=sum(record.seconds for record in by_step.values()),
         tokens=sum(record.useful_tokens for record in by_step.values()),
         loss=last.loss if last else None,
@@ -123,16 +130,19 @@ def _state(folder: RunFolder, results: RunResults, last: StepRecord | None) -> R
     return RunState.BEGUN if last is None else RunState.STOPPED
 
 
-def _total_steps(folder: RunFolder) -> int | None:
+def _last_steps(folder: RunFolder) -> tuple[list[int], int | None]:
+    """(the last step of each stage, none where it is not known; how often is scored within stages)."""
     recipe = load_recipe(str(folder.recipe))
     try:
         prepared = Prepared.model_validate(read_checked(folder.prepared))
-        return plan_stages(recipe, prepared.sequences_by_source)[-1].last_step
+        plans = plan_stages(recipe, prepared.sequences_by_source)
+        return [plan.last_step for plan in plans], recipe.evaluate.every_steps
     except (OSError, ValueError, DamagedFileError, PersianMindError):  # not prepared, or not built as far
-        return None
+        return [], None
 
 
-def _left_s(recent: deque[StepRecord], total: int | None) -> float | None:
+def _left_s(recent: deque[StepRecord], total: int | None, beside_s: float) -> float | None:
     if total is None or not recent:
         return None
-    return (total - recent[-1].step) * sum(record.seconds for record in recent) / len(recent)
+    pace_s = sum(record.seconds for record in recent) / len(recent)
+    return (total - recent[-1].step) * pace_s + beside_s

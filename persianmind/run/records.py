@@ -176,11 +176,24 @@ class DataChange(RunRecord):
     what: str
 
 
+class BesideSteps(RunRecord):
+    """Seconds of what a run does beside its steps, None where it is not known.
+
+    stage_end_s: of the end of a stage: held-out scores, suites, new tokens, samples. within_s: of a
+    measurement at `evaluate.every_steps`. export_s: from the last stage to the end of the run.
+    """
+
+    stage_end_s: float | None = None
+    within_s: float | None = None
+    export_s: float | None = None
+
+
 class RunResults(RunRecord):
     """results.json. evaluation: held-out scores by stage; within_stages: those on the way. results: of
     suites; not_run: those without data; published: what others measured. data_changes: other data taken on
     the way. energy: the account (energy/ledger.py), as JSON. total_steps: of all stages, as planned at the
-    last start. commit: of the program, where it ran from a checkout."""
+    last start. beside_steps: for when the run will be done. commit: of the program, where it ran from a
+    checkout."""
 
     evaluation: list[EvaluationResult] = Field(default_factory=list)
     within_stages: list[EvaluationResult] = Field(default_factory=list)
@@ -191,6 +204,7 @@ class RunResults(RunRecord):
     best: BestCheckpoint | None = None
     finished: bool = False
     total_steps: int | None = None
+    beside_steps: BesideSteps | None = None
     commit: str = ""
     warm_start: WarmStart | None = None
     data_changes: list[DataChange] = Field(default_factory=list)
