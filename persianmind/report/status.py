@@ -15,9 +15,10 @@ from persianmind.common.lock import read_owner
 from persianmind.energy.budget import spent_joules
 from persianmind.energy.meter.hardware import JOULES_PER_KWH
 from persianmind.recipe.loading import load_recipe
+from persianmind.run.beside_steps import BesideSteps
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import read_results, read_steps
-from persianmind.run.records import BASE_STAGE, BesideSteps, Prepared, RunResults, SampleText, StepRecord
+from persianmind.run.records import BASE_STAGE, Prepared, RunResults, SampleText, StepRecord
 from persianmind.run.scores import scores_by_stage
 from persianmind.train.beside import beside_left_s
 from persianmind.train.stages import plan_stages

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, ValidationError
 
 from persianmind.common.checksum import parse_checked_line
+from persianmind.run.beside_steps import BesideSteps
 from persianmind.run.energy_account import check_account
 from persianmind.run.evaluation_records import (
     EvaluationResult,
@@ -174,18 +175,6 @@ class DataChange(RunRecord):
     source: str
     step: int
     what: str
-
-
-class BesideSteps(RunRecord):
-    """Seconds of what a run does beside its steps, None where it is not known.
-
-    stage_end_s: of the end of a stage: held-out scores, suites, new tokens, samples. within_s: of a
-    measurement at `evaluate.every_steps`. export_s: from the last stage to the end of the run.
-    """
-
-    stage_end_s: float | None = None
-    within_s: float | None = None
-    export_s: float | None = None
 
 
 class RunResults(RunRecord):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from persianmind.run.records import BesideSteps
+from persianmind.run.beside_steps import BesideSteps
 
 
 @dataclass

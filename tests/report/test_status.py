@@ -18,9 +18,10 @@ from persianmind.common.lock import LockOwner
 from persianmind.report.run_commands import watch_lines
 from persianmind.report.run_table import compared
 from persianmind.report.status import RunState, run_status, runs_in
+from persianmind.run.beside_steps import BesideSteps
 from persianmind.run.folder import RunFolder, RunLock
 from persianmind.run.log import read_results, update_results
-from persianmind.run.records import BesideSteps, Prepared
+from persianmind.run.records import Prepared
 from tests.report.built_run import build_run
 
 

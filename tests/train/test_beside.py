@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from persianmind.run.records import BesideSteps
+from persianmind.run.beside_steps import BesideSteps
 from persianmind.train.beside import BesideTimes, beside_left_s
 
 KNOWN = BesideSteps(stage_end_s=100.0, within_s=10.0, export_s=1.0)

@@ -10,8 +10,8 @@ import psutil
 
 from persianmind.energy.budget import Budget
 from persianmind.estimate.time import FirstScores, estimate_run, remaining_phases
+from persianmind.run.beside_steps import BesideSteps
 from persianmind.run.log import decided_recipe, update_results
-from persianmind.run.records import BesideSteps
 from persianmind.train.callbacks.base import Callback
 from persianmind.train.callbacks.evaluate import EvaluateCallback
 from persianmind.train.callbacks.samples import SampleCallback

@@ -14,8 +14,9 @@ from persianmind.common.units import clock_text, duration_text
 from persianmind.energy.budget import Budget
 from persianmind.energy.meter.hardware import JOULES_PER_KWH
 from persianmind.energy.show import kwh_text
+from persianmind.run.beside_steps import BesideSteps
 from persianmind.run.log import read_results
-from persianmind.run.records import BesideSteps, StepRecord
+from persianmind.run.records import StepRecord
 from persianmind.train.beside import beside_left_s
 from persianmind.train.callbacks.base import Callback
 
