@@ -104,7 +104,7 @@ def base_finding(name: str, quantize: str = "none", adapter: Adapter | None = No
     except OSError as error:
         return CheckResult.fail("hub", f"{name}: the hub broke off ({_short(error)}); {_carry(name)}")
     check_family(config, name, quantize)
-    if adapter is not None:
+    if adapter is not None and adapter.layers is not None:
         adapter.layer_indices(int(config["num_hidden_layers"]))
     return download_finding(name, info)
 

@@ -54,6 +54,12 @@ def saves(recipe: Recipe, steps: int) -> int:
     return steps // recipe.checkpoint.every_steps + len(recipe.stages)
 
 
+def evaluations_within(recipe: Recipe, steps: int) -> int:
+    """Evaluations on the way of a run of this many steps, at most: some fall on the end of a stage."""
+    every_steps = recipe.evaluate.every_steps
+    return 0 if every_steps is None else steps // every_steps
+
+
 def export_s(
     recipe: Recipe, *, weight_bytes: float, bytes_per_s: float, rank_token_s: float, sample_s: float
 ) -> float:
@@ -102,7 +108,8 @@ def run_phases(
         prepare_s=PREPARE_S,
         start_s=START_S + weight_bytes / bytes_per_s + tests,
         steps_s=steps_s,
-        evaluation_s=evaluations * (EVALUATE_S + held_out_tokens * rank_token_s / ranks),
+        evaluation_s=(evaluations + evaluations_within(recipe, steps))
+        * (EVALUATE_S + held_out_tokens * rank_token_s / ranks),
         samples_s=evaluations * sample_s,
         checkpoints_s=saves(recipe, steps) * SAVE_S,
         export_s=export_s(

@@ -14,6 +14,7 @@ from persianmind.estimate.phases import (
     EVALUATE_S,
     SAVE_S,
     Phases,
+    evaluations_within,
     export_s,
     saves,
 )
@@ -85,6 +86,16 @@ class FirstScores:
     elapsed_s: float
     layers: int
 
+    @property
+    def scores_s(self) -> float:
+        """Of scoring the held-out text in the expanded vocabulary."""
+        token_s = self.forward_s / max(1, self.forward_tokens)
+        return EVALUATE_S + self.stage_tokens * token_s
+
+    def within_s(self, with_suites: bool) -> float:
+        """Of an evaluation within a stage."""
+        return self.scores_s + (self.suites_s if with_suites else 0.0)
+
 
 def remaining_phases(recipe: Recipe, steps: int, tokens: int, measured: FirstScores) -> Phases:
     """Seconds of everything that is still to come before step 1: preparation and start are over.
@@ -93,12 +104,13 @@ def remaining_phases(recipe: Recipe, steps: int, tokens: int, measured: FirstSco
         steps, tokens: of all stages; tokens are packed positions.
     """
     token_s = measured.forward_s / max(1, measured.forward_tokens)
-    stages = len(recipe.stages)
+    stages, within = len(recipe.stages), evaluations_within(recipe, steps)
     return Phases(
         prepare_s=0.0,
         start_s=0.0,
         steps_s=eta_s(recipe, measured.layers, tokens, measured.forward_s, measured.forward_tokens),
-        evaluation_s=stages * (EVALUATE_S + measured.suites_s + measured.stage_tokens * token_s),
+        evaluation_s=stages * (measured.scores_s + measured.suites_s)
+        + within * measured.within_s(recipe.evaluate.suites_within_stages),
         samples_s=stages * measured.sample_s,
         checkpoints_s=saves(recipe, steps) * SAVE_S,
         export_s=export_s(

@@ -14,12 +14,15 @@ from persianmind.common.errors import DamagedFileError, PersianMindError
 from persianmind.common.lock import read_owner
 from persianmind.energy.budget import spent_joules
 from persianmind.energy.meter.hardware import JOULES_PER_KWH
+from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
+from persianmind.run.beside_steps import BesideSteps
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import read_results, read_steps
 from persianmind.run.records import BASE_STAGE, Prepared, RunResults, SampleText, StepRecord
 from persianmind.run.scores import scores_by_stage
-from persianmind.train.stages import plan_stages, tokens_after
+from persianmind.train.beside import beside_left_s
+from persianmind.train.stages import StagePlan, plan_stages, tokens_after
 
 RECENT_STEPS = 50  # of which the pace is taken
 
@@ -48,8 +51,9 @@ class LanguageChange:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """total_steps: None where a source in `epochs` is not built yet. left_s: of training, at the recent pace.
-    trained_s: of all optimizer steps."""
+    """total_steps: None where a source in `epochs` is not built yet. left_s: of the run: steps at the recent
+    pace, and evaluations and export where it is known how long they take. trained_s: of all optimizer
+    steps."""
 
     folder: RunFolder
     state: RunState
@@ -77,14 +81,20 @@ def run_status(folder: RunFolder) -> RunStatus:
     by_step = {record.step: record for record in read_steps(folder)}
     recent = deque(islice(by_step.values(), max(0, len(by_step) - RECENT_STEPS), None))
     last = recent[-1] if recent else None
-    total, left = (None, None) if not folder.recipe.is_file() else _steps_and_tokens_left(folder, last)
+    recipe, plans = _plans(folder) if folder.recipe.is_file() else (None, [])
+    left_s = None
+    if last and recipe and plans:
+        known = results.beside_steps or BesideSteps()
+        ends = [plan.last_step for plan in plans]
+        beside_s = beside_left_s(known, last.step, ends, recipe.evaluate.every_steps)
+        left_s = _left_s(recent, tokens_after(recipe, plans, last.step), beside_s or 0.0)
     return RunStatus(
         folder=folder,
         state=_state(folder, results, last),
         stage=last.stage if last else "",
         step=last.step if last else 0,
-        total_steps=total,
-        left_s=_left_s(recent, left),
+        total_steps=plans[-1].last_step if plans else None,
+        left_s=left_s,
         trained_s=sum(record.seconds for record in by_step.values()),
         tokens=sum(record.useful_tokens for record in by_step.values()),
         loss=last.loss if last else None,
@@ -125,20 +135,19 @@ def _state(folder: RunFolder, results: RunResults, last: StepRecord | None) -> R
     return RunState.BEGUN if last is None else RunState.STOPPED
 
 
-def _steps_and_tokens_left(folder: RunFolder, last: StepRecord | None) -> tuple[int, int] | tuple[None, None]:
-    """(steps of all stages, packed positions still to come)."""
+def _plans(folder: RunFolder) -> tuple[Recipe, list[StagePlan]]:
+    """The run's recipe, and its stages: none where they are not known."""
     recipe = load_recipe(str(folder.recipe))
     try:
         prepared = Prepared.model_validate(read_checked(folder.prepared))
-        plans = plan_stages(recipe, prepared.sequences_by_source)
+        return recipe, plan_stages(recipe, prepared.sequences_by_source)
     except (OSError, ValueError, DamagedFileError, PersianMindError):  # not prepared, or not built as far
-        return None, None
-    return plans[-1].last_step, tokens_after(recipe, plans, last.step if last else 0)
+        return recipe, []
 
 
-def _left_s(recent: deque[StepRecord], tokens_left: int | None) -> float | None:
+def _left_s(recent: deque[StepRecord], tokens_left: int, beside_s: float) -> float | None:
     """By tokens: steps of another stage may have longer sequences."""
     tokens = sum(record.tokens for record in recent)
-    if tokens_left is None or not tokens:
+    if not tokens:
         return None
-    return tokens_left * sum(record.seconds for record in recent) / tokens
+    return tokens_left * sum(record.seconds for record in recent) / tokens + beside_s

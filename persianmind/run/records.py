@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, ValidationError
 
 from persianmind.common.checksum import parse_checked_line
+from persianmind.run.beside_steps import BesideSteps
 from persianmind.run.energy_account import check_account
 from persianmind.run.evaluation_records import (
     EvaluationResult,
@@ -180,7 +181,8 @@ class RunResults(RunRecord):
     """results.json. evaluation: held-out scores by stage; within_stages: those on the way. results: of
     suites; not_run: those without data; published: what others measured. data_changes: other data taken on
     the way. energy: the account (energy/ledger.py), as JSON. total_steps: of all stages, as planned at the
-    last start. commit: of the program, where it ran from a checkout."""
+    last start. beside_steps: for when the run will be done. commit: of the program, where it ran from a
+    checkout."""
 
     evaluation: list[EvaluationResult] = Field(default_factory=list)
     within_stages: list[EvaluationResult] = Field(default_factory=list)
@@ -191,6 +193,7 @@ class RunResults(RunRecord):
     best: BestCheckpoint | None = None
     finished: bool = False
     total_steps: int | None = None
+    beside_steps: BesideSteps | None = None
     commit: str = ""
     warm_start: WarmStart | None = None
     data_changes: list[DataChange] = Field(default_factory=list)

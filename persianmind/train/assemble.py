@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persianmind.common.errors import RunInterruptedError
+from persianmind.common.units import duration_text
 from persianmind.energy.budget import Budget
 from persianmind.energy.meter.client import EnergyMeter
 from persianmind.engine.base import Backend, Batch, Engine
@@ -85,6 +87,7 @@ def assemble(
     plans = plan_stages(recipe, prepared.sequences_by_source)
     batches = _first_batches(recipe, plans, datasets, ranks, barrier, stop_requested)
     with_tests = recipe.train.self_tests and not folder.has_checkpoints
+    started_s = time.monotonic()
     model = _build_model(recipe, folder, engine_config, ranks, backend, batches if with_tests else [])
     for line in describe_run(recipe, [(plan.stage, plan.steps) for plan in plans], model, ranks.world_size):
         logger.info(line)
@@ -93,6 +96,8 @@ def assemble(
     _set_determinism(recipe, folder, model, batches[ranks.rank], backend, ranks)
     if with_tests:
         run_self_tests(model, lambda: backend.open(model, config, ranks), batches, device)
+        took = duration_text(time.monotonic() - started_s)
+        logger.info(f"self-tests: passed, {took} with loading the base")
     lengths = {recipe.seq_len_of(stage) for stage in recipe.stages} if ranks.rank == 0 else set()
     micro_batches = {
         length: measure_micro_batch(model, resized_batch(batches[0], length), device) for length in lengths

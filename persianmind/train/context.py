@@ -12,6 +12,7 @@ from persianmind.recipe import Recipe
 from persianmind.run.folder import RunFolder
 from persianmind.run.log import RunLog
 from persianmind.run.records import DataChange, Phase, Prepared, StepRecord
+from persianmind.train.beside import BesideTimes
 from persianmind.train.stages import StagePlan, plan_stages, tokens_after
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ class RunContext:
 
     step: finished optimizer steps over all stages. plan_index: the stage that is being trained.
     nonfinite_steps: steps in a row that had no finite gradient. ended: stages that ended early. data_changes:
-    other data taken on the way. record: the last step; micro_batches: what one holds, by sequence length;
-    both on rank 0 alone. datasets: by the names of their packings. stop_requested: whether a stop was asked
-    for. meter: on the rank that has this node's.
+    other data taken on the way. beside: how long what is no step takes. record: the last step; micro_batches:
+    what one holds, by sequence length; both on rank 0 alone. datasets: by the names of their packings.
+    stop_requested: whether a stop was asked for. meter: on the rank that has this node's.
     """
 
     recipe: Recipe
@@ -62,6 +63,7 @@ class RunContext:
     nonfinite_steps: int = 0
     ended: dict[str, int] = field(default_factory=dict)
     data_changes: list[DataChange] = field(default_factory=list)
+    beside: BesideTimes = field(default_factory=BesideTimes)
     record: StepRecord | None = None
     micro_batches: Mapping[int, MicroBatchBytes] = field(default_factory=dict)
 

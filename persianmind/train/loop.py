@@ -17,6 +17,7 @@ from persianmind.engine.ranks import Ranks
 from persianmind.engine.schedule import group_rates
 from persianmind.model.compiling import forget_shapes
 from persianmind.recipe import Recipe
+from persianmind.run.log import update_results
 from persianmind.train.context import RunContext, StepOutcome
 from persianmind.train.stages import StagePlan
 
@@ -33,12 +34,18 @@ def train_stages(context: RunContext, barrier: DataBarrier) -> None:
     """
     for index in range(len(context.plans)):  # by number: a stage that ends early moves those after it
         context.plan_index = index
-        if context.step < context.plan.last_step:
+        was_trained = context.step < context.plan.last_step
+        if was_trained:
             if index and context.recipe.seq_len_of(context.plans[index - 1].stage) != context.seq_len:
                 forget_shapes(context.engine.model.causal_lm)
             train_stage(context, barrier)
+        started_s = time.perf_counter()
         for callback in context.callbacks:
             callback.end_stage(context, context.plan)
+        if was_trained:
+            context.beside.ends_s.append(time.perf_counter() - started_s)
+            if context.is_main:
+                update_results(context.folder, beside_steps=context.beside.known)
 
 
 def train_stage(context: RunContext, barrier: DataBarrier) -> None:
@@ -52,12 +59,21 @@ def train_stage(context: RunContext, barrier: DataBarrier) -> None:
             _wait_for_sequences(context, barrier, data, samples)
             outcome = _step(context, data, samples, ahead)
             context.step += 1
+            started_s = time.perf_counter()
             for callback in context.callbacks:
                 callback.after_step(context, outcome)
+            if _measures_within(context):
+                context.beside.within_s.append(time.perf_counter() - started_s)
             at_end = context.at_stage_end and context.plan is context.plans[-1]
             if outcome.result.stop_level and not at_end:
                 _interrupt(context)
                 raise _stop_error(context, outcome.result.stop_level)
+
+
+def _measures_within(context: RunContext) -> bool:
+    """Whether held-out text is scored after this step, within its stage."""
+    every_steps = context.recipe.evaluate.every_steps
+    return every_steps is not None and context.step % every_steps == 0 and not context.at_stage_end
 
 
 def _step(

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from persianmind.checks.all import preflight
 from persianmind.checks.base import CheckContext, CheckResult, Level
 from persianmind.checks.hub import base_finding, check_hub, dataset_name, hub_name, reach_finding
-from persianmind.common.errors import BaseModelError, MachineError
+from persianmind.common.errors import BaseModelError, MachineError, RecipeError
 from persianmind.model import download
 from persianmind.model.bases import resolve_base
 from persianmind.recipe.loading import load_recipe
@@ -91,6 +91,14 @@ def test_a_family_that_cannot_be_trained_is_found_before_its_weights_are_fetched
     hub.repositories[NAME]["config.json"] = b'{"model_type": "mamba", "architectures": ["MambaForCausalLM"]}'
     with pytest.raises(BaseModelError, match="mamba"):
         base_finding(NAME)
+
+
+def test_layers_that_the_base_has_not_are_found_before_its_weights_are_fetched(hub: HttpHub) -> None:
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 4}
+    hub.repositories[NAME]["config.json"] = json.dumps(config).encode()
+    assert findings(f"base={NAME}", "adapter.layers=[3]")["hub"].level is Level.OK
+    with pytest.raises(RecipeError, match="no layer 4; its 4 decoder layers are 0 to 3"):
+        findings(f"base={NAME}", "adapter.layers=[4]")
 
 
 def test_a_hub_that_does_not_answer(hub: HttpHub, monkeypatch: pytest.MonkeyPatch) -> None:

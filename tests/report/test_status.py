@@ -11,14 +11,17 @@ from pathlib import Path
 import pytest
 
 from persianmind.cli import app
+from persianmind.common.checksum import write_checked
 from persianmind.common.console import invoke
 from persianmind.common.errors import RunFolderError
 from persianmind.common.lock import LockOwner
 from persianmind.report.run_commands import watch_lines
 from persianmind.report.run_table import compared
 from persianmind.report.status import RunState, run_status, runs_in
+from persianmind.run.beside_steps import BesideSteps
 from persianmind.run.folder import RunFolder, RunLock
 from persianmind.run.log import read_results, update_results
+from persianmind.run.records import Prepared
 from tests.report.built_run import build_run
 
 
@@ -37,6 +40,20 @@ def test_states(run: RunFolder) -> None:
     gone = LockOwner(LockOwner.me().host, os.getpid(), 1.0)  # the pid of a process of long ago
     run.lock.write_text(json.dumps(asdict(gone)), encoding="utf-8")
     assert run_status(run).state is RunState.DONE
+
+
+def test_the_end_is_that_of_evaluations_and_export_too(run: RunFolder) -> None:
+    """Whose seconds the run has written down."""
+    prepared = Prepared(
+        base_fingerprint="", tokenizer_fingerprint="", sequences_by_source={"poems": 7680}, fingerprints={}
+    )
+    write_checked(run.prepared, prepared.model_dump(mode="json"))
+    before = run_status(run)
+    assert before.left_s is not None and before.total_steps is not None
+    update_results(run, beside_steps=BesideSteps(stage_end_s=90.0, within_s=1.0, export_s=10.0))
+    after = run_status(run)
+    assert after.left_s is not None and before.step < before.total_steps
+    assert after.left_s - before.left_s == 90.0 + 10.0  # of the last stage, and of the end
 
 
 def test_scores_energy_and_price(run: RunFolder) -> None:

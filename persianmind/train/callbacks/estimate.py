@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import psutil
 
 from persianmind.energy.budget import Budget
-from persianmind.estimate.time import FirstScores, estimate_run
-from persianmind.run.log import decided_recipe
+from persianmind.estimate.time import FirstScores, estimate_run, remaining_phases
+from persianmind.run.beside_steps import BesideSteps
+from persianmind.run.log import decided_recipe, update_results
 from persianmind.train.callbacks.base import Callback
 from persianmind.train.callbacks.evaluate import EvaluateCallback
 from persianmind.train.callbacks.samples import SampleCallback
@@ -58,5 +59,11 @@ class EstimateCallback(Callback):
             watts *= context.ranks.world_size / context.ranks.local_size
         recipe = decided_recipe(context.recipe, context.folder)
         steps, tokens = context.total_steps, context.total_tokens
+        context.beside.expected = BesideSteps(
+            stage_end_s=measured.scores_s + measured.suites_s + measured.sample_s,
+            within_s=measured.within_s(recipe.evaluate.suites_within_stages),
+            export_s=remaining_phases(recipe, steps, tokens, measured).export_s,
+        )
+        update_results(context.folder, beside_steps=context.beside.known)
         for line in estimate_run(recipe, steps, tokens, measured, watts, self.budget):
             logger.info(line)

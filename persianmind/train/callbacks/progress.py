@@ -14,7 +14,10 @@ from persianmind.common.units import clock_text, duration_text
 from persianmind.energy.budget import Budget
 from persianmind.energy.meter.hardware import JOULES_PER_KWH
 from persianmind.energy.show import kwh_text
+from persianmind.run.beside_steps import BesideSteps
+from persianmind.run.log import read_results
 from persianmind.run.records import StepRecord
+from persianmind.train.beside import beside_left_s
 from persianmind.train.callbacks.base import Callback
 
 if TYPE_CHECKING:
@@ -25,7 +28,11 @@ logger = logging.getLogger(__name__)
 
 
 class ProgressCallback(Callback):
-    """Shows stage, step, loss, tokens/s, time left, when training will be done, and energy."""
+    """Shows stage, step, loss, tokens/s, time left, when the run will be done, and energy.
+
+    What is left are the steps, at the pace since the start, evaluations, samples and export, as far as it is
+    known how long they take; where that is not, the steps alone are spoken of, and no clock.
+    """
 
     name = "progress"
 
@@ -36,14 +43,22 @@ class ProgressCallback(Callback):
         self._started_s = time.monotonic()
         self._first_step: int | None = None
         self._tokens = 0
+        self._spent_s = 0.0
+        self._beside_s: float | None = 0.0
 
     def start(self, context: RunContext) -> None:
+        if context.is_main:
+            context.beside.expected = read_results(context.folder).beside_steps or BesideSteps()
         if context.is_main and sys.stdout.isatty():
             self._live = LiveLine(context.total_steps)
 
     def after_step(self, context: RunContext, outcome: StepOutcome) -> None:
         if context.record is not None:
             used = self.budget.progress(context.joules())
+            last_steps = [plan.last_step for plan in context.plans]
+            every_steps = context.recipe.evaluate.every_steps
+            self._spent_s = context.beside.spent_s
+            self._beside_s = beside_left_s(context.beside.known, context.step, last_steps, every_steps)
             self.show(context.record, context.total_steps, used, tokens_left=context.tokens_left)
 
     def show(
@@ -80,13 +95,15 @@ class ProgressCallback(Callback):
         done, left = record.step - (self._first_step or 0), total_steps - record.step
         if tokens_left is not None:  # steps of another stage may have longer sequences
             done, left = self._tokens, tokens_left
-        left_s = (time.monotonic() - self._started_s) / max(1, done) * left
+        steps_s = (time.monotonic() - self._started_s - self._spent_s) / max(1, done) * left
         parts = [
             f"{record.stage:<12} step {record.step}/{total_steps}",
             "loss not finite" if record.loss is None else f"loss {record.loss:.4f}",
             f"{record.tokens_per_s:,.0f} tokens/s",
         ]
-        if left_s > 0:
+        if self._beside_s is None:
+            parts += [f"{duration_text(steps_s)} of steps left"] if steps_s > 0 else []
+        elif (left_s := steps_s + self._beside_s) > 0:
             parts.append(f"{duration_text(left_s)} left, until {clock_text(left_s)}")
         if record.joules is not None:
             parts.append(kwh_text(record.joules / JOULES_PER_KWH))

@@ -53,6 +53,24 @@ def test_time_left_counts_tokens_where_stages_have_sequences_of_their_own(
     assert " 72 s left, until " in lines[0]
 
 
+def test_the_end_is_that_of_evaluations_and_export_too(
+    callback: ProgressCallback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten steps of 2 s, of 40 s in all since the start 20 were spent on scores; 300 s come beside."""
+    now_s = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
+    with logged(level=20):
+        callback.show(step_record(step=1, stage_step=1, seconds=2.0), 20)
+    now_s[0] += 38.0
+    callback._spent_s, callback._beside_s = 20.0, 300.0
+    assert " 5 min left, until " in callback.text(step_record(step=10), 20)  # 10 x 2 + 300
+    assert " 5 min left, until " in callback.text(step_record(step=20), 20)
+    callback._beside_s = None
+    unknown = callback.text(step_record(step=10), 20)
+    assert " 20 s of steps left" in unknown and "until" not in unknown
+    assert "left" not in callback.text(step_record(step=20), 20)
+
+
 def test_lines_come_at_the_start_of_a_stage_at_the_end_and_every_ten_seconds(
     callback: ProgressCallback, monkeypatch: pytest.MonkeyPatch
 ) -> None:
