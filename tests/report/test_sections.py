@@ -3,10 +3,12 @@ languages, contaminated tests, other runs beside it."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
+from persianmind.common.checksum import dump_checked_line
 from persianmind.evaluate.published import SOURCE, published_beside
 from persianmind.report.page import write_report
 from persianmind.run.evaluation_records import NewTokens, SuiteResult
@@ -188,3 +190,16 @@ def test_earlier_runs_of_the_folder_stand_beside_the_cost(tmp_path: Path) -> Non
     table = shown(run)["cost"].panel("Earlier runs of this folder").table()
     assert table == {"first": ["500 Wh", "50 %", "1.912", "1.071", "7,000"]}
     assert "Earlier runs of this folder" not in shown(RunFolder(tmp_path / "first"))["cost"].headings
+
+
+def test_a_part_that_nobody_knows_is_a_remark_also_where_the_meter_said_nothing(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run")
+    assert "The meter noted no gap." in shown(run)["cost"].panel("Remarks").text
+    path = run.ledger("box1")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    changed = [{**line, "unknown": ["cpu"]} if line["kind"] == "start" else line for line in lines]
+    path.write_text("".join(dump_checked_line(line) + "\n" for line in changed), encoding="utf-8")
+    page = shown(run)
+    assert page["cost"].panel("Remarks").text.endswith("cpu: what it used is unknown, and in no figure here")
+    spent = page["verdict"].all("div", "card")[-1]
+    assert spent.headings == ["Spent, as far as it is known"] and "CPU unknown" in spent.text
