@@ -24,7 +24,7 @@ from persianmind.report.page import POLICY, run_name
 from persianmind.report.read import RunFiles, read_run
 from persianmind.report.series import Point
 from persianmind.report.values import number, scalar_text, section
-from persianmind.report.verdict import duration_text
+from persianmind.report.verdict import time_spent_text
 from persianmind.report.view import GAP, Cell, Table, count, plain
 from persianmind.run.folder import RunFolder
 from persianmind.text.heldout import INDEX
@@ -92,7 +92,7 @@ def _line(name: str, run: RunFiles, codes: Sequence[str]) -> list[Cell]:
         GAP if account is None else plain(energy_text(account)),
         GAP if account is None else plain(co2_text(account)),
         count(tokens or None),
-        plain(duration_text(seconds)) if seconds else GAP,
+        plain(time_spent_text(seconds)) if seconds else GAP,
     ]
 
 

@@ -34,7 +34,7 @@ class RunState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ScoreChange:
     """Bits per byte of a language under the untouched base and after the last stage."""
 
     base: float | None
@@ -61,7 +61,7 @@ class RunStatus:
     tokens: int
     loss: float | None
     kwh: float
-    changes: dict[str, Change]
+    changes: dict[str, ScoreChange]
     samples: list[SampleText]
 
 
@@ -89,7 +89,7 @@ def run_status(folder: RunFolder) -> RunStatus:
         tokens=sum(record.useful_tokens for record in by_step.values()),
         loss=last.loss if last else None,
         kwh=spent_joules(folder) / JOULES_PER_KWH,
-        changes=changes(results),
+        changes=score_changes(results),
         samples=results.samples,
     )
 
@@ -102,14 +102,14 @@ def runs_in(folder: Path) -> Iterator[RunFolder]:
             yield run
 
 
-def changes(results: RunResults) -> dict[str, Change]:
+def score_changes(results: RunResults) -> dict[str, ScoreChange]:
     """By language, of the languages that were scored after some stage."""
     by_stage = scores_by_stage(results)
     base = by_stage.get(BASE_STAGE, {})
     later = [scores for stage, scores in by_stage.items() if stage != BASE_STAGE]
     last = later[-1] if later else {}
     return {
-        language: Change(base[language].bits_per_byte if language in base else None, score.bits_per_byte)
+        language: ScoreChange(base[language].bits_per_byte if language in base else None, score.bits_per_byte)
         for language, score in last.items()
     }
 

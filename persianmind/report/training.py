@@ -10,7 +10,7 @@ from persianmind.report.drawing import Drawing
 from persianmind.report.faults import Faults, faults
 from persianmind.report.read import RunFiles
 from persianmind.report.values import number, quotient
-from persianmind.report.verdict import duration_text
+from persianmind.report.verdict import time_spent_text
 from persianmind.report.view import Bar, Cell, Facts, bars, count, figure, plain
 from persianmind.run.records import Phase, StepRecord
 
@@ -58,7 +58,7 @@ def _time(run: RunFiles) -> list[Bar]:
     seconds: dict[str, float] = {}
     for sample in run.ledger.samples:
         seconds[sample.label] = seconds.get(sample.label, 0.0) + sample.seconds
-    return bars([(name, spent, spent, duration_text(spent)) for name, spent in seconds.items()])
+    return bars([(name, spent, spent, time_spent_text(spent)) for name, spent in seconds.items()])
 
 
 def _totals(run: RunFiles) -> Iterator[tuple[str, Cell]]:
@@ -69,7 +69,7 @@ def _totals(run: RunFiles) -> Iterator[tuple[str, Cell]]:
     if (percent := quotient(useful, tokens, 100)) is not None:
         yield "of them useful", figure(percent, 1, "%")
     if seconds:
-        yield "training time", plain(duration_text(seconds))
+        yield "training time", plain(time_spent_text(seconds))
         yield "tokens per second, mean", count(quotient(tokens, seconds))
     # From the ledger: the joules in metrics.jsonl are the running total of one attempt on one node.
     joules = sum(sample.joules for sample in run.ledger.samples if sample.phase is Phase.TRAIN)

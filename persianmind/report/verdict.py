@@ -45,7 +45,7 @@ def verdict(run: RunFiles) -> VerdictView:
     )
 
 
-def duration_text(seconds: float) -> str:
+def time_spent_text(seconds: float) -> str:
     """Seconds as people say them; a dash for what is no time."""
     if number(seconds) is None:
         return "–"
@@ -117,7 +117,7 @@ def _facts(run: RunFiles) -> Iterator[tuple[str, Cell]]:
     if first is not None and last is not None:
         yield "started", plain(_date(first))
         yield "ended" if run.results.finished else "last seen", plain(_date(last))
-        yield "wall time", Cell(duration_text((last - first).total_seconds()), origin="pauses included")
+        yield "wall time", Cell(time_spent_text((last - first).total_seconds()), origin="pauses included")
     yield "hardware", plain(hardware_names(run.ledger) or "unknown")
     if (size := run.results.model) is not None:
         yield "parameters", count(number(size.parameters))
