@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from persianmind.cli import app
 from persianmind.common.errors import BaseModelError, ConfigConflictError, UsageError
 from persianmind.estimate.plan import RecipePlan, estimate_recipe
+from persianmind.estimate.table import sections
 from persianmind.model.adapted import build_adapted
 from persianmind.recipe.loading import load_recipe
 from tests.model.family_cases import make_family_base
@@ -62,8 +63,12 @@ def test_bytes_add_up_and_every_key_of_the_contract_is_there(paper: RecipePlan) 
     assert {stage["name"] for stage in found["stages"]} == {"pretrain", "instruct-1", "instruct-2"}
     assert found["stages"][0]["steps"] == 15_259 and found["stages"][1]["epochs"] == {"translated": 2}
     forecast = found["forecast"]
-    for key in ("tokens_per_s", "hours", "kwh", "co2_kg", "co2_low_kg", "co2_high_kg", "low", "high"):
+    for key in ("tokens_per_s", "hours", "kwh", "co2_low_kg", "co2_high_kg", "low", "high"):
         assert forecast[key] is not None, key
+    assert forecast["co2_kg"] is None  # the recipe states no grid: a span
+    co2 = dict(dict(sections(paper))["time, energy, money"])["CO2"]
+    span = f"{forecast['co2_low_kg']:,.3g} to {forecast['co2_high_kg']:,.3g} kg"
+    assert co2 == f"{span}, on the cleanest to the dirtiest country's grid: its own is not known"
 
 
 @pytest.mark.more
