@@ -68,10 +68,20 @@ def energy(run: RunFiles) -> EnergyView | None:
         sources=_sources(account["by_component"]),
         grids=_grids(account["grids"]),
         not_counted=account["not_counted"],
-        remarks=account["problems"] + account["notes"],
+        remarks=[*_unsaid(account), *account["problems"], *account["notes"]],
         comparison=_comparison(account["comparison"]) if account["comparison"] else None,
         earlier=earlier_runs(run),
     )
+
+
+def _unsaid(account: dict[str, Any]) -> list[str]:
+    """Parts in no figure that no line of the meter names, so that a page without remarks misses nothing."""
+    named = " ".join(account["problems"])
+    return [
+        f"{part}: what it used is unknown, and in no figure here"
+        for part in account["unknown"]
+        if f"{part}: " not in named
+    ]
 
 
 def _totals(run: RunFiles, account: dict[str, Any]) -> Iterator[tuple[str, Cell]]:

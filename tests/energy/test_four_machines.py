@@ -60,7 +60,7 @@ def rapl_cpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> CPU:
 
 
 def loaded_cpu(folder: Path, name: str, tdp_w: float, monkeypatch: pytest.MonkeyPatch) -> CPU:
-    """One without a counter, half of the power that it is told to have taken, by codecarbon."""
+    """One without a counter, half of its power taken: of the power it is told to have, as codecarbon's."""
     cpu = CPU(str(folder), "cpu_load", name, tdp_w)
 
     def measured(last_duration: float) -> tuple[None, CodecarbonEnergy]:

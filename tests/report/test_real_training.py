@@ -83,6 +83,38 @@ def test_loss_by_language_and_source_in_bits_per_byte_with_the_held_out_scores(
     assert len(sources) == 5 and all(name in legend for name in sources)
 
 
+def test_new_tokens_what_was_forgotten_and_faults_are_those_of_the_files(light_run: Path, page: Node) -> None:
+    results = load(light_run / "results.json")
+    shown = sections(page)
+    table = shown["suites"].panel("New tokens").table()
+    assert list(table) == ["pretrain", "instruct-1", "instruct-2"]
+    for one in results["new_tokens"]:
+        counts = [f"{one[key]:,.0f}" for key in ("n", "seen", "dead", "median_seen")]
+        percents = [f"{100 * one[key]:,.1f} %" for key in ("moved", "loss_ratio", "token_ratio")]
+        assert table[one["stage"]] == counts + percents
+    english = [s["bits_per_byte"] for s in results["evaluation"] if s["language"] == "en"]
+    kept = shown["evaluation"].panel("Forgetting").facts()
+    assert list(kept) == ["English"]
+    assert kept["English"].startswith(f"{english[0]:.3f} → {english[-1]:.3f} bits per byte ")
+    assert "No test was run." in shown["suites"].text and "Contamination" not in shown["suites"].headings
+    faults = shown["training"].panel("Faults and restarts")
+    assert faults.facts() == {
+        "starts of the run": "1", "steps done again": "0", "steps that moved no weight": "0",
+    }  # fmt: skip
+    assert not faults.all("table") and not faults.all("li")
+
+
+def test_time_is_what_the_meter_saw_of_each_phase(light_run: Path, page: Node) -> None:
+    seconds: dict[str, float] = {}
+    for sample in energy_samples(light_run):
+        trains = sample["phase"] == "train"
+        name = sample["stage"] if trains else ":".join(filter(None, (sample["phase"], sample["stage"])))
+        seconds[name] = seconds.get(name, 0) + sample["seconds"]
+    bars = sections(page)["training"].panel("Where the time went").all("div", "bar")
+    shown = {bar.all("span", "bar-name")[0].text: bar.all("span", "bar-value")[0].text for bar in bars}
+    assert shown == {name: f"{spent:.1f} s" for name, spent in seconds.items()}
+
+
 def test_the_verdict_is_one_sentence_with_dates_hardware_and_versions(light_run: Path, page: Node) -> None:
     results, steps = load(light_run / "results.json"), lines(light_run / "metrics.jsonl")
     verdict = sections(page)["verdict"]

@@ -3,10 +3,12 @@ languages, contaminated tests, other runs beside it."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
+from persianmind.common.checksum import dump_checked_line
 from persianmind.evaluate.published import SOURCE, published_beside
 from persianmind.recipe.loading import load_recipe
 from persianmind.report.inputs import recipe
@@ -206,3 +208,16 @@ def test_the_layers_that_have_adapters_are_among_the_facts(tmp_path: Path) -> No
     valid = load_recipe("tiny", ["adapter.layers=[0, -1]"])
     found = recipe(RunFiles(RunFolder(tmp_path), valid.model_dump(mode="json"), valid))
     assert found is not None and dict(found.facts)["adapters in"].text == "layers 0, -1 (-1 is the last)"
+
+
+def test_a_part_that_nobody_knows_is_a_remark_also_where_the_meter_said_nothing(tmp_path: Path) -> None:
+    run = build_run(tmp_path / "run")
+    assert "The meter noted no gap." in shown(run)["cost"].panel("Remarks").text
+    path = run.ledger("box1")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    changed = [{**line, "unknown": ["cpu"]} if line["kind"] == "start" else line for line in lines]
+    path.write_text("".join(dump_checked_line(line) + "\n" for line in changed), encoding="utf-8")
+    page = shown(run)
+    assert page["cost"].panel("Remarks").text.endswith("cpu: what it used is unknown, and in no figure here")
+    spent = page["verdict"].all("div", "card")[-1]
+    assert spent.headings == ["Spent, as far as it is known"] and "CPU unknown" in spent.text
