@@ -171,3 +171,48 @@ def test_mistakes_are_one_line() -> None:
         estimate_recipe("tiny", ["base=someone/some-model"], 2)
     with pytest.raises(UsageError, match="RTX 3090"):
         estimate_recipe("tiny", [], 2, gpu="RTX 3099")
+
+
+def test_memory_is_that_of_the_longest_stage_and_time_that_of_each() -> None:
+    """A stage at 2,048 among stages at 512, against plans of one length each."""
+    base = ["base=HuggingFaceTB/SmolLM2-135M", "train.gradient_checkpointing=selective"]
+    stages = (
+        "stages=[{{name: a, sources: {{persian: 1.0}}, tokens: 2097152{}}}, "
+        "{{name: b, sources: {{persian: 1.0}}, tokens: 2097152}}]"
+    )
+
+    def plan(*overrides: str) -> RecipePlan:
+        return estimate_recipe("persianmind-7b", [*base, *overrides], 2, gpu="RTX 3090")
+
+    mixed = plan(stages.format(", seq_len: 512"))
+    long, short = plan(stages.format("")), plan(stages.format(""), "data.seq_len=512")
+    assert mixed.estimate.peak == long.estimate.peak != short.estimate.peak
+    assert mixed.host == long.host
+    per_step = mixed.recipe.train.global_batch_size
+    assert [(one.seq_len, one.steps, one.tokens) for one in mixed.stages] == [
+        (512, 2097152 // (512 * per_step), 2097152),
+        (2048, 2097152 // (2048 * per_step), 2097152),
+    ]
+    steps_s = [one.forecast.phases.steps_s for one in (mixed, long, short)]
+    assert steps_s[0] == pytest.approx((steps_s[1] + steps_s[2]) / 2)
+    assert abs(steps_s[1] - steps_s[2]) > 1e-3 * steps_s[1], "the control: a length has a time of its own"
+    assert mixed.forecast.tokens_per_s == pytest.approx(2 * 2097152 / steps_s[0])
+    assert mixed.disk.shards == long.disk.shards
+    found = mixed.as_json()
+    assert found["batch"]["seq_len"] == 2048 and found["stages"][0]["seq_len"] == 512
+    assert mixed.largest().seq_len == long.largest().seq_len
+
+
+def test_where_a_stage_is_too_long_its_own_key_is_suggested() -> None:
+    stages = (
+        "stages=[{name: a, sources: {persian: 1.0}, tokens: 4096}, "
+        "{name: b, sources: {persian: 1.0}, tokens: 4096, seq_len: 8192}]"
+    )
+    base = ["base=HuggingFaceTB/SmolLM2-135M", "data.seq_len=512", "train.quantize=nf4"]
+    tight = [*base, "train.gradient_checkpointing=full", stages]
+    plan = estimate_recipe("persianmind-7b", tight, 2, memory_gb=2.2)
+    assert not plan.fits
+    assert any(one.startswith("stages.1.seq_len=") for way in plan.suggestions for one in way.overrides)
+    assert estimate_recipe("persianmind-7b", [*tight, "stages.1.seq_len=4096"], 2, memory_gb=2.2).fits
+    other = estimate_recipe("persianmind-7b", [*tight, "data.seq_len=256"], 2, memory_gb=2.2)
+    assert not other.fits, "the control: the length of the other stage changes nothing"
