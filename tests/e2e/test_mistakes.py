@@ -37,6 +37,7 @@ def prepare(folder: Path) -> None:
     run = folder / "runs" / "tiny"
     run.mkdir(parents=True)
     RunFolder(run).claim(load_recipe("tiny", ["seed=1"]))
+    (run / "vocab").mkdir()  # learnt by that recipe
     (folder / "tabs.yaml").write_text("name: mine\nbase:\tx\n\tbad", encoding="utf-8")
     (folder / "list.yaml").write_text("- a\n- b\n", encoding="utf-8")
     (folder / "bare.yaml").write_text("name: mine\n", encoding="utf-8")
