@@ -181,7 +181,7 @@ def test_the_7b_is_traced_whole_in_little_time_and_memory() -> None:
         "recipe = load_recipe('persianmind-7b', ['train.gradient_checkpointing=full'])\n"
         "config = base_config(recipe.base)\n"
         "make = lambda n, way, adapted: meta_model(recipe, with_layers(config, n), 32000, 9510)\n"
-        "model = make(32, 'full')\n"
+        "model = make(32, 'full', [])\n"
         "start = time.process_time(); whole = trace_micro_batch(model, 1, 2048)\n"
         "seconds = time.process_time() - start\n"
         "few = trace_few_layers(make, recipe, 32, 1, 2048)\n"
