@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from persianmind.common.log import LINE, STATE
+from persianmind.common.units import duration_text
 
 # A stop that was asked for is no error, and every rank says the same.
 STOPPED = re.compile(r"persianmind: error: (?:rank \d+: )?(?=stopped )")
@@ -68,7 +69,7 @@ class RunScreen:
         self._is_terminal = sys.stdout.isatty()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._state = ""
-        self._shown_s = self._state_s = time.monotonic()
+        self._shown_s = self._state_s = self._news_s = time.monotonic()
 
     def take(self, raw: str, *, is_error: bool) -> None:
         """One line as a process printed it."""
@@ -77,6 +78,7 @@ class RunScreen:
         elif raw.startswith(LINE):
             self.show(raw.removeprefix(LINE), is_error=is_error)
         else:
+            self._news_s = time.monotonic()
             self._tail.append(raw)
             self.log.add(raw)
             if self._verbose:
@@ -85,6 +87,7 @@ class RunScreen:
     def show(self, text: str, *, is_error: bool = False) -> None:
         """A line of ours."""
         self.log.add(text)
+        self._news_s = time.monotonic()
         if STOPPED.match(text):
             if self.has_reason:
                 return
@@ -106,7 +109,7 @@ class RunScreen:
             waiting = f"... {silent_s:.0f} s" if silent_s >= 1 else ""
             self._draw(self._state or waiting)
         elif silent_s >= SILENCE_S:
-            self._write(self._state or "still at it", sys.stdout)
+            self._write(self._state or self._quiet_text(), sys.stdout)
 
     def close(self) -> None:
         """Leaves the terminal as a shell wants it."""
@@ -123,6 +126,11 @@ class RunScreen:
             self.log.add(text)
             if not self._is_terminal:
                 self._write(text, sys.stdout)
+
+    def _quiet_text(self) -> str:
+        quiet = duration_text(time.monotonic() - self._news_s)
+        where = f"; {self.log.path} has all that it said" if self.log.is_written else ""
+        return f"still at it, {quiet} without a word{where}"
 
     def _draw(self, text: str) -> None:
         if self._is_terminal:

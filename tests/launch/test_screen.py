@@ -62,6 +62,21 @@ def test_a_state_is_a_line_now_and_then_in_a_pipe(
     assert capsys.readouterr().out == "step 5\n"
 
 
+def test_a_silent_run_says_in_a_pipe_how_long_and_where_its_log_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [1000.0]
+    monkeypatch.setattr(screen_module.time, "monotonic", lambda: now_s[0])
+    screen = make_screen(tmp_path)
+    screen.show("tiny: starting")
+    assert capsys.readouterr().out == "tiny: starting\n"
+    for minutes in (2, 4):  # its own lines are no news
+        now_s[0] += 120
+        screen.tick()
+        told = f"still at it, {minutes} min without a word; {tmp_path / 'run.log'} has all that it said\n"
+        assert capsys.readouterr().out == told
+
+
 def test_a_terminal_shows_each_state_in_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
