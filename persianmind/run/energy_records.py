@@ -50,7 +50,7 @@ class GpuInterval(RunRecord):
 class EnergyLine(RunRecord):
     """What every line of energy/<node>.jsonl has. `monotonic_s` orders the lines of one boot, whatever the
     wall clock does; `attempt` names the meter process that wrote it. number: of the lines of its
-    attempt, from 1; a line that was lost or stands twice is known by it."""
+    attempt, from 1; a line that was lost or stands twice is known by it. None: the training wrote it."""
 
     time: ZonedTime
     monotonic_s: float

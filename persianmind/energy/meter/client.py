@@ -43,7 +43,8 @@ class EnergyMeter:
         self.node = node
         self.options = options
         self._folder = folder
-        self._ledger = LedgerWriter(folder.ledger(node), node=node, attempt=new_attempt())
+        # The meter's own process numbers the attempt's lines; a note that it is lost stands among them.
+        self._ledger = LedgerWriter(folder.ledger(node), node=node, attempt=new_attempt(), numbered=False)
         self._process: subprocess.Popen[bytes] | None = None
         self._joules = 0.0
         self._rest = b""

@@ -20,11 +20,13 @@ class LedgerWriter:
     that it takes.
     """
 
-    def __init__(self, path: Path, *, node: str, attempt: str) -> None:
+    def __init__(self, path: Path, *, node: str, attempt: str, numbered: bool = True) -> None:
+        """numbered: False for one that writes among the lines of another."""
         self.path = path
         self.node = node
         self.attempt = attempt
         self.written = 0
+        self._numbered = numbered
         self.unwritten: list[str] = []
 
     def write(self, kind: type[EnergyLine], **fields: Any) -> None:
@@ -39,7 +41,7 @@ class LedgerWriter:
             monotonic_s=round(time.monotonic(), 6),
             attempt=self.attempt,
             node=self.node,
-            number=self.written,
+            number=self.written if self._numbered else None,
             **fields,
         )
         self.unwritten.append(dump_checked_line(record.model_dump(mode="json")))
