@@ -206,7 +206,7 @@ def test_the_recipe_as_it_was_written(light_run: Path, page: Node) -> None:
         "base model": "random://llama", "parameters": f"{model['parameters']:,}",
         "of them trained": f"{model['trained_parameters']:,}",
         "LoRA rank, alpha": f"{recipe['adapter']['rank']}, {recipe['adapter']['alpha']}",
-        "trained embeddings": recipe["vocab"]["train_embeddings"],
+        "adapters in": "all layers", "trained embeddings": recipe["vocab"]["train_embeddings"],
         "new embeddings initialised by": recipe["vocab"]["initialise"],
         "sequences per step": "4", "sequence length": "256", "learning rate": "0.005",
         "schedule": recipe["train"]["schedule"], "precision": "fp32, base none", "seed": "7",

@@ -28,7 +28,7 @@ OURS = {
     "init": re.compile(r"text: |instructions: |wrote |  persianmind (check|train) "),
     "check": re.compile(r"doctor|[┏┃┡│└]|\d+ ok, |ready: "),
     "train": re.compile(
-        r"mine: |device: |prepare: |data: |recompute: |self-test: |compile: |model: |batch: |stage |"
+        r"mine: |device: |prepare: |data: |recompute: |self-tests?: |compile: |model: |batch: |stage |"
         r"memory per rank: |deterministic: |evaluate |samples |estimate: |new tokens after |training done: |"
         r"export: |pretrain {2,}|instruct {2,}|base {2,}|held-out documents: |energy|report: |gained: |"
         r"lost: |to lose less: |next: |still at it"

@@ -162,7 +162,8 @@ def assert_same_line(again: Launched, whole: Launched) -> None:
     ours, theirs = lasting_bytes(again.run), lasting_bytes(whole.run)
     different = {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
     # What is built beside training ends with the run, whole or not; a shard that both have is the same.
-    assert {name for name in different if not _only_one_has(name, ours, theirs)} == set()
+    left = sorted(name for name in different if not _only_one_has(name, ours, theirs))
+    assert not left, left
 
 
 def _only_one_has(name: str, ours: dict[str, str], theirs: dict[str, str]) -> bool:
