@@ -90,25 +90,46 @@ class Jobs:
         Raises:
             ClusterError: it refuses, or is not ready within RECONNECT_S.
         """
+
+        def refused(why: str) -> ClusterError | None:
+            return None if NOT_READY.search(why) else ClusterError(f"{self.address} refuses: {why}")
+
+        def silent(why: str) -> ClusterError:
+            return ClusterError(
+                f"{self.address} is not ready after {RECONNECT_S:.0f} s: {why}; look at `ray status` on the "
+                "head, then give the same command again"
+            )
+
+        return self._ask(call, refused, silent)
+
+    def _ask(
+        self,
+        call: Callable[[], T],
+        refused: Callable[[str], ClusterError | None],
+        silent: Callable[[str], ClusterError],
+    ) -> T:
+        """Calls for RECONNECT_S until there is an answer.
+
+        Args:
+            refused: what to raise at once for what Ray's client says, None where another try may help.
+            silent: what to raise in the end.
+        """
         why = ""
 
         def ask() -> tuple[T] | None:
             nonlocal why
             try:
                 return (call(),)
-            except OSError as error:  # requests' errors are OSErrors
-                why = f"no answer ({type(error).__name__})"
+            except OSError:  # requests' errors are OSErrors
+                why = f"{self.address} no longer answers"
             except RuntimeError as error:
                 why = short_text(error)
-                if not NOT_READY.search(why):
-                    raise ClusterError(f"{self.address} refuses: {why}") from None
+                if (final := refused(why)) is not None:
+                    raise final from None
             return None
 
         if (found := wait_until(ask, timeout_s=RECONNECT_S, interval_s=POLL_S)) is None:
-            raise ClusterError(
-                f"{self.address} is not ready after {RECONNECT_S:.0f} s: {why}; look at `ray status` on the "
-                "head, then give the same command again"
-            )
+            raise silent(why)
         return found[0]
 
     def of_run(self, run: str) -> list[Any]:
@@ -219,25 +240,15 @@ class Jobs:
         Raises:
             ClusterError: gone for good, or unknown to a head that was started anew.
         """
-        why = ""
 
-        def ask() -> Any:
-            nonlocal why
-            try:
-                return self.client.get_job_info(submission)
-            except (OSError, ConnectionError):  # requests' errors are OSErrors
-                why = f"{self.address} no longer answers"
-            except RuntimeError as error:
-                if "404" in str(error) or "does not exist" in str(error):
-                    raise self._lost(
-                        submission, "the head does not know it, so it was started anew"
-                    ) from None
-                why = short_text(error)
-            return None
+        def refused(why: str) -> ClusterError | None:
+            is_unknown = "404" in why or "does not exist" in why
+            known = "the head does not know it, so it was started anew"
+            return self._lost(submission, known) if is_unknown else None
 
-        if (job := wait_until(ask, timeout_s=RECONNECT_S, interval_s=POLL_S)) is None:
-            raise self._lost(submission, why)
-        return job
+        return self._ask(
+            lambda: self.client.get_job_info(submission), refused, lambda why: self._lost(submission, why)
+        )
 
     @staticmethod
     def _lost(submission: str, why: str) -> JobLostError:

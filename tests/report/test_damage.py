@@ -161,6 +161,13 @@ def test_a_line_with_a_wrong_field_costs_that_step_alone(real_run: Path, field: 
     assert gaps(page) == [f"metrics.jsonl: of its lines 1 damaged, 1 missing, {LEFT_OUT}"]
 
 
+def test_steps_done_again_that_were_cut_to_nothing_are_said(real_run: Path) -> None:
+    assert gaps(parse(write_report(real_run))) == []  # the control: no run has to have such a file
+    (real_run / "metrics.discarded.jsonl").write_text("")
+    (gap,) = gaps(parse(write_report(real_run)))
+    assert gap.startswith("metrics.discarded.jsonl: no step in it")
+
+
 def test_a_ledger_line_with_a_wrong_field_is_left_out_and_said(real_run: Path) -> None:
     [path] = (real_run / "energy").glob("*.jsonl")
     rewrite(path, lambda line: {**line, "seconds": "x"} if line.get("stage") == "pretrain" else line)

@@ -230,16 +230,10 @@ def test_a_builder_that_gets_nothing_done_ends_the_wait_and_names_source_and_log
 
 def test_what_failed_is_known_by_its_packing(recipe: Recipe, tmp_path: Path) -> None:
     """The same source at another length may have been built before."""
-    rank = Rank(recipe, tmp_path, builder=Imitated(lambda looks: looks, **{"fa@32": "no room left"}))
-    asked: list[int] = []
-
-    def stop() -> bool:
-        asked.append(1)
-        return len(asked) > 3
-
-    assert not rank.open(range(64, 68), stop), "it is still waited for"
-    datasets = {"fa@32": rank.data.datasets["fa"]}
     builder = Imitated(lambda looks: looks, **{"fa@32": "no room left"})
+    rank, stops = Rank(recipe, tmp_path, builder=builder), iter([False, False, False, True])
+    assert not rank.open(range(64, 68), lambda: next(stops)), "it is still waited for"
+    datasets = {"fa@32": rank.data.datasets["fa"]}
     barrier = DataBarrier(datasets, list, lambda: None, builder)
     with pytest.raises(BuildFailedError, match="no room left"):
         barrier.open(rank.data, range(64, 68), lambda: False)
