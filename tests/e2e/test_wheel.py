@@ -94,6 +94,11 @@ def test_without_its_recipes_a_wheel_would_say_so(installed: Path, tmp_path: Pat
     assert run(bare, tmp_path, "config", "show", "demo").returncode == 2
 
 
+def off_the_checkout() -> dict[str, str]:
+    """This environment as it is where no checkout is on the path."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 @pytest.fixture(scope="session")
 def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of programs of a new environment: the wheel is installed in it by pip, what the wheel needs
@@ -102,7 +107,8 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index"]
-    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
+    # With the checkout on its path pip would find the egg-info there and call the wheel installed.
+    subprocess.run([*pip, str(wheel)], env=off_the_checkout(), check=True, capture_output=True)
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "lent.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     deepspeed = (BIN / "deepspeed").read_text(encoding="utf-8").splitlines()
@@ -115,8 +121,10 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(1800)
 def test_the_newcomers_way_in_a_bare_environment(bare: Path, tmp_path: Path) -> None:
     """From an empty folder with her files in it; the checkout is on no path."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"DS_ACCELERATOR": "cpu", "PATH": f"{bare}:/usr/local/bin:/usr/bin:/bin"}
+    environment = off_the_checkout() | {
+        "DS_ACCELERATOR": "cpu",
+        "PATH": f"{bare}:/usr/local/bin:/usr/bin:/bin",
+    }
     where = [str(bare / "python"), "-c", "import persianmind; print(persianmind.__file__)"]
     found = subprocess.run(where, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
     assert Path(found.stdout.strip()).is_relative_to(bare.parent)
