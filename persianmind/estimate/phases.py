@@ -16,6 +16,8 @@ START_S = 20.0  # imports, process group, opening the engine twice
 EVALUATE_S = 0.5  # meeting at each score
 EXPORT_S = 2.0  # account, report, card
 SELF_TEST_MICRO_BATCHES = 4.0  # isolation and its control, the trial of deterministic kernels, gradients
+SELF_TEST_S = 2.0  # an engine opened and closed
+SELF_TEST_FORWARDS = 10.0  # over the sample: ours once, then ours and the base's own twice with gradients
 SAVE_S = 0.1  # the snapshot that a step waits for; writing goes on beside training
 EXPORT_PASSES = 4.0  # over all weights: read, merged and written, hashed, read again
 CHECKED_MODELS = 2  # the trained and the exported one score a sequence of each language, on one rank
@@ -76,6 +78,17 @@ def export_s(
     checked = CHECKED_MODELS * max(1, len(recipe.held_out_languages())) * recipe.data.seq_len
     written_s = EXPORT_PASSES * weight_bytes / bytes_per_s
     return EXPORT_S + written_s + checked * rank_token_s + sample_s
+
+
+def self_tests_s(token_s: float, sample_tokens: int, micro_batch_tokens: int, passes: float) -> float:
+    """Seconds of the self-tests of a rank.
+
+    Args:
+        token_s: of one token that goes forward through the base.
+        sample_tokens: of what the forward test goes over. passes: of a step, in forward passes.
+    """
+    forwards = SELF_TEST_FORWARDS * sample_tokens + SELF_TEST_MICRO_BATCHES * passes * micro_batch_tokens
+    return SELF_TEST_S + forwards * token_s
 
 
 def run_phases(

@@ -168,6 +168,8 @@ def _build_model(
     """
     import torch.distributed
 
+    from persianmind.estimate.phases import self_tests_s
+    from persianmind.estimate.time import step_over_forward
     from persianmind.model.adapted import adapt, attention_implementation, load_base
     from persianmind.model.attention import IMPLEMENTATIONS
     from persianmind.model.bases import read_config, resolve_base
@@ -196,6 +198,11 @@ def _build_model(
     base = BaseForward.of(causal_lm, documents, pieces, base_vocab) if documents else None
     model = adapt(causal_lm, recipe, pieces, base_vocab).to(device)
     if base is not None:
+        passes = step_over_forward(recipe, model.layer_count)
+        expected_s = self_tests_s(
+            base.token_s, sum(map(len, documents)), batches[0]["input_ids"].size, passes
+        )
+        logger.info(f"self-tests: about {duration_text(expected_s)}")
         check_forward(model, base, documents, recipe.train.quantize)
     if attention_implementation(recipe.train.attention) != IMPLEMENTATIONS[recipe.train.attention]:
         logger.info("attention: flash-attn cannot run here; torch's own kernels are used instead")

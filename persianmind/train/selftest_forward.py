@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,12 +47,13 @@ PADDING = 64
 class BaseForward:
     """What the base makes of some base ids by itself.
 
-    documents: the ids. loss: summed over them, in nats.
+    documents: the ids. loss: summed over them, in nats. took_s: of that forward.
     embedding, head: its own two modules, without their weights.
     """
 
     documents: SampledDocuments
     loss: float
+    took_s: float
     embedding: nn.Module
     head: nn.Module
 
@@ -66,10 +68,17 @@ class BaseForward:
             pieces: for each added token the base ids that spelled it.
         """
         spelled = in_base_ids(documents, pieces, base_vocab)
+        started_s = time.monotonic()
         with torch.no_grad(), _plain_attention(causal_lm):
             loss = float(_plain_loss(causal_lm, spelled, base_vocab))
+        took_s = time.monotonic() - started_s
         modules = (causal_lm.get_input_embeddings(), causal_lm.get_output_embeddings())
-        return cls(spelled, loss, *map(_without_weight, modules))
+        return cls(spelled, loss, took_s, *map(_without_weight, modules))
+
+    @property
+    def token_s(self) -> float:
+        """Seconds per token of that forward."""
+        return self.took_s / sum(map(len, self.documents))
 
 
 def check_forward(model: AdaptedModel, base: BaseForward, documents: SampledDocuments, quantize: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from persianmind.energy.budget import Budget
-from persianmind.estimate.phases import EXPORT_S
+from persianmind.estimate.phases import EXPORT_S, self_tests_s
 from persianmind.estimate.time import FirstScores, estimate_run, eta_s, remaining_phases, step_over_forward
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
@@ -102,3 +102,9 @@ def test_what_a_recipe_leaves_out_takes_no_time() -> None:
     assert phases.export_s == EXPORT_S and phases.checkpoints_s < 1.0
     shorter = remaining_phases(load_recipe("demo", ["evaluate.prompts=[]"]), 30, 30 * DEMO_STEP, DEMO)
     assert shorter.steps_s == phases.steps_s
+
+
+def test_self_tests_follow_the_sample_and_the_micro_batch() -> None:
+    # 256 tokens ten times forward; four micro-batches of 512 tokens as steps of four forward passes.
+    assert self_tests_s(1e-3, 256, 512, 4.0) == pytest.approx(2.0 + 2.56 + 8.192)
+    assert self_tests_s(1e-3, 256, 4096, 4.0) == pytest.approx(2.0 + 2.56 + 8 * 8.192)
