@@ -16,6 +16,7 @@ from pathlib import Path
 
 from persianmind.checks.base import CheckContext, CheckResult, Level
 from persianmind.checks.language import language_finding
+from persianmind.checks.lengths import PROMPT_TOKENS, length_findings
 from persianmind.data.read.order import mixture_ratios
 from persianmind.language import vocabulary_profile
 from persianmind.model.bases import present_base
@@ -31,8 +32,6 @@ from persianmind.vocab.text_sample import TextSample, read_sample
 
 # Tokens per word where no tokenizer is at hand: as with 10,000 new pieces (docs/vocabulary.md).
 USUAL_FERTILITY = 1.43
-# Around the turns of a dialogue in PersianMind's own form: its first line, names, end of turn.
-PROMPT_TOKENS = 30
 
 
 def check_text(context: CheckContext) -> Iterator[CheckResult]:
@@ -68,23 +67,28 @@ def check_text(context: CheckContext) -> Iterator[CheckResult]:
         yield CheckResult("vocabulary", Level(support.level), support.detail)
         sampled = [text for one in read for text in one.texts]
         yield language_finding(profile, recipe.normalise, sampled, base, learned)
-    tokens = {
-        name: None if sample is None else whole_tokens(sample, base, learned)
-        for name, sample in samples.items()
-        if name in recipe.stage_sources()
-    }
+    trained = [(name, sample) for name, sample in samples.items() if name in recipe.stage_sources()]
+    fertilities = {name: fertility_of(sample, base, learned) for name, sample in trained if sample}
+    tokens = {name: whole_tokens(sample, fertilities[name]) if sample else None for name, sample in trained}
     yield from repetition_findings(recipe, tokens)
+    for name, sample in trained:
+        if sample is not None:
+            yield from length_findings(recipe, sample, fertilities[name])
 
 
-def whole_tokens(sample: TextSample, base: BaseTokenizer | None, learned: Learned | None) -> int | None:
+def fertility_of(sample: TextSample, base: BaseTokenizer | None, learned: Learned | None) -> float:
+    """Tokens per word of a source, with the new pieces; as is usual where no tokenizer is here."""
+    if base is None or not sample.texts:
+        return USUAL_FERTILITY
+    expanded = open_files(base.files(learned, pad_token=False)) if learned and learned.pieces else base
+    words = sum(len(text.split()) for text in sample.texts)
+    return sum(map(len, expanded.encode(sample.texts))) / max(1, words)
+
+
+def whole_tokens(sample: TextSample, fertility: float) -> int | None:
     """About how many tokens the whole text of a source is; None where its size is not known."""
     if (grown := sample.whole_over_read) is None:
         return None
-    fertility = USUAL_FERTILITY
-    if base is not None and sample.texts:
-        expanded = open_files(base.files(learned, pad_token=False)) if learned and learned.pieces else base
-        words = sum(len(text.split()) for text in sample.texts)
-        fertility = sum(map(len, expanded.encode(sample.texts))) / max(1, words)
     around = sample.documents * (PROMPT_TOKENS if sample.is_instruction else 1)
     return max(1, round((sample.words * fertility + around) * grown))
 

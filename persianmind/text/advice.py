@@ -48,6 +48,11 @@ _ADVICE = {
     "tool_turn": "dialogues with tools are not trained on",
     "tool_call": "dialogues with tools are not trained on",
     "content_that_is_no_text": "images and sounds are not trained on",
+    "instruction_longer_than_sequence": "a longer data.seq_len, or seq_len of its stage, takes it",
+    "special_token_in_text": "a special token's string within a turn would end it; take it out of the text",
+    "turn_label_in_text": "a line begins as a turn does; write it otherwise, or data.prompt=chat_template",
+    "token_across_prompt_and_answer": "the vocabulary joins label and answer: data.prompt=chat_template",
+    "refused_by_chat_template": "the base's template refuses it; data.prompt=persianmind takes it",
 }
 
 

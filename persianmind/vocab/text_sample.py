@@ -21,19 +21,29 @@ _CLOCK_EVERY = 64  # documents
 class TextSample:
     """What was read of one source's training split.
 
-    documents, characters, utf8_bytes, words: how much was read. is_whole: whether that is all of it.
-    stored_bytes: of its files as they lie there, None where that is not known. texts: some of those read.
+    document_words: of each document that was read. characters, utf8_bytes: how much that is. is_whole:
+    whether that is all of it. stored_bytes: of its files as they lie there, None where that is not known.
+    texts: some of those read.
     """
 
     name: str
     is_instruction: bool
-    documents: int
+    document_words: tuple[int, ...]
     characters: int
     utf8_bytes: int
-    words: int
     is_whole: bool
     stored_bytes: int | None
     texts: tuple[str, ...]
+
+    @property
+    def documents(self) -> int:
+        """How many were read."""
+        return len(self.document_words)
+
+    @property
+    def words(self) -> int:
+        """Of all that was read."""
+        return sum(self.document_words)
 
     @property
     def whole_over_read(self) -> float | None:
@@ -70,8 +80,9 @@ def read_sample(
     files = locate(spec.name, spec.source)
     if any(file.remote for file in files):
         return None
-    characters = utf8_bytes = words = count = 0
+    characters = utf8_bytes = 0
     kept: list[str] = []
+    document_words: list[int] = []
     started_s, worked_s = time.monotonic(), time.thread_time()
     is_whole = True
     for count, document in enumerate(training_documents(spec, frozenset()), start=1):
@@ -79,7 +90,7 @@ def read_sample(
             on_text(text)
             characters += len(text)
             utf8_bytes += len(text.encode("utf-8", "surrogatepass"))
-            words += len(text.split())
+        document_words.append(sum(len(text.split()) for text in document.texts))
         if len(kept) < _CLOCK_EVERY:
             kept.extend(document.texts)
         if count % _CLOCK_EVERY == 0 or characters >= max_characters:
@@ -91,10 +102,9 @@ def read_sample(
     return TextSample(
         name=spec.name,
         is_instruction=spec.source.is_dialogue,
-        documents=count,
+        document_words=tuple(document_words),
         characters=characters,
         utf8_bytes=utf8_bytes,
-        words=words,
         is_whole=is_whole,
         stored_bytes=_stored_bytes(files),
         texts=tuple(kept),

@@ -13,12 +13,15 @@ import pytest
 
 from persianmind.checks.base import CheckContext, CheckResult, Level
 from persianmind.checks.text import check_text, times_seen
+from persianmind.common.errors import EmptyCorpusError
+from persianmind.model.bases import resolve_base
 from persianmind.recipe import Recipe
 from persianmind.recipe.loading import load_recipe
 from persianmind.run.folder import RunFolder
 from persianmind.text.spec import source_spec
 from persianmind.vocab import text_sample
 from persianmind.vocab.text_sample import read_sample
+from tests.data.helpers import build
 from tests.support.launch import ZERO2
 
 LETTERS = "ابپتثجچحخدذرزسشصضطظعغفقکگلمنوهی"
@@ -166,3 +169,32 @@ def test_reading_ends_with_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_sources_of_the_network_are_not_read() -> None:
     recipe = load_recipe("tiny", ["sources.poems.uri=hf://someone/poems"])
     assert read_sample(source_spec(recipe, "poems"), lambda text: None) is None
+
+
+def test_instructions_that_no_sequence_takes_are_seen_before_the_run(tmp_path: Path) -> None:
+    """Against builds of the same records, which set aside what is too long."""
+    recipe = load_recipe("tiny", ["vocab.new_tokens=0", "stages.1.seq_len=128", "stages.2.seq_len=64"])
+    base = resolve_base(recipe.base)
+    found = findings(recipe)
+    none = found["length of interpret@64"]
+    assert none.level is Level.FAIL and none.detail == (
+        "all 954 records read are longer than 64 tokens and would be set aside; raise stages.2.seq_len"
+    )
+    with pytest.raises(EmptyCorpusError, match=r"954 instruction_longer_than_sequence.* takes it"):
+        build(_packed_at(recipe, 64), "interpret", base, tmp_path / "none")
+    some = found["length of translate@128"]
+    assert some.level is Level.WARN and some.detail.endswith("raise stages.1.seq_len")
+    manifest = build(_packed_at(recipe, 128), "translate", base, tmp_path / "some")
+    aside = manifest.dropped["instruction_longer_than_sequence"].count
+    real = aside / (manifest.records_read - manifest.documents_held_out)
+    said = int(some.detail.split("%")[0]) / 100
+    assert 0.75 * real < said < real + 0.02
+
+
+def _packed_at(recipe: Recipe, seq_len: int) -> Recipe:
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"seq_len": seq_len})})
+
+
+def test_instructions_that_fit_and_text_of_any_length_get_no_line() -> None:
+    found = findings(load_recipe("tiny", ["stages.0.seq_len=32"]))
+    assert not [name for name in found if name.startswith("length of ")]

@@ -58,7 +58,7 @@ class ShardJob:
         self.job, self.tokenizer, self.fingerprints = job, tokenizer, fingerprints
         self.out, self.data = job.out, job.data
         self.listing = list_source(job.name, job.spec.source)
-        self.stats = BuildStats(job.name, job.out / QUARANTINE, job.data, self.listing.files)
+        self.stats = BuildStats(job.name, job.spec.source, job.out / QUARANTINE, job.data, self.listing.files)
         self.duplicates = DuplicateRule(job.spec.quality, held_out_fingerprints(job.heldout))
         self.packer: BestFitPacker[Piece] = BestFitPacker(self.data.seq_len, self.data.open_sequences)
         self.shards: list[ShardEntry] = []

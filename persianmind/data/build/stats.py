@@ -10,7 +10,8 @@ from typing import Any
 from persianmind.common.errors import EmptyCorpusError
 from persianmind.data.build.pipeline import TokenisedBatch, TokenisedDocument
 from persianmind.data.manifest import FilterReport
-from persianmind.recipe import Data
+from persianmind.recipe import Data, Source
+from persianmind.text.advice import advice
 from persianmind.text.quarantine import Quarantine
 from persianmind.text.record import Dropped
 from persianmind.text.sources.base import SourceFile
@@ -22,9 +23,9 @@ class BuildStats:
     """The counts of one source's build; bad records are also appended to `quarantine_path`."""
 
     def __init__(
-        self, source_name: str, quarantine_path: Path, data: Data, files: Sequence[SourceFile]
+        self, source_name: str, source: Source, quarantine_path: Path, data: Data, files: Sequence[SourceFile]
     ) -> None:
-        self.name, self._data, self._files = source_name, data, files
+        self.name, self._source, self._data, self._files = source_name, source, data, files
         self.quarantine = Quarantine(quarantine_path)
         self.counts: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
@@ -73,11 +74,16 @@ class BuildStats:
         self.quarantine.close()
         self.quarantine.check_budget(self.name, self._data.max_bad_record_ratio, final=True)
         if self.counts["documents"] == 0:
-            raise EmptyCorpusError(
-                f"sources.{self.name} gave no usable document: {self.counts['records_read']} records read, "
-                f"rejected {dict(self.quarantine.rejected)}, dropped by filters {dict(self.dropped)}, "
-                f"held out {self.counts['held_out']}; give it more text, or look at the counts"
-            )
+            raise EmptyCorpusError(self._nothing_usable())
+
+    def _nothing_usable(self) -> str:
+        """What became of the records, and what to do about the most of them."""
+        lost = Counter(self.quarantine.rejected) + self.dropped
+        counts = [f"{count:,} {reason}" for reason, count in lost.most_common()]
+        counts += [f"{self.counts['held_out']:,} held out"] * bool(self.counts["held_out"])
+        told = advice(lost.most_common(1)[0][0], self._source) if lost else ""
+        of = f" of {self.counts['records_read']:,} records" + (f" ({', '.join(counts)})" if counts else "")
+        return f"sources.{self.name} gave no usable document{of}; {told or 'give it more text'}"
 
     def manifest_fields(self) -> dict[str, Any]:
         """The counts a manifest states, by the names of its fields."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from persianmind.common.errors import DataError
+from persianmind.common.errors import DataError, EmptyCorpusError
 from persianmind.data.build.dialogues import InstructionEncoder
 from persianmind.data.chat_form import ChatForm, PromptForm
 from persianmind.data.read.dataset import TokenDataset
 from persianmind.language.persian import PROFILE as PERSIAN
+from persianmind.recipe import Source
+from persianmind.text.advice import advice
 from persianmind.text.dialogue import Message
 from persianmind.text.shapes import parse_dialogue
 from persianmind.tokenizer import FolderTokenizer
 from tests.data.helpers import build, make_bpe, make_recipe, write_jsonl
 from tests.support.corpus import INSTRUCT_FILE
 from tests.support.dialogues import CHATML
+from tests.support.launch import ROOT
 
 TWO_TURNS = [
     Message("user", "سلام"),
@@ -148,6 +152,25 @@ def _build(tmp_path: Path, tokenizer: Path, records: list[dict[str, Any]], **dat
     path = write_jsonl(tmp_path / "i.jsonl", records)
     recipe = make_recipe({"i": {"uri": str(path), "kind": "instruction"}}, data=data)
     return build(recipe, "i", tokenizer, tmp_path / "out")
+
+
+def test_where_nothing_is_usable_the_reason_of_the_most_says_what_to_do(
+    bpe_dir: Path, tmp_path: Path
+) -> None:
+    long = [{"instruction": f"پرسش {i}", "input": "", "output": f"{i} پاسخ " * 100} for i in range(20)]
+    odd = [{"instruction": "پرسش", "input": "", "output": 1}]
+    with pytest.raises(EmptyCorpusError) as caught:
+        _build(tmp_path, bpe_dir, [*long, *odd], seq_len=64, max_bad_record_ratio=0.5)
+    assert str(caught.value) == (
+        "sources.i gave no usable document of 21 records (20 instruction_longer_than_sequence, "
+        "1 wrong_type); a longer data.seq_len, or seq_len of its stage, takes it"
+    )
+
+
+def test_every_reason_of_the_docs_has_advice() -> None:
+    table = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    reasons = re.findall(r"^\| `([a-z_0-9]+)` \|", table, re.MULTILINE)
+    assert len(reasons) >= 5 and all(advice(reason, Source(uri="text.txt")) for reason in reasons)
 
 
 def test_too_long_records_are_set_aside_and_never_cut(bpe_dir: Path, tmp_path: Path) -> None:
