@@ -18,7 +18,10 @@ from persianmind.model.bases import (
 from persianmind.model.known_bases import known_config, vocab_size_of
 from persianmind.model.made_bases import cache_folder
 from persianmind.recipe import Recipe
+from persianmind.recipe.loading import read_run_recipe
 from persianmind.run.folder import RunFolder
+from persianmind.run.identity import changes
+from persianmind.run.keys import Effect
 from persianmind.tokenizer.models import JSON_FILE, SENTENCEPIECE_FILE, open_model
 from persianmind.vocab.expansion import EXPANSION_FILE, load_expansion
 
@@ -61,7 +64,8 @@ def base_config(base: str) -> dict[str, Any]:
 
 
 def vocabulary_size(recipe: Recipe, config: Mapping[str, Any], folder: RunFolder | None) -> VocabularySize:
-    """The vocabulary of the run in `folder` where it is built already, else what the recipe makes of it.
+    """The vocabulary of the run in `folder` where this recipe built it already, else what the recipe makes of
+    it.
 
     Args:
         config: of the base. Its table is often padded beyond the tokenizer's ids, and is the last resort.
@@ -69,8 +73,9 @@ def vocabulary_size(recipe: Recipe, config: Mapping[str, Any], folder: RunFolder
 
     Raises:
         VocabError: the run's vocabulary is damaged.
+        RecipeError: its recipe is.
     """
-    if folder is not None and (folder.vocab / EXPANSION_FILE).is_file():
+    if folder is not None and (folder.vocab / EXPANSION_FILE).is_file() and _makes_it(recipe, folder):
         built = load_expansion(folder.vocab)
         return VocabularySize(built.base_vocab, built.added, built.added, f"{folder.vocab}, built already")
     base, source = _base_vocab(recipe.base, config)
@@ -83,6 +88,14 @@ def vocabulary_size(recipe: Recipe, config: Mapping[str, Any], folder: RunFolder
     return VocabularySize(
         base, low, high, f"{source}; vocab.train_size, less the pieces that the base has already"
     )
+
+
+def _makes_it(recipe: Recipe, folder: RunFolder) -> bool:
+    """Whether the run in `folder` was begun with nothing else that its vocabulary depends on."""
+    if not folder.recipe.is_file():
+        return False
+    begun = read_run_recipe(folder.recipe)
+    return all(change.effect is not Effect.TEXT for change in changes(begun, recipe))
 
 
 def _base_vocab(base: str, config: Mapping[str, Any]) -> tuple[int, str]:
