@@ -209,7 +209,7 @@ def holding(token: str, *folders: Path) -> set[Path]:
     ("victim", "words"),
     [
         ("ray::TrainController", "controller was killed"),
-        ("ray::JobSupervisor", "supervisor of it was killed"),
+        pytest.param("ray::JobSupervisor", "supervisor of it was killed", marks=pytest.mark.long),
     ],
 )
 def test_a_killed_leader_is_named_and_the_next_job_starts_at_once(

@@ -28,7 +28,13 @@ SMALL = [
     *(f"stages.{number}.epochs=null" for number in range(3)),
     "stages.0.tokens=2048", "stages.1.tokens=1024", "stages.2.tokens=1024",
 ]  # fmt: skip
-NAMES = [name for name in known_recipes() if name not in {"demo", "tiny"}]
+# One of each kind of base and of 16 and 4 bits; `make faults` takes the others as well.
+SHORT = {"persianmind-7b", "llama-3.1-8b-nf4-1x24", "gemma-3-1b"}
+NAMES = [
+    pytest.param(name, marks=[] if name in SHORT else [pytest.mark.long])
+    for name in known_recipes()
+    if name not in {"demo", "tiny"}
+]
 
 
 def test_every_shipped_recipe_is_covered() -> None:

@@ -18,6 +18,7 @@ AUTO = "train.gradient_checkpointing=auto"
 FAULTY = ROOT / "tests" / "faults" / "faulty_train.py"
 
 
+@pytest.mark.more
 def test_a_killed_run_goes_on_with_its_choice_to_the_bit(tmp_path: Path, tiny_run: Launched) -> None:
     """Through the real launcher; the run beside it recomputes whole layers and gives the same losses."""
     run = prepared_copy(tiny_run.run, tmp_path / "run", AUTO)

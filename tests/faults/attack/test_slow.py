@@ -30,7 +30,7 @@ LONG = itertools.product(("vocabulary", "build", "start", "step", "evaluate"), (
 CASES = tuple(LONG) if is_long() else SHORT
 
 
-@pytest.mark.parametrize("victim", ["rank 0", "rank 1"])
+@pytest.mark.parametrize("victim", [pytest.param("rank 0", marks=pytest.mark.long), "rank 1"])
 def test_a_slow_rank_changes_no_byte(
     attempts: Callable[..., ForkedAttempt], target: Target, victim: str
 ) -> None:
