@@ -62,7 +62,11 @@ class Machines:
             command += [f"--temp-dir={self.folder}/r"]
         else:
             command += [f"--address={namespaces.address(0)}:6379", "--num-cpus=1"]
-        shell = ["sh", "-c", f'{before} && exec "$@"', "sh", *command]
+        # Each `ip netns exec` has mounts of its own. On files that they share, the package of a job that one
+        # machine has unpacked is taken away under its feet while the next unpacks it.
+        (self.folder / f"ray{node}").mkdir(exist_ok=True)
+        own_files = f"mount --bind {self.folder}/ray{node} {self.folder}/r"
+        shell = ["sh", "-c", f'{own_files} && {before} && exec "$@"', "sh", *command]
         with (self.folder / f"node{node}.log").open("ab") as log:
             self.running[node] = subprocess.Popen(
                 [*namespaces.inside(node), *shell],
@@ -87,6 +91,7 @@ class Machines:
 @pytest.fixture
 def machines() -> Iterator[Machines]:
     ours = Machines()
+    (ours.folder / "r").mkdir()
     with namespaces.machines(3):
         try:
             for node in range(3):

@@ -29,7 +29,7 @@ class Target:
         return Observer(run, STAGE_ENDS)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def target(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Target:
     folder = tmp_path_factory.mktemp("attack")
     recipe = attack_recipe(folder)
