@@ -19,7 +19,8 @@ from persianmind.common.log import console, one_line, print_line, print_tracebac
 
 RANK_0_SPEAKS_S = 5.0
 PIPE_WIDTH = 10_000  # more than any row has: a table is as wide as its cells
-LOST_PEER = re.compile(r"Connection (?:closed|reset) by peer|Broken pipe")  # gloo's words
+# gloo's words, and those of torch's store where groups are opened.
+LOST_PEER = re.compile(r"Connection (?:closed|reset) by peer|Broken pipe|Connection was likely closed")
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")

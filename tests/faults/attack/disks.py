@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from persianmind.common.poll import wait_until
+
 SIZE = (
     "1500m"  # of the memory that a full disk takes; what is free must be enough for the checks at the start
 )
@@ -64,6 +66,7 @@ def read_only(disk: Path) -> Iterator[None]:
 @contextmanager
 def vanished(disk: Path) -> Iterator[None]:
     """The run folder is gone, as when a network share goes away; what is made there instead is dropped."""
+    assert wait_until(lambda: any(path.is_dir() for path in disk.iterdir()), timeout_s=60)
     (run,) = (path for path in disk.iterdir() if path.is_dir())
     away = disk / "away"
     run.rename(away)
