@@ -1,4 +1,4 @@
-"""Lines of several ranks stay whole, each one write, also where Python does not buffer; a lost peer is one."""
+"""Lines of several ranks stay whole, each one write, whether Python buffers or not; a lost peer is one."""
 
 from __future__ import annotations
 

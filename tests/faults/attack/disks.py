@@ -54,10 +54,15 @@ def full(disk: Path) -> Iterator[None]:
 @contextmanager
 def read_only(disk: Path) -> Iterator[None]:
     """Nothing can be opened for writing or made; files that are open stay so."""
-    # A second mount over the first: the first cannot turn read-only while files on it are open for writing.
-    _run("mount", "--bind", str(disk), str(disk))
+    # A second mount over the first, which cannot turn read-only while files on it are open for writing. It is
+    # made beside it: in its place something would be opened through it before it is read-only.
+    beside = disk.with_name("read-only")
+    beside.mkdir(exist_ok=True)
+    _run("mount", "--bind", str(disk), str(beside))
+    _run("mount", "-o", "remount,bind,ro", str(beside))
+    _run("mount", "--bind", str(beside), str(disk))
+    _run("umount", "--lazy", str(beside))
     try:
-        _run("mount", "-o", "remount,bind,ro", str(disk))
         yield
     finally:
         _run("umount", "--lazy", str(disk))
