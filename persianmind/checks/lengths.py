@@ -36,4 +36,4 @@ def length_findings(recipe: Recipe, sample: TextSample, fertility: float) -> Ite
         if min(lengths) > SURELY * packing.seq_len:
             yield CheckResult.fail(label, f"all {read:,} records read are {longer}")
         else:
-            yield CheckResult.warn(label, f"{over / read:.0%} or more of {read:,} records read are {longer}")
+            yield CheckResult.warn(label, f"about {over / read:.0%} of {read:,} records read are {longer}")

@@ -26,7 +26,6 @@ from persianmind.text.spec import source_spec
 from persianmind.vocab.count import ChunkCounter
 from persianmind.vocab.families import open_base, open_files
 from persianmind.vocab.families.base import BaseTokenizer
-from persianmind.vocab.learn import Learned
 from persianmind.vocab.support import MAX_CHUNKS, vocabulary_support
 from persianmind.vocab.text_sample import TextSample, read_sample
 
@@ -68,7 +67,10 @@ def check_text(context: CheckContext) -> Iterator[CheckResult]:
         sampled = [text for one in read for text in one.texts]
         yield language_finding(profile, recipe.normalise, sampled, base, learned)
     trained = [(name, sample) for name, sample in samples.items() if name in recipe.stage_sources()]
-    fertilities = {name: fertility_of(sample, base, learned) for name, sample in trained if sample}
+    tokenizer = base
+    if base is not None and learned is not None and learned.pieces:
+        tokenizer = open_files(base.files(learned, pad_token=False))
+    fertilities = {name: fertility_of(sample, tokenizer) for name, sample in trained if sample}
     tokens = {name: whole_tokens(sample, fertilities[name]) if sample else None for name, sample in trained}
     yield from repetition_findings(recipe, tokens)
     for name, sample in trained:
@@ -76,13 +78,12 @@ def check_text(context: CheckContext) -> Iterator[CheckResult]:
             yield from length_findings(recipe, sample, fertilities[name])
 
 
-def fertility_of(sample: TextSample, base: BaseTokenizer | None, learned: Learned | None) -> float:
-    """Tokens per word of a source, with the new pieces; as is usual where no tokenizer is here."""
-    if base is None or not sample.texts:
+def fertility_of(sample: TextSample, tokenizer: BaseTokenizer | None) -> float:
+    """Tokens per word of a source; as is usual where no tokenizer is here."""
+    if tokenizer is None or not sample.texts:
         return USUAL_FERTILITY
-    expanded = open_files(base.files(learned, pad_token=False)) if learned and learned.pieces else base
     words = sum(len(text.split()) for text in sample.texts)
-    return sum(map(len, expanded.encode(sample.texts))) / max(1, words)
+    return sum(map(len, tokenizer.encode(sample.texts))) / max(1, words)
 
 
 def whole_tokens(sample: TextSample, fertility: float) -> int | None:

@@ -73,7 +73,7 @@ def vocabulary_size(recipe: Recipe, config: Mapping[str, Any], folder: RunFolder
 
     Raises:
         VocabError: the run's vocabulary is damaged.
-        RecipeError: its recipe is.
+        RecipeError, DamagedFileError: its recipe cannot be read.
     """
     if folder is not None and (folder.vocab / EXPANSION_FILE).is_file() and _makes_it(recipe, folder):
         built = load_expansion(folder.vocab)

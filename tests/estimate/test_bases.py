@@ -43,7 +43,7 @@ def test_the_runs_own_vocabulary_counts_once_it_is_built(
 
 
 @pytest.mark.parametrize("key", ["vocab.train_size=5000", "base=random://llama"])
-def test_the_vocabulary_of_a_run_with_another_recipe_counts_not(
+def test_the_vocabulary_of_a_run_with_another_recipe_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     """A folder goes by the name of its recipe, whatever was changed on the command line since."""

@@ -80,7 +80,8 @@ class BuildStats:
         """What became of the records, and what to do about the most of them."""
         lost = Counter(self.quarantine.rejected) + self.dropped
         counts = [f"{count:,} {reason}" for reason, count in lost.most_common()]
-        counts += [f"{self.counts['held_out']:,} held out"] * bool(self.counts["held_out"])
+        if held_out := self.counts["held_out"]:
+            counts.append(f"{held_out:,} held out")
         told = advice(lost.most_common(1)[0][0], self._source) if lost else ""
         of = f" of {self.counts['records_read']:,} records" + (f" ({', '.join(counts)})" if counts else "")
         return f"sources.{self.name} gave no usable document{of}; {told or 'give it more text'}"

@@ -46,6 +46,7 @@ def test_a_disk_that_goes_bad_in_each_phase_ends_the_run_by_name_and_loses_nothi
 ) -> None:
     run, fault = disk / "run", FAULTS[line]
     progress = iter((0.2, 0.5, 0.6))
+    came: set[str] = set()
     attempt, observer = ForkedAttempt(fleet, target.recipe, run), target.observer(run)
     for phase in AT:
         at = next(progress) if phase in ("step", "save", "evaluate") else 0.0
@@ -54,7 +55,9 @@ def test_a_disk_that_goes_bad_in_each_phase_ends_the_run_by_name_and_loses_nothi
         print(f"{line}: {phase}", flush=True)
         _break(fault, disk, attempt)
         count(line, 1, 1)
+        came.add(phase)
         attempt, observer = ForkedAttempt(fleet, target.recipe, run), target.observer(run)
+    assert came >= {"step", "export"}, came  # these last long enough to be met
     again = attempt.finish()
     assert again.code == 0, again.text
     assert_same_line(again, target.whole)
